@@ -1,0 +1,1 @@
+"""xfer as a library: `await transfer.send(paths)` and `await transfer.fetch(ticket)`."""

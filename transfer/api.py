@@ -1,0 +1,256 @@
+"""What a client asks of the broker and what it answers: JSON over NATS request-reply.
+
+Subject: `xfer.api.<user>.<verb>`; the NATS server pins <user>, so identity is no field here. Every
+request is idempotent: repeating one whose answer was lost gives the same answer. Unknown fields
+are ignored; a request of a version that the broker does not know is refused by name.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from transfer.model import SegmentRef
+
+VERSION = 1
+
+
+class JobState(enum.Enum):
+    """open → stored | delivered | void; stored → gone at its expiry or its last allowed receipt."""
+
+    OPEN = "open"
+    STORED = "stored"
+    DELIVERED = "delivered"
+    VOID = "void"
+
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.OPEN: frozenset({JobState.STORED, JobState.DELIVERED, JobState.VOID}),
+    JobState.STORED: frozenset({JobState.DELIVERED, JobState.VOID}),
+    JobState.DELIVERED: frozenset(),
+    JobState.VOID: frozenset(),
+}
+
+
+class ErrorCode(enum.Enum):
+    BAD_REQUEST = "bad_request"
+    VERSION = "version"
+    NOT_FOUND = "not_found"
+    NOT_ALLOWED = "not_allowed"
+    CONFLICT = "conflict"
+    OVER_QUOTA = "over_quota"
+    STORE = "store"
+    CLOCK = "clock"
+    BUSY = "busy"
+    INTERNAL = "internal"
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """The body of a refused request; sent with the micro service's error headers. retry_after: seconds."""
+
+    code: ErrorCode
+    message: str
+    retry_after: float | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    v: int = VERSION
+
+
+class Create(Request, frozen=True):
+    """verb `create`. size: declared raw bytes, None if unknown. expire: seconds it is kept once stored.
+
+    token_hash: `seal.hash_token` of the ticket's token. fetches: distinct receipts after which the
+    objects go; None: no limit. A second create of the same job with the same hash by the same owner succeeds.
+    """
+
+    job: str
+    token_hash: str
+    size: int | None
+    expire: float
+    fetches: int | None = None
+
+
+class Created(msgspec.Struct, frozen=True):
+    """expires: when an unfinished job is swept, seconds since 1970 by the broker's clock."""
+
+    job: str
+    expires: float
+
+
+class Open(Request, frozen=True):
+    """verb `open`: what a ticket's holder may know."""
+
+    job: str
+    token: str
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """owner: the user whose peer subject hears a hello. segments: how many are stored, from 0 on without a gap."""
+
+    owner: str
+    state: JobState
+    size: int | None
+    segments: int
+    expires: float
+
+
+class Segments(Request, frozen=True):
+    """verb `segments`: references from `start` on, at most a page."""
+
+    job: str
+    token: str
+    start: int
+
+
+class SegmentPage(msgspec.Struct, frozen=True):
+    refs: list[SegmentRef]
+    state: JobState
+
+
+class Begin(Request, frozen=True):
+    """verb `begin`: open a multipart upload for a segment. One that is open already is aborted (its parts go)."""
+
+    job: str
+    segment: int
+
+
+class Begun(msgspec.Struct, frozen=True):
+    upload: str
+
+
+class PartToSign(msgspec.Struct, frozen=True):
+    """number: 1-based part number. length: bytes. crc32c: base64 of the 4 big-endian bytes, as S3 wants it."""
+
+    number: int
+    length: int
+    crc32c: str
+
+
+class SignParts(Request, frozen=True):
+    """verb `sign_parts`: URLs good for exactly these lengths and checksums, for minutes."""
+
+    job: str
+    segment: int
+    upload: str
+    parts: list[PartToSign]
+
+
+class SignedUrl(msgspec.Struct, frozen=True):
+    """headers must be sent as they are: they are part of the signature."""
+
+    url: str
+    headers: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "SignedUrl(withheld)"
+
+
+class SignedUrls(msgspec.Struct, frozen=True):
+    urls: list[SignedUrl]
+
+
+class ListParts(Request, frozen=True):
+    """verb `list_parts`: what the store has of an open upload (asked of the store, not of a record)."""
+
+    job: str
+    segment: int
+    upload: str
+
+
+class StoredPart(msgspec.Struct, frozen=True):
+    number: int
+    etag: str
+    length: int
+    crc32c: str
+
+
+class PartList(msgspec.Struct, frozen=True):
+    """open: False if the store no longer knows the upload."""
+
+    parts: list[StoredPart]
+    open: bool
+
+
+class Complete(Request, frozen=True):
+    """verb `complete`: join the parts, then record the segment. index: bytes of the sealed index at the tail."""
+
+    job: str
+    segment: int
+    upload: str
+    parts: list[StoredPart]
+    index: int
+
+
+class Completed(msgspec.Struct, frozen=True):
+    ref: SegmentRef
+
+
+class Finish(Request, frozen=True):
+    """verb `finish`: the sender is done. outcome: stored (S3 can serve it all), delivered (a receipt
+    was seen, nothing need be kept) or void (it will never be complete). segments: how many there must be."""
+
+    job: str
+    outcome: JobState
+    segments: int = 0
+
+
+class Finished(msgspec.Struct, frozen=True):
+    state: JobState
+    expires: float
+
+
+class SignGets(Request, frozen=True):
+    """verb `sign_gets`: read URLs for stored segments, at most 64 a request."""
+
+    job: str
+    token: str
+    segments: list[int]
+
+
+class GiveReceipt(Request, frozen=True):
+    """verb `receipt`: the receiver's sealed statement (base64) for the sender to collect."""
+
+    job: str
+    token: str
+    receiver: str
+    sealed: str
+
+
+class Done(msgspec.Struct, frozen=True):
+    state: JobState
+
+
+class Status(Request, frozen=True):
+    """verb `status`, owner only."""
+
+    job: str
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """receipts: sealed, base64. open_uploads: segment number to upload id."""
+
+    state: JobState
+    segments: int
+    expires: float
+    receipts: list[str]
+    open_uploads: dict[int, str]
+
+
+class Info(Request, frozen=True):
+    """verb `info`: is anybody there, and is it in order?"""
+
+
+class BrokerInfo(msgspec.Struct, frozen=True):
+    """clock: seconds since 1970. skew: how far that is ahead of the store's, seconds."""
+
+    version: str
+    clock: float
+    skew: float
+    bucket: str
+
+
+MAX_GETS = 64
+MAX_PARTS_TO_SIGN = 64
+SEGMENT_PAGE = 512

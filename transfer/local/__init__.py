@@ -1,0 +1,1 @@
+"""Servers on this machine for `xfer up`: NATS, SeaweedFS and a broker, started, watched and stopped."""

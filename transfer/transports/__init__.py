@@ -1,0 +1,1 @@
+"""Routes: each file is one way for encoded frames to travel."""
