@@ -251,6 +251,8 @@ class BrokerInfo(msgspec.Struct, frozen=True):
     bucket: str
 
 
+MAX_SEGMENTS = 100_000
+"""A job has near 2,000; this only bounds what anyone may claim."""
 MAX_GETS = 64
 MAX_PARTS_TO_SIGN = 64
 SEGMENT_PAGE = 512

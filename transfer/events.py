@@ -96,9 +96,7 @@ class Failure(Event, frozen=True, tag="error"):
     next: str
 
 
-AnyEvent = (
-    TicketReady | Waiting | RouteChosen | Progress | Notice | Stored | Receipt | Summary | Failure
-)
+AnyEvent = TicketReady | Waiting | RouteChosen | Progress | Notice | Stored | Receipt | Summary | Failure
 Listener = Callable[[Event], None]
 
 

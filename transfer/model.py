@@ -39,7 +39,7 @@ class FrameId(NamedTuple):
     """A frame's name within its job; sorts manifest first, trailer last."""
 
     kind: Kind
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a frame id
 
 
 class Frame(NamedTuple):

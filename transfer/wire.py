@@ -213,7 +213,7 @@ def open_signal(sealer: Sealer, direction: Purpose, sealed: bytes) -> AnySignal:
         raise ProtocolError("a signal is too long")
     plain = sealer.open(direction, 0, sealed)
     try:
-        signal = _decoder.decode(plain)
+        signal: AnySignal = _decoder.decode(plain)
     except (msgspec.DecodeError, msgspec.ValidationError):
         if b"\xa1v" in plain[:64] and _version(plain) > FORMAT:
             raise UnsupportedVersion("the peer runs a newer xfer") from None

@@ -1,0 +1,122 @@
+"""Help that fits a screen: usage, one line on what it does, one line an option, two examples. Plain text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+if TYPE_CHECKING:
+    from typer._click.core import Context, Parameter
+    from typer._click.formatting import HelpFormatter
+
+WIDTH = 80
+"""Columns. Wider help is harder to read, narrower terminals are rare."""
+_INDENT = "  "
+_LEFT = 27
+"""Columns of the widest left part; a wider one (a long metavar) gets a line of its own."""
+
+Row = tuple[str, str]
+
+
+class Command(TyperCommand):
+    """A command whose epilog holds its examples, one a line."""
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        arguments = [p for p in self.params if isinstance(p, TyperArgument) and not p.hidden]
+        usage = " ".join([ctx.command_path, "[OPTIONS]", *(_metavar(a) for a in arguments)])
+        rows = [_row(p) for p in self.params if not getattr(p, "hidden", False)]
+        formatter.write(_page(usage, self.help, rows, (self.epilog or "").splitlines()))
+
+
+class Group(TyperGroup):
+    """Commands by name, each made when it is asked for.
+
+    Args:
+        name: how it is called; `about`: one line on what its commands are for.
+        names: its commands, in the order of the help.
+        make: gives the command (or group) of one of `names`.
+        examples: one command line each.
+        rows: what the help lists besides the commands.
+        notes: lines between the commands and the examples.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        names: tuple[str, ...],
+        make: Callable[[str], TyperCommand | TyperGroup],
+        *,
+        examples: Iterable[str],
+        rows: Iterable[Row] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        super().__init__(
+            name=name,
+            help=about,
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        self._names = names
+        self._make = make
+        self._examples = tuple(examples)
+        self._rows = tuple(rows)
+        self._notes = tuple(notes)
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(self._names)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        return self._make(cmd_name) if cmd_name in self._names else None
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        rows = [(name, _first_line(self._make(name).help)) for name in self._names]
+        usage = f"{ctx.command_path} COMMAND [OPTIONS]"
+        formatter.write(_page(usage, self.help, [*rows, *self._rows], self._examples, self._notes))
+
+
+def _page(
+    usage: str, about: str | None, rows: Iterable[Row], examples: Iterable[str], notes: Iterable[str] = ()
+) -> str:
+    lines = textwrap.wrap(f"Usage: {usage}", WIDTH, subsequent_indent=" " * 7)
+    lines += ["", *textwrap.wrap(_first_line(about), WIDTH), ""]
+    rows = list(rows)
+    left = min(_LEFT, max((len(name) for name, _ in rows), default=0)) + len(_INDENT)
+    for name, text in rows:
+        head = f"{_INDENT}{name}".ljust(left) + _INDENT
+        if len(head) > left + len(_INDENT):
+            lines.append(head.rstrip())
+            head = ""
+        lines += textwrap.wrap(text, WIDTH, initial_indent=head.ljust(left + 2), subsequent_indent=" " * (left + 2))
+    if notes := list(notes):
+        lines += ["", *notes]
+    return "\n".join([*lines, "", "Examples:", *(f"{_INDENT}{example}" for example in examples)])
+
+
+def _row(parameter: Parameter) -> Row:
+    """The option's names and metavar, and its help with the default in brackets."""
+    text = getattr(parameter, "help", None) or ""
+    if isinstance(parameter, TyperArgument):
+        return _metavar(parameter), text
+    assert isinstance(parameter, TyperOption)
+    names = ", ".join(sorted(parameter.opts + parameter.secondary_opts, key=len))
+    if parameter.is_flag:
+        return names, text
+    default = parameter.default
+    if isinstance(default, (str, int, float)) and not isinstance(default, bool) and f"{default}":
+        text = f"{text} [{default}]"
+    return f"{names} {_metavar(parameter)}", text
+
+
+def _metavar(parameter: TyperArgument | TyperOption) -> str:
+    choices = parameter.type_descriptor.choices
+    name = parameter.metavar or ("|".join(map(str, choices)) if choices else parameter.name.upper())
+    return f"[{name}]" if isinstance(parameter, TyperArgument) and not parameter.required else name
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0].rstrip(".")

@@ -1,0 +1,74 @@
+"""Run one coroutine to its end: the first SIGINT or SIGTERM cancels it, a second one ends the process at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import TypeVar
+
+from transfer.errors import Interrupted
+
+T = TypeVar("T")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = b"\x1b[?25h\n"
+"""Source: DEC VT220 manual, DECTCEM. A bar on the terminal hides the cursor."""
+
+
+def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = None) -> T:
+    """asyncio.run(make()), in the main thread, with signals as cancellation.
+
+    What is cancelled may checkpoint for as long as it needs. What it returns or raises then stands:
+    a transfer that ended well just before the signal did end well.
+
+    Args:
+        resume: the hint for whoever interrupted it.
+
+    Raises:
+        Interrupted: a signal came and the coroutine ended by the cancellation.
+    """
+    heard: list[int] = []
+    cancel: list[Callable[[], object]] = []
+
+    def on_signal(signum: int, _frame: FrameType | None) -> None:
+        if heard:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+            os._exit(128 + signum)
+        heard.append(signum)
+        for call in cancel:
+            call()
+
+    async def body() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        if heard:
+            raise asyncio.CancelledError
+        return await make()
+
+    # signal.signal and not loop.add_signal_handler: Windows lacks the latter, and both event loops
+    # wake up for a Python-level handler. A signal that our parent had us ignore stays ignored.
+    before = {s: signal.getsignal(s) for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
+    for signum in before:
+        signal.signal(signum, on_signal)
+    try:
+        return asyncio.run(body())
+    except asyncio.CancelledError:
+        if heard:
+            raise Interrupted(heard[0], hint=resume) from None
+        raise
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def same_command() -> str:
+    """The hint that shows this very command line. A ticket in it is shown to a terminal only, as logs must not have it."""
+    shown = sys.stderr.isatty()
+    words = ["TICKET" if word.lower().startswith("xfer1") and not shown else word for word in sys.argv[1:]]
+    return f"carry on with `{shlex.join(['xfer', *words])}`"

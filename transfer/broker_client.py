@@ -1,0 +1,224 @@
+"""What a client asks of the broker: one method a verb, errors in our words, outages ridden out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity.stop import stop_base
+
+from transfer import api
+from transfer.bus import api_subject
+from transfer.errors import (
+    BrokerAbsent,
+    BusUnreachable,
+    ClockSkew,
+    JobGone,
+    Misuse,
+    NotAllowed,
+    OverQuota,
+    StoreUnreachable,
+    UnsupportedVersion,
+    XferError,
+)
+from transfer.model import SegmentRef
+from transfer.seal import Sealer
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+Answer = TypeVar("Answer")
+ANSWER_WITHIN = 10.0
+"""Seconds for one try; a broker that signs and asks the store answers in milliseconds."""
+FIRST_CONTACT = 3.0
+"""Seconds before a call that begins a transfer gives up: nothing is under way yet, so say at once what is wrong."""
+_OUTAGES = (BusUnreachable, BrokerAbsent, StoreUnreachable)
+
+_ERRORS: dict[api.ErrorCode, type[XferError]] = {
+    api.ErrorCode.NOT_FOUND: JobGone,
+    api.ErrorCode.NOT_ALLOWED: NotAllowed,
+    api.ErrorCode.OVER_QUOTA: OverQuota,
+    api.ErrorCode.CLOCK: ClockSkew,
+    api.ErrorCode.STORE: StoreUnreachable,
+    api.ErrorCode.BUSY: BrokerAbsent,
+    api.ErrorCode.VERSION: UnsupportedVersion,
+}
+
+
+class Conflict(Misuse):
+    """The broker's record says otherwise: another run of this job was quicker."""
+
+    hint = "wait for the other run to end"
+
+
+class Patience:
+    """How long outages are ridden out, counted anew from every success.
+
+    seconds: 0 gives up at the first failure. on_wait: told what is waited for, and the seconds left.
+    """
+
+    def __init__(
+        self, seconds: float, on_wait: Callable[[str, float], None] = lambda _what, _left: None
+    ) -> None:
+        self.seconds, self.on_wait = seconds, on_wait
+
+    def retrying(self, *kinds: type[Exception]) -> AsyncRetrying:
+        """Exponential with full jitter, 0.1 to 10 s; a Retry-After in the error's `retry_after` is honoured."""
+        exponential = wait_random_exponential(multiplier=0.2, max=10)
+
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            return max(0.05 + exponential(state), getattr(error, "retry_after", None) or 0.0)
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            left = self.seconds - (state.seconds_since_start or 0)
+            if (state.seconds_since_start or 0) > 1 or state.attempt_number > 2:
+                self.on_wait(error.what if isinstance(error, XferError) else str(error), max(0.0, left))
+
+        return AsyncRetrying(
+            retry=retry_if_exception_type(kinds),
+            wait=wait,
+            stop=_Elapsed(self.seconds),
+            before_sleep=tell,
+            reraise=True,
+        )
+
+
+class _Elapsed(stop_base):
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __call__(self, state: RetryCallState) -> bool:
+        upcoming = state.upcoming_sleep if self._seconds else 0.0
+        return (state.seconds_since_start or 0.0) + upcoming > self._seconds
+
+
+class BrokerClient:
+    """Every call may be made many times at once; each rides out an absent broker for `patience`.
+
+    Raises (any call): BrokerAbsent, BusUnreachable, StoreUnreachable, ClockSkew, JobGone, NotAllowed, OverQuota.
+    """
+
+    def __init__(self, client: Client, user: str, patience: Patience) -> None:
+        self._client, self.user, self.patience = client, user, patience
+        self._refusal: str | None = None
+
+    def refused(self, text: str) -> None:
+        """The server's permissions forbade something: a call that waits for an answer will not get one."""
+        if "xfer.api." in text or inbox_in(text):
+            self._refusal = text
+
+    async def create(self, request: api.Create) -> api.Created:
+        return await self._call("create", request, api.Created, first=True)
+
+    async def open(self, sealer: Sealer) -> api.Opened:
+        return await self._call(
+            "open", api.Open(job=sealer.job, token=sealer.token()), api.Opened, first=True
+        )
+
+    async def segments(self, sealer: Sealer, start: int) -> api.SegmentPage:
+        return await self._call(
+            "segments", api.Segments(job=sealer.job, token=sealer.token(), start=start), api.SegmentPage
+        )
+
+    async def begin(self, job: str, segment: int) -> str:
+        """The upload id."""
+        return (await self._call("begin", api.Begin(job=job, segment=segment), api.Begun)).upload
+
+    async def sign_part(self, job: str, segment: int, upload: str, part: api.PartToSign) -> api.SignedUrl:
+        request = api.SignParts(job=job, segment=segment, upload=upload, parts=[part])
+        return (await self._call("sign_parts", request, api.SignedUrls)).urls[0]
+
+    async def list_parts(self, job: str, segment: int, upload: str) -> api.PartList:
+        return await self._call(
+            "list_parts", api.ListParts(job=job, segment=segment, upload=upload), api.PartList
+        )
+
+    async def complete(
+        self, job: str, segment: int, upload: str, parts: list[api.StoredPart], index: int
+    ) -> SegmentRef:
+        request = api.Complete(job=job, segment=segment, upload=upload, parts=parts, index=index)
+        return (await self._call("complete", request, api.Completed)).ref
+
+    async def finish(self, job: str, outcome: api.JobState, segments: int = 0) -> api.Finished:
+        return await self._call(
+            "finish", api.Finish(job=job, outcome=outcome, segments=segments), api.Finished
+        )
+
+    async def sign_gets(self, sealer: Sealer, segments: list[int]) -> list[api.SignedUrl]:
+        request = api.SignGets(job=sealer.job, token=sealer.token(), segments=segments)
+        return (await self._call("sign_gets", request, api.SignedUrls)).urls
+
+    async def give_receipt(self, sealer: Sealer, receiver: str, sealed: str) -> api.JobState:
+        request = api.GiveReceipt(job=sealer.job, token=sealer.token(), receiver=receiver, sealed=sealed)
+        return (await self._call("receipt", request, api.Done)).state
+
+    async def status(self, job: str) -> api.JobStatus:
+        return await self._call("status", api.Status(job=job), api.JobStatus)
+
+    async def info(self) -> api.BrokerInfo:
+        return await self._call("info", api.Info(), api.BrokerInfo, first=True)
+
+    async def _call(
+        self, verb: str, request: api.Request, answer: type[Answer], *, first: bool = False
+    ) -> Answer:
+        patience = Patience(min(FIRST_CONTACT, self.patience.seconds)) if first else self.patience
+        async for attempt in patience.retrying(*_OUTAGES):
+            with attempt:
+                return await self._ask(verb, request, answer)
+        raise AssertionError("retrying ends with an answer or an error")
+
+    async def _ask(self, verb: str, request: api.Request, answer: type[Answer]) -> Answer:
+        from nats.errors import ConnectionClosedError, NoRespondersError
+        from nats.errors import Error as NatsError
+
+        body = msgspec.json.encode(request)
+        asking = asyncio.ensure_future(
+            self._client.request(api_subject(self.user, verb), body, timeout=ANSWER_WITHIN)
+        )
+        try:
+            started = time.monotonic()
+            while not asking.done():
+                await asyncio.wait({asking}, timeout=0.1)
+                if self._refusal is not None and not asking.done():
+                    raise NotAllowed(f"NATS does not let user {self.user} talk to the broker")
+                if not self._client.is_connected and time.monotonic() - started > 1:
+                    raise BusUnreachable("the connection to NATS is lost")
+            message = asking.result()
+        except NoRespondersError:
+            raise BrokerAbsent("NATS answers, but no broker does") from None
+        except (TimeoutError, asyncio.TimeoutError):
+            raise BrokerAbsent("the broker does not answer") from None
+        except (ConnectionClosedError, NatsError, OSError) as error:
+            raise BusUnreachable(f"the connection to NATS is lost ({error})") from None
+        finally:
+            asking.cancel()
+        if message.headers and "Nats-Service-Error-Code" in message.headers:
+            raise _error(message.data, message.headers)
+        try:
+            return msgspec.json.decode(message.data, type=answer)
+        except msgspec.MsgspecError:
+            raise UnsupportedVersion("the broker answers in a way this xfer does not understand") from None
+
+
+def inbox_in(text: str) -> bool:
+    """Whether a refusal was about a reply inbox."""
+    return "_INBOX_" in text
+
+
+def _error(body: bytes, headers: dict[str, str]) -> XferError:
+    try:
+        stated = msgspec.json.decode(body, type=api.ApiError)
+    except msgspec.MsgspecError:
+        return XferError(f"the broker failed: {headers.get('Nats-Service-Error', 'no reason given')}")
+    if stated.code is api.ErrorCode.CONFLICT:
+        return Conflict(stated.message)
+    error = _ERRORS.get(stated.code, XferError)(stated.message)
+    if stated.retry_after is not None:
+        error.retry_after = stated.retry_after  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,213 @@
+"""The bus: one NATS connection, and the sealed signals of a job on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer import wire
+from transfer.errors import BusUnreachable, DamagedData, NotAllowed, NotConfigured, PeerMisbehaved
+from transfer.seal import Purpose, Sealer
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+CONNECT_WITHIN = 5.0
+"""Seconds that a first connection may take before it is called unreachable."""
+SESSIONS_REMEMBERED = 1024
+
+
+def peer_subject(user: str, job: str) -> str:
+    """Where `user` hears the signals of `job`."""
+    return f"xfer.peer.{user}.{job}"
+
+
+def api_subject(user: str, verb: str) -> str:
+    """Where a broker hears `user` ask."""
+    return f"xfer.api.{user}.{verb}"
+
+
+def inbox_prefix(user: str) -> str:
+    """Replies to `user`; only that user may subscribe below it."""
+    return f"_INBOX_{user}"
+
+
+async def connect(
+    url: str,
+    creds: Path | None,
+    user: str,
+    name: str,
+    *,
+    within: float = CONNECT_WITHIN,
+    on_refusal: Callable[[str], None] | None = None,
+) -> Client:
+    """Connect, and keep reconnecting for ever once connected.
+
+    Args:
+        creds: a NATS .creds file, or a file with a bare nkey seed (SU…); None for an open server.
+        user: pins the inbox; the server's permissions must agree.
+        name: shown in the server's connection list.
+        within: seconds for the first connection.
+        on_refusal: told what the server's permissions forbade; NATS itself answers such a request with silence.
+    Raises:
+        BusUnreachable: nobody answers there in time.
+        NotAllowed: the server knows no such user.
+        NotConfigured: the credentials file is missing or is none.
+    """
+    import nats
+
+    errors: list[Exception] = []
+    refused = asyncio.Event()
+
+    async def on_error(error: Exception) -> None:
+        errors.append(error)
+        text = str(error).lower()
+        if "authorization" in text or "authentication" in text:
+            refused.set()
+        elif "permissions violation" in text and on_refusal is not None:
+            on_refusal(str(error))
+        del errors[:-4]
+
+    dialling = asyncio.ensure_future(
+        nats.connect(
+            url,
+            name=name,
+            error_cb=on_error,
+            connect_timeout=3,
+            reconnect_time_wait=0.25,
+            max_reconnect_attempts=-1,
+            inbox_prefix=inbox_prefix(user).encode(),
+            **_credentials(creds),
+        )
+    )
+    watching = asyncio.ensure_future(refused.wait())
+    try:
+        await asyncio.wait({dialling, watching}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if dialling.done():
+            return dialling.result()
+        if refused.is_set():
+            raise NotAllowed(f"NATS at {url} does not accept these credentials")
+        cause = errors[-1] if errors else "no answer"
+        raise BusUnreachable(f"cannot reach NATS at {url} ({cause or type(cause).__name__})")
+    except (OSError, ValueError) as error:
+        raise BusUnreachable(f"cannot reach NATS at {url} ({error})") from None
+    finally:
+        for task in (dialling, watching):
+            task.cancel()
+        await asyncio.gather(dialling, watching, return_exceptions=True)
+
+
+def _credentials(creds: Path | None) -> dict[str, Any]:
+    if creds is None:
+        return {}
+    try:
+        text = creds.read_text()
+    except OSError as error:
+        raise NotConfigured(
+            f"the NATS credentials file {creds} cannot be read ({error.strerror})",
+            hint="check the context with `xfer context show`",
+        ) from None
+    if "BEGIN NATS USER JWT" in text:
+        return {"user_credentials": creds}
+    seed = text.strip()
+    if not seed.startswith("SU"):
+        raise NotConfigured(
+            f"{creds} holds no NATS credentials", hint="give a .creds file or an nkey seed (SU…)"
+        )
+    return {"nkeys_seed_str": seed}
+
+
+class Mailbox:
+    """One side's ear and mouth for the signals of one job.
+
+    What does not open, repeats or comes late (a replay) is dropped: garbage on the bus costs its
+    sender an effort and us none. Signals that set up a connection go to their `Conversation`, all others to `next`.
+    """
+
+    def __init__(self, client: Client, user: str, sealer: Sealer, *, hears: Purpose, says: Purpose) -> None:
+        self._client, self._user, self._sealer = client, user, sealer
+        self._hears, self._says = hears, says
+        self._queue: asyncio.Queue[wire.AnySignal] = asyncio.Queue(256)
+        self._last: OrderedDict[bytes, int] = OrderedDict()
+        self._talks: dict[bytes, Conversation] = {}
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        """Listen. Returns once the server has the subscription, so nothing said afterwards is missed."""
+        subject = peer_subject(self._user, self._sealer.job)
+        self._subscription = await self._client.subscribe(subject, cb=self._receive)
+        await self._client.flush()
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
+                await self._subscription.unsubscribe()
+            self._subscription = None
+
+    async def next(self) -> wire.AnySignal:
+        """The next signal that belongs to no conversation's set-up."""
+        return await self._queue.get()
+
+    def converse(self, session: bytes, peer: str) -> Conversation:
+        """peer: the user whose subject the other side hears. Replaces an earlier one of the same session."""
+        talk = Conversation(self, session, peer)
+        self._talks[session] = talk
+        return talk
+
+    def forget(self, talk: Conversation) -> None:
+        if self._talks.get(talk.session) is talk:
+            del self._talks[talk.session]
+
+    async def publish(self, peer: str, signal: wire.AnySignal) -> None:
+        sealed = wire.seal_signal(self._sealer, self._says, signal)
+        await self._client.publish(peer_subject(peer, self._sealer.job), sealed)
+
+    async def _receive(self, message: Msg) -> None:
+        try:
+            signal = wire.open_signal(self._sealer, self._hears, message.data)
+        except (PeerMisbehaved, DamagedData):
+            return
+        if signal.seq <= self._last.get(signal.session, -1):
+            return
+        self._last[signal.session] = signal.seq
+        self._last.move_to_end(signal.session)
+        if len(self._last) > SESSIONS_REMEMBERED:
+            self._last.popitem(last=False)
+        talk = self._talks.get(signal.session)
+        setting_up = isinstance(signal, wire.Offer | wire.Answer | wire.Candidate)
+        queue = (
+            talk.heard
+            if talk is not None and (setting_up and not isinstance(signal, wire.Offer))
+            else self._queue
+        )
+        with contextlib.suppress(asyncio.QueueFull):  # a flood; whoever means it says it again
+            queue.put_nowait(signal)
+
+
+class Conversation:
+    """The signals of one session: says with the right number and seal, hears answers and candidates."""
+
+    def __init__(self, mailbox: Mailbox, session: bytes, peer: str) -> None:
+        self.session, self.peer = session, peer
+        self.heard: asyncio.Queue[wire.AnySignal] = asyncio.Queue(256)
+        self._mailbox = mailbox
+        self._seq = 0
+
+    async def say(self, kind: type[wire.AnySignal], **fields: Any) -> None:
+        """kind: the signal's class; fields: its own fields, without session and seq."""
+        signal = kind(session=self.session, seq=self._seq, **fields)
+        self._seq += 1
+        await self._mailbox.publish(self.peer, signal)
+
+    async def hear(self) -> wire.AnySignal:
+        """The next Answer or Candidate of this session."""
+        return await self.heard.get()
+
+    def close(self) -> None:
+        self._mailbox.forget(self)

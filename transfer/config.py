@@ -1,0 +1,290 @@
+"""Contexts: where the servers are and who we are there. A TOML file for people, kept 0600: it may hold TURN passwords."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import getpass
+import json
+import os
+import re
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import platformdirs
+import tomli_w
+
+from transfer.errors import NotConfigured, UsageError, XferError
+
+USER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A user is one token of a NATS subject and part of an inbox prefix."""
+CONTEXT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A TURN relay. url: `turn:host:port?transport=udp` or `turns:…` (RFC 7065)."""
+
+    url: str
+    username: str = ""
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Turn({self.url}, password withheld)"
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """One set of servers.
+
+    nats_url: `nats://host:port`, also tls, ws, wss. nats_creds: a NATS .creds file or a bare nkey seed
+    file; None: the URL is enough. user: the token that the server pins in our subjects. stun: `stun:host:port`.
+    """
+
+    name: str
+    nats_url: str
+    nats_creds: Path | None = None
+    user: str
+    stun: list[str] = []
+    turn: list[Turn] = []
+
+    @property
+    def public_url(self) -> str:
+        """nats_url without what may be a password in it."""
+        parts = urlsplit(self.nats_url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+class _File(msgspec.Struct):
+    current: str | None = None
+    contexts: dict[str, dict[str, Any]] = {}
+
+
+def config_dir() -> Path:
+    """`$XFER_HOME/config`, else what the platform calls a user's configuration folder. It may not exist yet."""
+    home = os.environ.get("XFER_HOME")
+    return Path(home, "config") if home else platformdirs.user_config_path("xfer", appauthor=False)
+
+
+def state_dir() -> Path:
+    """`$XFER_HOME/state`, else the platform's folder for state that outlives a run. It may not exist yet."""
+    home = os.environ.get("XFER_HOME")
+    return Path(home, "state") if home else platformdirs.user_state_path("xfer", appauthor=False)
+
+
+def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -> Context:
+    """The context to use: `name`, else XFER_CONTEXT, else NATS_URL with NATS_CREDS and XFER_USER, else the current one.
+
+    NATS_URL, NATS_CREDS and XFER_USER also override the fields of a context that was chosen by name or is current.
+    environ: read instead of the process's environment.
+
+    Raises:
+        NotConfigured: nothing says where the servers are.
+        UsageError: there is no context of that name, or one of its fields makes no sense.
+    """
+    env = os.environ if environ is None else environ
+    url, creds_name = env.get("NATS_URL"), env.get("NATS_CREDS")
+    creds = Path(creds_name).expanduser() if creds_name else None
+    file = _read()
+    chosen = name or env.get("XFER_CONTEXT") or (None if url else file.current)
+    if chosen:
+        base = _context(file, chosen)
+        user = env.get("XFER_USER") or (creds and _jwt_name(creds)) or base.user
+        found = Context(
+            name=base.name,
+            nats_url=url or base.nats_url,
+            nats_creds=creds or base.nats_creds,
+            user=user,
+            stun=base.stun,
+            turn=base.turn,
+        )
+    elif url:
+        user = env.get("XFER_USER") or default_user(creds)
+        found = Context(name="environment", nats_url=url, nats_creds=creds, user=user)
+    else:
+        raise NotConfigured("nothing says where the servers are")
+    _check(found)
+    return found
+
+
+def contexts() -> dict[str, Context]:
+    """All saved contexts by name, in the order of the file."""
+    file = _read()
+    return {name: _context(file, name) for name in file.contexts}
+
+
+def current() -> str | None:
+    """The name of the context that is used when nothing else says which."""
+    return _read().current
+
+
+def add(context: Context, *, make_current: bool = False) -> Context | None:
+    """Save a context; the first one becomes current in any case. Returns the one it replaced.
+
+    Raises UsageError for a name, URL or user that cannot work.
+    """
+    _check(context)
+    with _changing() as file:
+        old = _context(file, context.name) if context.name in file.contexts else None
+        fields = msgspec.to_builtins(context, enc_hook=str)
+        del fields["name"]
+        file.contexts[context.name] = {key: value for key, value in fields.items() if value is not None}
+        if make_current or file.current not in file.contexts:
+            file.current = context.name
+    return old
+
+
+def use(name: str) -> None:
+    """Make a saved context the current one. Raises UsageError if there is none of that name."""
+    with _changing() as file:
+        _context(file, name)
+        file.current = name
+
+
+def remove(name: str) -> None:
+    """Forget a context; if it was current, none is afterwards. Raises UsageError if there is none of that name."""
+    with _changing() as file:
+        _context(file, name)
+        del file.contexts[name]
+        if file.current == name:
+            file.current = None
+
+
+def default_user(creds: Path | None) -> str:
+    """Who we are on the bus unless told: the name in a .creds file's JWT, else the operating system's user name."""
+    name = creds and _jwt_name(creds)
+    if name:
+        return name
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no account for this uid: common in containers
+        name = "user"
+    return _sanitise(name)
+
+
+def _jwt_name(creds: Path) -> str | None:
+    """The `name` claim of the user JWT in a .creds file; None for a bare seed. Source: NATS JWT v2, ADR-14."""
+    try:
+        text = creds.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the credentials file {creds} cannot be read: {error}", hint="check NATS_CREDS or the context"
+        ) from None
+    found = re.search(r"BEGIN NATS USER JWT-+\s+([\w-]+)\.([\w-]+)\.", text)
+    if found is None:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(found[2] + "=" * (-len(found[2]) % 4)))
+    except ValueError:
+        return None
+    name = claims.get("name") if isinstance(claims, dict) else None
+    return _sanitise(name) if isinstance(name, str) and name else None
+
+
+def _sanitise(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "user"
+
+
+def _check(context: Context) -> None:
+    parts = urlsplit(context.nats_url)
+    if not CONTEXT_NAME.fullmatch(context.name):
+        raise UsageError(
+            f"{context.name!r} cannot name a context", hint="use letters, digits, `-`, `_` and `.`"
+        )
+    if parts.scheme not in NATS_SCHEMES or not parts.hostname:
+        raise UsageError(
+            f"{context.public_url!r} is not the address of a NATS server", hint="write it as nats://HOST:4222"
+        )
+    if not USER.fullmatch(context.user):
+        raise UsageError(
+            f"{context.user!r} cannot be a user on the bus", hint="use letters, digits, `-` and `_`"
+        )
+    for url in context.stun:
+        if not re.match(r"stuns?:[^/]", url):
+            raise UsageError(f"{url!r} is not a STUN server", hint="write it as stun:HOST:3478")
+    for turn in context.turn:
+        if not re.match(r"turns?:[^/]", turn.url):
+            raise UsageError(f"{turn.url!r} is not a TURN server", hint="write it as turn:HOST:3478")
+
+
+def _path() -> Path:
+    return config_dir() / "contexts.toml"
+
+
+def _read() -> _File:
+    path = _path()
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except FileNotFoundError:
+        return _File()
+    except (ValueError, msgspec.ValidationError) as error:
+        raise UsageError(f"{path} is not readable: {error}", hint="mend it or remove it") from None
+    except OSError as error:
+        raise XferError(f"{path} cannot be read: {error.strerror}", hint="mend its permissions") from None
+
+
+def _context(file: _File, name: str) -> Context:
+    fields = file.contexts.get(name)
+    if fields is None:
+        raise UsageError(f"there is no context {name!r}", hint="see `xfer context ls`")
+    try:
+        return msgspec.convert({**fields, "name": name}, Context, dec_hook=lambda kind, value: kind(value))
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the context {name!r} in {_path()} is wrong: {error}", hint="mend it there"
+        ) from None
+
+
+@contextlib.contextmanager
+def _changing() -> Iterator[_File]:
+    """Read, let the caller change, write atomically; a second process waits, so neither's change is lost."""
+    folder = config_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _exclusive(folder / "contexts.lock"):
+            file = _read()
+            yield file
+            _write(file)
+    except OSError as error:
+        raise XferError(
+            f"{folder} cannot be written: {error.strerror}", hint="mend its permissions"
+        ) from None
+
+
+def _write(file: _File) -> None:
+    table: dict[str, object] = {"current": file.current} if file.current else {}
+    table["contexts"] = file.contexts
+    handle, temporary = tempfile.mkstemp(dir=config_dir(), prefix=".contexts-")  # mkstemp makes it 0600
+    try:
+        with open(handle, "wb") as out:
+            out.write(tomli_w.dumps(table).encode())
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, _path())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file; waits for whoever has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,267 @@
+"""The ledger: what this side knows to be safe. One SQLite file (WAL, 0600) in the state folder.
+
+Every commit survives the death of the process; the last ones may be lost with the machine, which
+costs a resend and never a wrong byte, because a resuming side checks the ledger's claims (digests
+against the disk, parts against the store) before it relies on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from transfer.errors import DiskFull, XferError
+from transfer.model import FrameId, IndexedFrame, Kind
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+  id INTEGER PRIMARY KEY, side TEXT NOT NULL, job TEXT NOT NULL, key BLOB NOT NULL, secret BLOB NOT NULL,
+  receiver TEXT NOT NULL, created REAL NOT NULL, label TEXT NOT NULL, state BLOB NOT NULL, UNIQUE (side, job, key));
+CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (side, key);
+CREATE TABLE IF NOT EXISTS frames (
+  id INTEGER, kind INTEGER, idx INTEGER, digest BLOB NOT NULL, PRIMARY KEY (id, kind, idx)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blocks (id INTEGER, idx INTEGER, raw BLOB NOT NULL, PRIMARY KEY (id, idx)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS segments (
+  id INTEGER, segment INTEGER, upload TEXT NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (id, segment)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parts (
+  id INTEGER, segment INTEGER, part INTEGER, length INTEGER NOT NULL, crc32c TEXT NOT NULL, frames BLOB NOT NULL,
+  PRIMARY KEY (id, segment, part)) WITHOUT ROWID;
+"""
+
+
+class JobRow(NamedTuple):
+    """A job this side has not ended yet.
+
+    key: what finds it again: the source's identity (send) or the destination (fetch).
+    receiver: this receiver's id, kept over resumes ("" for a sender). label: for people.
+    """
+
+    id: int
+    job: str
+    key: bytes
+    secret: bytes
+    receiver: str
+    created: float
+    label: str
+
+
+class PartRow(NamedTuple):
+    """A part that was about to be stored: whether it was is the store's to say. crc32c: base64, as S3 says it."""
+
+    segment: int
+    part: int
+    length: int
+    crc32c: str
+    frames: tuple[IndexedFrame, ...]
+
+
+class SegmentRow(NamedTuple):
+    """size: bytes once it is complete, 0 while its upload is open."""
+
+    segment: int
+    upload: str
+    size: int
+
+
+_frames_encoder = msgspec.msgpack.Encoder()
+_frames_decoder = msgspec.msgpack.Decoder(tuple[IndexedFrame, ...])
+
+
+class Ledger:
+    """Usable from several threads; several processes may have the same file open."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates. Raises XferError for a file that is none or of a newer xfer, DiskFull."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._lock = threading.Lock()
+        self._path = path
+        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        try:
+            with _explained(path):
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+                if version > SCHEMA_VERSION:
+                    raise XferError(
+                        f"the ledger {path} was written by a newer xfer", hint="upgrade xfer on this machine"
+                    )
+                if version < SCHEMA_VERSION:
+                    with self._transaction():
+                        for statement in _SCHEMA.split(";"):
+                            self._db.execute(statement)
+                        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # jobs
+
+    def add(
+        self, side: str, job: str, key: bytes, secret: bytes, *, receiver: str = "", label: str = ""
+    ) -> JobRow:
+        """side: `send` or `fetch`. The same job, side and key again gives the row that is there."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO jobs (side, job, key, secret, receiver, created, label, state) VALUES (?,?,?,?,?,?,?,?)",
+                (side, job, key, secret, receiver, time.time(), label, b""),
+            )
+        row = self.find(side, key, job)
+        assert row is not None
+        return row
+
+    def find(self, side: str, key: bytes, job: str | None = None) -> JobRow | None:
+        """The newest unfinished job of that key (and id, if given)."""
+        rows = self._query(
+            "SELECT id, job, key, secret, receiver, created, label FROM jobs WHERE side = ? AND key = ? AND (? IS NULL OR job = ?)"
+            " ORDER BY id DESC LIMIT 1",
+            (side, key, job, job),
+        )
+        return JobRow(*rows[0]) if rows else None
+
+    def unfinished(self, side: str) -> list[JobRow]:
+        rows = self._query(
+            "SELECT id, job, key, secret, receiver, created, label FROM jobs WHERE side = ? ORDER BY id",
+            (side,),
+        )
+        return [JobRow(*row) for row in rows]
+
+    def state(self, job: JobRow) -> bytes:
+        """What the caller last kept with `set_state`; empty at first."""
+        rows = self._query("SELECT state FROM jobs WHERE id = ?", (job.id,))
+        return bytes(rows[0][0]) if rows else b""
+
+    def set_state(self, job: JobRow, state: bytes) -> None:
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET state = ? WHERE id = ?", (state, job.id))
+
+    def end(self, job: JobRow) -> None:
+        """Forget a job: it is done, or given up for good."""
+        with self._transaction():
+            for table in ("frames", "blocks", "segments", "parts", "jobs"):
+                self._db.execute(f"DELETE FROM {table} WHERE id = ?", (job.id,))  # noqa: S608 (table names are ours)
+
+    # frames
+
+    def add_frames(self, job: JobRow, frames: Iterable[tuple[FrameId, bytes]]) -> None:
+        """Frames that are written (fetch), with the digest of their raw bytes. One commit."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO frames VALUES (?,?,?,?)",
+                [(job.id, f.kind, f.index, d) for f, d in frames],
+            )
+
+    def frames(self, job: JobRow) -> dict[FrameId, bytes]:
+        rows = self._query("SELECT kind, idx, digest FROM frames WHERE id = ?", (job.id,))
+        return {FrameId(Kind(kind), index): digest for kind, index, digest in rows}
+
+    def drop_frames(self, job: JobRow, frames: Iterable[FrameId]) -> None:
+        """They turned out not to be there."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM frames WHERE id = ? AND kind = ? AND idx = ?",
+                [(job.id, f.kind, f.index) for f in frames],
+            )
+
+    def add_block(self, job: JobRow, index: int, raw: bytes) -> None:
+        """A manifest block as it was decoded; also counts as a frame once `add_frames` says so."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO blocks VALUES (?,?,?)", (job.id, index, raw))
+
+    def blocks(self, job: JobRow) -> dict[int, bytes]:
+        return dict(self._query("SELECT idx, raw FROM blocks WHERE id = ? ORDER BY idx", (job.id,)))
+
+    # what a sender stores
+
+    def add_segment(self, job: JobRow, segment: int, upload: str) -> None:
+        """Its upload is open. Forgets the parts of an earlier upload of the same segment."""
+        with self._transaction():
+            self._db.execute("DELETE FROM parts WHERE id = ? AND segment = ?", (job.id, segment))
+            self._db.execute("INSERT OR REPLACE INTO segments VALUES (?,?,?,0)", (job.id, segment, upload))
+
+    def complete_segment(self, job: JobRow, segment: int, size: int) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE segments SET size = ? WHERE id = ? AND segment = ?", (size, job.id, segment)
+            )
+
+    def segments(self, job: JobRow) -> list[SegmentRow]:
+        rows = self._query(
+            "SELECT segment, upload, size FROM segments WHERE id = ? ORDER BY segment", (job.id,)
+        )
+        return [SegmentRow(*row) for row in rows]
+
+    def add_part(self, job: JobRow, part: PartRow) -> None:
+        """Before its PUT: a part in the store that the ledger does not know could never be used."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)",
+                (
+                    job.id,
+                    part.segment,
+                    part.part,
+                    part.length,
+                    part.crc32c,
+                    _frames_encoder.encode(part.frames),
+                ),
+            )
+
+    def parts(self, job: JobRow) -> list[PartRow]:
+        rows = self._query(
+            "SELECT segment, part, length, crc32c, frames FROM parts WHERE id = ? ORDER BY segment, part",
+            (job.id,),
+        )
+        return [
+            PartRow(s, p, length, crc, _frames_decoder.decode(frames)) for s, p, length, crc, frames in rows
+        ]
+
+    def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
+        with self._lock, _explained(self._path):
+            return self._db.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, _explained(self._path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's errors in our words."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "full" in text or "disk I/O" in text:
+            raise DiskFull(f"no room for the ledger {path}") from None
+        if "locked" in text:
+            raise XferError(
+                f"another program holds the ledger {path}", hint="run the same command again"
+            ) from None
+        if "malformed" in text or "not a database" in text:
+            raise XferError(
+                f"the ledger {path} is damaged",
+                hint="move that file away; unfinished transfers then start anew",
+            ) from None
+        raise

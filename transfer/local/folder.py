@@ -1,0 +1,168 @@
+"""The folder of one set of local servers: what lies where in it, and the lock that says who runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfer.config import state_dir
+from transfer.errors import Locked, UsageError, XferError
+
+LOG_LIMIT = 10_000_000
+"""Bytes after which a log starts anew; the one before is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Everything the servers keep. All of it is private: the folder is 0700, files with secrets 0600."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | None) -> Folder:
+        """root: None means the default, `local` in the state folder."""
+        return cls(Path(os.path.abspath((root or default_dir()).expanduser())))
+
+    @property
+    def lock(self) -> Path:
+        """Held while the servers run; its content is the process id of whoever holds it."""
+        return self.root / "up.lock"
+
+    @property
+    def ports(self) -> Path:
+        return self.root / "ports.json"
+
+    @property
+    def children(self) -> Path:
+        """Which processes were started, so that the next run can tell leftovers from strangers."""
+        return self.root / "children.json"
+
+    @property
+    def users(self) -> Path:
+        """User name to public nkey: whom NATS lets in. No secrets."""
+        return self.root / "users.json"
+
+    @property
+    def nats_config(self) -> Path:
+        return self.root / "nats.conf"
+
+    @property
+    def s3_config(self) -> Path:
+        """SeaweedFS's identities. Secret."""
+        return self.root / "s3.json"
+
+    @property
+    def aws_credentials(self) -> Path:
+        """The same keys for the broker, as AWS tools read them. Secret."""
+        return self.root / "aws_credentials"
+
+    def seed(self, user: str) -> Path:
+        """The nkey seed that proves to NATS who `user` is. Secret."""
+        return self.root / "credentials" / f"{user}.nk"
+
+    def log(self, name: str) -> Path:
+        return self.root / "logs" / f"{name}.log"
+
+    def make(self) -> None:
+        """Create what is missing. Raises XferError if the folder cannot be made, or is another user's."""
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            for part in ("", "credentials", "logs", "nats", "store"):
+                (self.root / part).mkdir(mode=0o700, exist_ok=True)
+            self.root.chmod(0o700)
+        except OSError as error:
+            raise XferError(
+                f"{self.root} cannot be used: {error.strerror}", hint="choose another folder with --dir"
+            ) from None
+
+    def open_log(self, name: str) -> int:
+        """A descriptor that appends to a log, 0600; the caller closes it."""
+        path = self.log(name)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size > LOG_LIMIT:
+                path.replace(path.with_suffix(".log.1"))
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def log_tail(self, name: str, lines: int = 5) -> str:
+        """The last lines of a log in one line, for an error message."""
+        try:
+            with open(self.log(name), "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+                text = log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return " / ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the one who runs the servers here. Raises Locked if somebody does already."""
+        handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not _try_lock(handle):
+                raise Locked(
+                    f"the servers in {self.root} run already", hint="use them, or stop them with `xfer down`"
+                )
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            try:
+                yield
+            finally:
+                os.ftruncate(handle, 0)
+        finally:
+            os.close(handle)
+
+    def holder(self) -> int | None:
+        """The process id of who runs the servers here; None if nobody does. The lock is the proof, not the number."""
+        while True:
+            try:
+                handle = os.open(self.lock, os.O_RDWR)
+            except FileNotFoundError:
+                return None
+            try:
+                if _try_lock(handle):
+                    return None
+                text = os.pread(handle, 32, 0)
+            finally:
+                os.close(handle)
+            if text.isdigit():
+                return int(text)
+            time.sleep(0.01)  # it has the lock but has not written its number yet, or is about to let go
+
+
+def default_dir() -> Path:
+    return state_dir() / "local"
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file atomically, 0600 from its first byte on."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _try_lock(handle: int) -> bool:
+    if sys.platform == "win32":
+        raise UsageError(
+            "local servers need Linux or macOS", hint="name servers elsewhere with `xfer context add`"
+        )
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

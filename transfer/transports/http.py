@@ -1,0 +1,147 @@
+"""The store's side of the S3 route: signed URLs over urllib3, from threads; its refusals in our words."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import google_crc32c
+import urllib3
+
+from transfer.api import SignedUrl
+from transfer.errors import JobGone, StoreUnreachable, Temporary, XferError
+
+CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+
+
+class SignatureRefused(Temporary):
+    """400 or 403: the URL may have expired (SeaweedFS and AWS say 403, others 400). Sign again, try once more."""
+
+    hint = "check the broker's S3 credentials and the clocks of broker and store, then run the same command again"
+
+
+def crc32c(data: bytes | memoryview) -> str:
+    """As S3 states it: base64 of the 4 big-endian bytes."""
+    return base64.b64encode(struct.pack(">I", google_crc32c.value(data))).decode()
+
+
+class StoreHttp:
+    """A pool of connections to the store. Blocking: call it from threads.
+
+    One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
+    Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._connections = connections
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        for pool in self._pools.values():
+            pool.clear()
+
+    def put(self, url: SignedUrl, body: bytes) -> str:
+        """Store a part; returns its ETag.
+
+        Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable.
+        """
+        response = self._request("PUT", url, body=body)
+        response.drain_conn()
+        response.release_conn()
+        etag: str = response.headers.get("ETag", "")
+        if not etag:
+            raise StoreUnreachable(
+                "the store took a part but returned no ETag", hint="use a store with S3 multipart uploads"
+            )
+        return etag
+
+    def get(self, url: SignedUrl, start: int, length: int) -> bytes:
+        """Bytes start … start+length of an object. Raises SignatureRefused, JobGone, StoreUnreachable."""
+        headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+        response = self._request("GET", url, headers=headers)
+        try:
+            data: bytes = response.read(length + 1)  # never more, whatever the store would send
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise StoreUnreachable(f"the store at {_host(url.url)} broke off ({_plain(error)})") from None
+        finally:
+            response.release_conn()
+        if len(data) != length:
+            response.close()
+            raise StoreUnreachable(f"the store sent {len(data)} bytes where {length} were asked for")
+        return data
+
+    def _request(
+        self, method: str, url: SignedUrl, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Any:
+        if self._closed:
+            raise StoreUnreachable("the transfer was stopped")
+        try:
+            response = self._pool(url.url).request(
+                method, url.url, body=body, headers={**url.headers, **(headers or {})}, redirect=False, retries=False, preload_content=False,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
+            )  # fmt: skip
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise StoreUnreachable(
+                f"the store at {_host(url.url)} does not answer ({_plain(error)})"
+            ) from None
+        if response.status in (200, 201, 204, 206):
+            return response
+        raise _refusal(response, _host(url.url))
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        proxy = _proxy_for(url)
+        if proxy not in self._pools:
+            make: Callable[..., urllib3.PoolManager] = (
+                (lambda **o: urllib3.ProxyManager(proxy, **o)) if proxy else urllib3.PoolManager
+            )
+            self._pools[proxy] = make(num_pools=4, maxsize=self._connections, block=False, blocksize=1 << 18)
+        return self._pools[proxy]
+
+
+def _refusal(response: Any, host: str) -> XferError:
+    try:
+        code = _error_code(response.read(1 << 14))
+    except (urllib3.exceptions.HTTPError, OSError):
+        code = ""
+    response.close()
+    said = f"{response.status} {code}".strip()
+    if response.status == 404:
+        return JobGone(f"the store at {host} no longer has this transfer", hint="start it anew")
+    if response.status in (400, 403):
+        return SignatureRefused(f"the store at {host} refused a signed request ({said})")
+    error = StoreUnreachable(f"the store at {host} cannot serve now ({said})")
+    after = response.headers.get("Retry-After", "")
+    if after.isdigit():
+        error.retry_after = float(after)  # type: ignore[attr-defined]
+    return error
+
+
+def _error_code(body: bytes) -> str:
+    start, end = body.find(b"<Code>"), body.find(b"</Code>")
+    return body[start + 6 : end].decode("ascii", "replace")[:60] if 0 <= start < end else ""
+
+
+def _host(url: str) -> str:
+    parsed = urllib3.util.parse_url(url)
+    return f"{parsed.host}:{parsed.port}" if parsed.port else str(parsed.host)
+
+
+def _plain(error: Exception) -> str:
+    """urllib3's messages hold the URL, which is a secret: say the kind only."""
+    reason = getattr(error, "reason", None) or error
+    text = type(reason).__name__
+    return {"NewConnectionError": "connection refused", "ConnectTimeoutError": "timed out", "ReadTimeoutError": "timed out",
+            "ProtocolError": "connection broken", "NameResolutionError": "unknown host"}.get(text, text)  # fmt: skip
+
+
+def _proxy_for(url: str) -> str:
+    from urllib.request import getproxies, proxy_bypass
+
+    parsed = urllib3.util.parse_url(url)
+    if proxy_bypass(parsed.host or ""):
+        return ""
+    return getproxies().get(parsed.scheme or "", "")
