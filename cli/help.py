@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 """Columns. Wider help is harder to read, narrower terminals are rare."""
 _INDENT = "  "
-_LEFT = 27
+_LEFT = 28
 """Columns of the widest left part; a wider one (a long metavar) gets a line of its own."""
 
 Row = tuple[str, str]
@@ -91,10 +91,18 @@ def _page(
         if len(head) > left + len(_INDENT):
             lines.append(head.rstrip())
             head = ""
-        lines += textwrap.wrap(text, WIDTH, initial_indent=head.ljust(left + 2), subsequent_indent=" " * (left + 2))
+        lines += textwrap.wrap(
+            text, WIDTH, initial_indent=head.ljust(left + 2), subsequent_indent=" " * (left + 2)
+        )
     if notes := list(notes):
         lines += ["", *notes]
-    return "\n".join([*lines, "", "Examples:", *(f"{_INDENT}{example}" for example in examples)])
+    return "\n".join([*lines, "", "Examples:", *map(_example, examples)])
+
+
+def _example(line: str) -> str:
+    """The command line, continued with a backslash where it is too long, so that it can be pasted."""
+    parts = textwrap.wrap(line, WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+    return _INDENT + f" \\\n{_INDENT * 3}".join(parts)
 
 
 def _row(parameter: Parameter) -> Row:

@@ -53,7 +53,7 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
 
     # signal.signal and not loop.add_signal_handler: Windows lacks the latter, and both event loops
     # wake up for a Python-level handler. A signal that our parent had us ignore stays ignored.
-    before = {s: signal.getsignal(s) for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
+    before = {s: h for s in _SIGNALS if (h := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
     for signum in before:
         signal.signal(signum, on_signal)
     try:

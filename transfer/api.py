@@ -229,10 +229,10 @@ class Status(Request, frozen=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True):
-    """receipts: sealed, base64. open_uploads: segment number to upload id."""
+    """receipts: sealed, base64. complete: numbers of the stored segments. open_uploads: segment number to upload id."""
 
     state: JobState
-    segments: int
+    complete: list[int]
     expires: float
     receipts: list[str]
     open_uploads: dict[int, str]

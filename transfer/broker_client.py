@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from tenacity.stop import stop_base
 
-from transfer import api
-from transfer.bus import api_subject
+from transfer import api, bus
+from transfer.config import Context
 from transfer.errors import (
     BrokerAbsent,
     BusUnreachable,
@@ -47,6 +48,26 @@ _ERRORS: dict[api.ErrorCode, type[XferError]] = {
     api.ErrorCode.BUSY: BrokerAbsent,
     api.ErrorCode.VERSION: UnsupportedVersion,
 }
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    context: Context, name: str, patience: Patience
+) -> AsyncIterator[tuple[Client, BrokerClient]]:
+    """The bus and the broker of a context, for as long as the block lasts.
+
+    name: shown in the NATS server's connection list. Raises as `bus.connect`.
+    """
+    said: list[str] = []
+    client = await bus.connect(
+        context.nats_url, context.nats_creds, context.user, name, on_refusal=said.append
+    )
+    broker = BrokerClient(client, context.user, patience, said)
+    try:
+        yield client, broker
+    finally:
+        with contextlib.suppress(Exception):  # whatever a dying connection says, we are done with it
+            await asyncio.wait_for(client.close(), 2)
 
 
 class Conflict(Misuse):
@@ -104,14 +125,9 @@ class BrokerClient:
     Raises (any call): BrokerAbsent, BusUnreachable, StoreUnreachable, ClockSkew, JobGone, NotAllowed, OverQuota.
     """
 
-    def __init__(self, client: Client, user: str, patience: Patience) -> None:
-        self._client, self.user, self.patience = client, user, patience
-        self._refusal: str | None = None
-
-    def refused(self, text: str) -> None:
-        """The server's permissions forbade something: a call that waits for an answer will not get one."""
-        if "xfer.api." in text or inbox_in(text):
-            self._refusal = text
+    def __init__(self, client: Client, user: str, patience: Patience, refusals: Sequence[str] = ()) -> None:
+        """refusals: grows with what the server's permissions forbade; a call that waits will get no answer then."""
+        self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
 
     async def create(self, request: api.Create) -> api.Created:
         return await self._call("create", request, api.Created, first=True)
@@ -179,13 +195,13 @@ class BrokerClient:
 
         body = msgspec.json.encode(request)
         asking = asyncio.ensure_future(
-            self._client.request(api_subject(self.user, verb), body, timeout=ANSWER_WITHIN)
+            self._client.request(bus.api_subject(self.user, verb), body, timeout=ANSWER_WITHIN)
         )
         try:
             started = time.monotonic()
             while not asking.done():
                 await asyncio.wait({asking}, timeout=0.1)
-                if self._refusal is not None and not asking.done():
+                if not asking.done() and any("xfer.api." in r or "_INBOX_" in r for r in self._refusals):
                     raise NotAllowed(f"NATS does not let user {self.user} talk to the broker")
                 if not self._client.is_connected and time.monotonic() - started > 1:
                     raise BusUnreachable("the connection to NATS is lost")
@@ -204,11 +220,6 @@ class BrokerClient:
             return msgspec.json.decode(message.data, type=answer)
         except msgspec.MsgspecError:
             raise UnsupportedVersion("the broker answers in a way this xfer does not understand") from None
-
-
-def inbox_in(text: str) -> bool:
-    """Whether a refusal was about a reply inbox."""
-    return "_INBOX_" in text
 
 
 def _error(body: bytes, headers: dict[str, str]) -> XferError:

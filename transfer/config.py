@@ -1,4 +1,7 @@
-"""Contexts: where the servers are and who we are there. A TOML file for people, kept 0600: it may hold TURN passwords."""
+"""Contexts: where the servers are and who we are there.
+
+A TOML file for people, kept 0600: it may hold TURN passwords.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import platformdirs
@@ -43,7 +46,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """One set of servers.
 
     nats_url: `nats://host:port`, also tls, ws, wss. nats_creds: a NATS .creds file or a bare nkey seed
-    file; None: the URL is enough. user: the token that the server pins in our subjects. stun: `stun:host:port`.
+    file; None: the URL is enough. user: the token that the server pins in our subjects. stun:
+    `stun:host:port` (RFC 7064).
     """
 
     name: str
@@ -55,9 +59,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def public_url(self) -> str:
-        """nats_url without what may be a password in it."""
-        parts = urlsplit(self.nats_url)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        """nats_url without the password or token that may stand in it."""
+        return re.sub(r"//[^/]*@", "//", self.nats_url)
 
 
 class _File(msgspec.Struct):
@@ -66,7 +69,7 @@ class _File(msgspec.Struct):
 
 
 def config_dir() -> Path:
-    """`$XFER_HOME/config`, else what the platform calls a user's configuration folder. It may not exist yet."""
+    """`$XFER_HOME/config`, else what the platform calls a user's config folder. It may not exist yet."""
     home = os.environ.get("XFER_HOME")
     return Path(home, "config") if home else platformdirs.user_config_path("xfer", appauthor=False)
 
@@ -78,9 +81,9 @@ def state_dir() -> Path:
 
 
 def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -> Context:
-    """The context to use: `name`, else XFER_CONTEXT, else NATS_URL with NATS_CREDS and XFER_USER, else the current one.
+    """The context to use: `name`, else XFER_CONTEXT, else NATS_URL with NATS_CREDS, else the current one.
 
-    NATS_URL, NATS_CREDS and XFER_USER also override the fields of a context that was chosen by name or is current.
+    NATS_URL, NATS_CREDS and XFER_USER also override the fields of a context that was chosen.
     environ: read instead of the process's environment.
 
     Raises:
@@ -147,7 +150,7 @@ def use(name: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Forget a context; if it was current, none is afterwards. Raises UsageError if there is none of that name."""
+    """Forget a context; if it was current, none is afterwards. Raises UsageError if there is none such."""
     with _changing() as file:
         _context(file, name)
         del file.contexts[name]
@@ -156,7 +159,7 @@ def remove(name: str) -> None:
 
 
 def default_user(creds: Path | None) -> str:
-    """Who we are on the bus unless told: the name in a .creds file's JWT, else the operating system's user name."""
+    """Who we are on the bus unless told: the name in a .creds file's JWT, else the system's user name."""
     name = creds and _jwt_name(creds)
     if name:
         return name
@@ -168,7 +171,7 @@ def default_user(creds: Path | None) -> str:
 
 
 def _jwt_name(creds: Path) -> str | None:
-    """The `name` claim of the user JWT in a .creds file; None for a bare seed. Source: NATS JWT v2, ADR-14."""
+    """The `name` claim of the JWT in a .creds file; None for a bare seed. Source: NATS ADR-14."""
     try:
         text = creds.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -191,12 +194,11 @@ def _sanitise(name: str) -> str:
 
 
 def _check(context: Context) -> None:
-    parts = urlsplit(context.nats_url)
     if not CONTEXT_NAME.fullmatch(context.name):
         raise UsageError(
             f"{context.name!r} cannot name a context", hint="use letters, digits, `-`, `_` and `.`"
         )
-    if parts.scheme not in NATS_SCHEMES or not parts.hostname:
+    if not _is_nats_url(context.nats_url):
         raise UsageError(
             f"{context.public_url!r} is not the address of a NATS server", hint="write it as nats://HOST:4222"
         )
@@ -210,6 +212,14 @@ def _check(context: Context) -> None:
     for turn in context.turn:
         if not re.match(r"turns?:[^/]", turn.url):
             raise UsageError(f"{turn.url!r} is not a TURN server", hint="write it as turn:HOST:3478")
+
+
+def _is_nats_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        return False
 
 
 def _path() -> Path:

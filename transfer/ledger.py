@@ -220,6 +220,14 @@ class Ledger:
                 ),
             )
 
+    def drop_parts(self, job: JobRow, segment: int, parts: Iterable[int]) -> None:
+        """The store does not have them."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM parts WHERE id = ? AND segment = ? AND part = ?",
+                [(job.id, segment, p) for p in parts],
+            )
+
     def parts(self, job: JobRow) -> list[PartRow]:
         rows = self._query(
             "SELECT segment, part, length, crc32c, frames FROM parts WHERE id = ? ORDER BY segment, part",

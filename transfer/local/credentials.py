@@ -18,7 +18,7 @@ from transfer.local.folder import Folder, write_private
 BROKER = "broker"
 LOCAL = "local"
 _SEED_PREFIX, _USER_PREFIX = 18 << 3, 20 << 3
-"""First bits of an encoded nkey: they come out as `S` and `U`. Source: NATS ADR-1 and github.com/nats-io/nkeys."""
+"""First bits of an encoded nkey: they come out as `S` and `U`. Source: github.com/nats-io/nkeys."""
 
 
 def ensure(folder: Folder) -> dict[str, str]:
@@ -56,7 +56,9 @@ def add_user(folder: Folder, user: str) -> str:
 def make_nkey() -> tuple[str, str]:
     """A user nkey: the seed (`SU…`, secret) and the public key (`U…`)."""
     raw = secrets.token_bytes(32)
-    public = Ed25519PrivateKey.from_private_bytes(raw).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public = (
+        Ed25519PrivateKey.from_private_bytes(raw).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    )
     seed_head = bytes([_SEED_PREFIX | _USER_PREFIX >> 5, (_USER_PREFIX & 31) << 3])
     return _encode(seed_head + raw), _encode(bytes([_USER_PREFIX]) + public)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from transfer.config import state_dir
 from transfer.errors import Locked, UsageError, XferError
 
+LOG_UP = "up"
+"""The log of a supervisor that runs detached."""
 LOG_LIMIT = 10_000_000
 """Bytes after which a log starts anew; the one before is kept."""
 
@@ -118,7 +120,7 @@ class Folder:
             os.close(handle)
 
     def holder(self) -> int | None:
-        """The process id of who runs the servers here; None if nobody does. The lock is the proof, not the number."""
+        """The process id of who runs the servers here; None if nobody does: the lock is the proof."""
         while True:
             try:
                 handle = os.open(self.lock, os.O_RDWR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from transfer.local.folder import write_private
 
 WIDTH = 8
 FIRST, LAST = 10_000, 19_992
-"""SeaweedFS also opens port + 10000 for gRPC: both ranges end below 32768, where Linux's own choices begin."""
+"""SeaweedFS also opens port + 10000 for gRPC; both ranges end below 32768, where Linux's own choices begin"""
 GRPC = 10_000
 TRIES = 200
 
@@ -86,7 +86,7 @@ def _candidates(file: Path) -> Iterator[Ports]:
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
         yield msgspec.json.decode(file.read_bytes(), type=Ports)
     for _ in range(TRIES):
-        yield Ports(random.randrange(FIRST, LAST + 1, WIDTH))
+        yield Ports(FIRST + WIDTH * secrets.randbelow((LAST - FIRST) // WIDTH + 1))
 
 
 def _all_free(ports: Ports) -> bool:

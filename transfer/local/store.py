@@ -9,6 +9,7 @@ from transfer.local.ports import GRPC, Ports
 from transfer.local.programs import find
 
 BUCKET = "xfer"
+_SOCKETS = ("s3", "filer")
 
 
 def argv(folder: Folder, ports: Ports) -> list[str]:
@@ -29,8 +30,7 @@ def argv(folder: Folder, ports: Ports) -> list[str]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.config={folder.s3_config.name}",
-        "-s3.localSocket=s3.sock",
-        "-filer.localSocket=filer.sock",
+        *(f"-{name}.localSocket={name}.sock" for name in _SOCKETS),
         f"-master.port={ports.master}",
         f"-volume.port={ports.volume}",
         f"-filer.port={ports.filer}",
@@ -43,8 +43,10 @@ def endpoint(ports: Ports) -> str:
     return f"http://127.0.0.1:{ports.s3}"
 
 
-def sweep_sockets(ports: Ports) -> None:
-    """Remove the sockets that SeaweedFS leaves behind in /tmp, a folder it does not let us choose."""
+def sweep_sockets(folder: Folder, ports: Ports) -> None:
+    """Remove the sockets that SeaweedFS leaves behind, some of them in /tmp: it lets us choose only two."""
+    for name in _SOCKETS:
+        (folder.root / f"{name}.sock").unlink(missing_ok=True)
     parts = (("master", ports.master), ("volume", ports.volume), ("filer", ports.filer))
     for name, port in (*parts, ("s3", ports.s3), ("admin", ports.admin)):
         Path(f"/tmp/seaweedfs-{name}-grpc-{port + GRPC}.sock").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ and handed on in order. No acknowledgements: what is stored is safe, a receipt c
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -150,7 +151,8 @@ class S3Outbound:
         self._store = _Store(patience, concurrency)
         self._remains = remains
         self._reopen = list(remains.open)
-        self._next = 1 + max([-1, *remains.complete, *(o.number for o in remains.open)])
+        taken = {*remains.complete, *(o.number for o in remains.open)}
+        self._numbers = (n for n in itertools.count() if n not in taken)
         self._bytes = sum(ref.size for ref in remains.complete.values())
         self._complete = len(remains.complete)
         self._gate = asyncio.Semaphore(concurrency)
@@ -190,8 +192,9 @@ class S3Outbound:
                 await self._close_segment()
 
     async def delivered(self) -> AsyncIterator[Sequence[FrameId]]:
-        for nothing in ():
-            yield nothing
+        acknowledged: list[Sequence[FrameId]] = []  # the store acknowledges nothing
+        for batch in acknowledged:
+            yield batch
 
     async def finish(self) -> None:
         async with self._turn:
@@ -226,7 +229,7 @@ class S3Outbound:
             current = _Upload(left.upload, builder)
             current.stored = [stored for _, stored in left.parts]
         else:
-            number, self._next = self._next, self._next + 1
+            number = next(self._numbers)
             upload = await self._broker.begin(self._job, number)
             self._log.segment_begun(number, upload)
             current = _Upload(

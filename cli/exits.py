@@ -1,0 +1,129 @@
+"""How a run ends badly: one or two lines on stderr, an `error` event with --json, the exit code.
+
+A traceback never reaches the terminal: that of a bug goes to a file in the state folder, without secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from transfer.errors import Interrupted, XferError
+
+SIGINT = 2
+SIGPIPE = 13
+"""Source: POSIX.1-2017, kill; Windows has no such signal, yet scripts there may expect the same code."""
+
+_SECRETS = re.compile(
+    r"xfer1[a-z0-9]{20,}|(?<=[?&])X-Amz-[A-Za-z-]+=[^&\s'\")]+|\bS[UAONC][A-Z2-7]{56}\b", re.IGNORECASE
+)
+"""Tickets, signatures of presigned URLs, and nkey seeds (Source: NATS ADR-14)."""
+
+
+def report(error: BaseException, *, json: bool) -> int:
+    """Tell the person, and with `json` the program, what ended the run; gives the exit code."""
+    own = first_own(error)
+    if isinstance(own, KeyboardInterrupt):
+        own = Interrupted(SIGINT)
+    if isinstance(own, BrokenPipeError) and reader_gone():
+        return 128 + SIGPIPE
+    if isinstance(own, XferError):
+        code, kind, what, next_step = own.exit_code, type(own).__name__, own.what, own.next_step
+    else:
+        code, kind, what = 1, "InternalError", redact(f"internal error: {type(own).__name__}: {own}")
+        next_step = _where(keep_traceback(error))
+    if json:
+        _emit(code, kind, what, next_step)
+    complain(what, next_step)
+    return code
+
+
+def complain(what: str, next_step: str) -> None:
+    """`xfer: <sentence>; <next step>` on stderr; two lines where it does not fit 80 columns."""
+    from transfer.paths import printable
+
+    label = "\x1b[1;31mxfer:\x1b[0m" if coloured() else "xfer:"
+    what, next_step = printable(what, limit=1000), printable(next_step, limit=1000)
+    between = "; " if len(what) + len(next_step) < 73 else ";\n      "
+    try:
+        print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        return  # nobody reads stderr; the exit code still tells
+
+
+def coloured() -> bool:
+    """Whether stderr is a terminal that wants colour. Source: no-color.org; TERM=dumb of terminfo."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def first_own(error: BaseException) -> BaseException:
+    """The error to tell of: a group's first XferError, or else its first that is no cancellation."""
+    leaves = list(_leaves(error))
+    own = [leaf for leaf in leaves if isinstance(leaf, XferError)]
+    others = [leaf for leaf in leaves if not isinstance(leaf, asyncio.CancelledError)]
+    return (own or others or leaves)[0]
+
+
+def redact(text: str) -> str:
+    """`text` without tickets, signatures and seeds."""
+    return _SECRETS.sub("(withheld)", text)
+
+
+def keep_traceback(error: BaseException) -> Path | None:
+    """Write the traceback to a 0600 file in the state folder; None if that cannot be done."""
+    from transfer.config import state_dir
+
+    folder = state_dir() / "errors"
+    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    text = redact("".join(traceback.format_exception(error)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return path
+
+
+def reader_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more (`xfer fetch -o - | head`), and no other pipe is meant."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(1, 0)
+    return bool(poll.poll(0))  # without a wish for events, only errors and hang-ups are reported
+
+
+def _emit(code: int, kind: str, what: str, next_step: str) -> None:
+    import msgspec
+
+    from transfer.events import Failure
+
+    try:
+        sys.stdout.buffer.write(
+            msgspec.json.encode(Failure(code=code, kind=kind, message=what, next=next_step)) + b"\n"
+        )
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        return  # nobody reads stdout; stderr and the exit code still tell
+
+
+def _where(log: Path | None) -> str:
+    if log is None:
+        return "please report it with the output of `xfer --version`"
+    return f"please report it with the output of `xfer --version` and {log}"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

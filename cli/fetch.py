@@ -1,0 +1,99 @@
+"""`xfer fetch`: arguments to one call of `transfer.fetch.fetch`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Context, Option
+
+EXAMPLES = (
+    "xfer fetch xfer1qw3… -o downloads/",
+    "xfer fetch --ticket-file t.txt -o - | tar x",
+)
+
+
+def fetch(
+    arguments: Context,
+    ticket: Annotated[
+        str | None,
+        Argument(
+            metavar="TICKET",
+            envvar="XFER_TICKET",
+            help="What the sender got (or XFER_TICKET)",
+            show_default=False,
+        ),
+    ] = None,
+    ticket_file: Annotated[
+        str | None,
+        Option(
+            "--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help="Read the ticket from F; - is stdin"
+        ),
+    ] = None,
+    output: Annotated[
+        str,
+        Option("--output", "-o", metavar="WHERE", envvar="XFER_OUTPUT", help="Folder, file, or - for stdout"),
+    ] = ".",
+    overwrite: Annotated[
+        bool, Option("--overwrite", envvar="XFER_OVERWRITE", help="Replace what is there")
+    ] = False,
+    rename: Annotated[
+        bool, Option("--rename", envvar="XFER_RENAME", help="Keep what is there, write beside it")
+    ] = False,
+    unsafe_links: Annotated[
+        bool,
+        Option("--unsafe-links", envvar="XFER_UNSAFE_LINKS", help="Make links that leave the folder, too"),
+    ] = False,
+    patience: Annotated[
+        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
+    ] = "10m",
+    context: Annotated[
+        str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
+    ] = None,
+    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only errors")] = False,
+) -> None:
+    """Fetch what a ticket stands for, verify it and put it in place."""
+    import sys
+    from functools import partial
+
+    from cli.run import same_command
+    from cli.show import show
+    from cli.tickets import read_ticket
+    from cli.units import parse_duration
+    from transfer.config import load
+    from transfer.errors import UsageError
+
+    if output == "-" and json:
+        raise UsageError("-o - and --json both want stdout", hint="choose one of them")
+    if overwrite and rename:
+        raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
+    if ticket is not None and ticket_file is not None:
+        typed = _typed(arguments, "ticket"), _typed(arguments, "ticket_file")
+        if typed == (True, True):
+            raise UsageError(
+                "the ticket is given twice, as argument and with --ticket-file", hint="give it once"
+            )
+        ticket = None if typed == (False, True) else ticket
+    claim = read_ticket(ticket, ticket_file)
+    seconds = parse_duration(patience, option="--patience")
+    servers = load(context)
+
+    from transfer.fetch import fetch as transfer_fetch
+
+    call = partial(
+        transfer_fetch,
+        claim,
+        sys.stdout.buffer if output == "-" else output,
+        context=servers,
+        overwrite=overwrite,
+        rename=rename,
+        unsafe_links=unsafe_links,
+        patience=seconds,
+    )
+    show(call, ticket=False, json=json, quiet=quiet, resume=same_command())
+
+
+def _typed(arguments: Context, name: str) -> bool:
+    """Whether it stood on the command line, which goes before what a variable says."""
+    source = arguments.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

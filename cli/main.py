@@ -1,0 +1,140 @@
+"""The console script `xfer`: finds the command, runs it, turns whatever ends it into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typer.core import TyperCommand
+
+    from cli.help import Group
+
+COMMANDS = ("send", "fetch", "up", "down", "broker", "context")
+CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
+EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
+NOTES = (
+    "Every option is also a variable: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, 1 bug,",
+    "2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or changed,",
+    "7 not allowed, 8 exists, 9 nothing, 10 too late, 11 locked, 12 no ticket, 128+n signal.",
+)
+
+
+def main() -> None:
+    """Entry point of the console script. Never returns, never shows a traceback."""
+    args = sys.argv[1:]
+    if args[:1] == ["--version"]:  # answered before anything heavy is imported
+        print(version())  # noqa: T201
+        sys.exit(0)
+    code = _answer(args)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else the interpreter flushes again at its end, and complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def version() -> str:
+    """One line for bug reports: ours, Python's, the system's."""
+    from importlib.metadata import version as installed
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"xfer {installed('xfer')} (Python {python}, {sys.platform})"
+
+
+def root() -> Group:
+    """The whole command line; each command's module is imported when it is asked for."""
+    from cli.help import Group
+
+    return Group(
+        "xfer",
+        "Move files: small ones peer to peer, large ones through S3, sealed end to end.",
+        COMMANDS,
+        _command,
+        examples=EXAMPLES,
+        rows=[("--version", "Print the version")],
+        notes=NOTES,
+    )
+
+
+def _answer(args: list[str]) -> int:
+    from typer import Exit
+    from typer.exceptions import TyperException
+
+    try:
+        try:
+            with root().make_context("xfer", args) as context:
+                context.command.invoke(context)
+        except Exit as end:
+            return end.exit_code
+        except TyperException as wrong:
+            return _misused(wrong, args)
+    except BaseException as error:  # the one place where everything ends: a log or a sentence, and a code
+        if isinstance(error, (SystemExit, GeneratorExit)):
+            raise
+        from cli.exits import report
+
+        return report(error, json=_wants_json(args))
+    return 0
+
+
+def _misused(wrong: Exception, args: list[str]) -> int:
+    """What the parser did not like, as our own error."""
+    from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError
+    from cli.exits import report
+    from transfer import errors
+
+    if isinstance(wrong, NoArgsIsHelpError):
+        wrong.show()
+        return 2
+    assert isinstance(wrong, ClickException)
+    text = wrong.format_message().rstrip(".")
+    path = wrong.ctx.command_path if isinstance(wrong, UsageError) and wrong.ctx else "xfer"
+    return report(
+        errors.UsageError(text[:1].lower() + text[1:], hint=f"see `{path} --help`"), json=_wants_json(args)
+    )
+
+
+def _wants_json(args: list[str]) -> bool:
+    before = args[: args.index("--")] if "--" in args else args
+    return "--json" in before or os.environ.get("XFER_JSON", "").lower() in (
+        "1",
+        "true",
+        "t",
+        "yes",
+        "y",
+        "on",
+    )
+
+
+def _command(name: str) -> TyperCommand | Group:
+    """The command (or group of commands) in cli/<name>.py."""
+    from importlib import import_module
+
+    module = import_module(f"cli.{name}")
+    if name != "context":
+        return _made(name, getattr(module, name), module.EXAMPLES)
+
+    from cli.help import Group
+
+    def make(verb: str) -> TyperCommand:
+        return _made(verb, getattr(module, verb), module.EXAMPLES)
+
+    return Group(name, module.__doc__ or "", CONTEXT_COMMANDS, make, examples=module.EXAMPLES)
+
+
+def _made(name: str, function: Callable[..., None], examples: tuple[str, str]) -> TyperCommand:
+    import typer
+    from typer.core import TyperCommand
+
+    from cli.help import Command
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, cls=Command, epilog="\n".join(examples))(function)
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand)
+    return command

@@ -1,0 +1,304 @@
+"""Ways to show a transfer's events: bars on a terminal, lines elsewhere, NDJSON for programs, nothing when quiet.
+
+stdout carries only the ticket (at once), payload or NDJSON; everything else goes to stderr. Time is
+an argument: `tick` is called a few times a second and each view has its clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Protocol, Self, TextIO
+
+import msgspec
+
+from cli.units import show_duration, show_size
+from transfer.events import Event, Notice, Progress, RouteChosen, Stored, Summary, TicketReady, Waiting
+from transfer.paths import printable as escaped
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+Clock = Callable[[], float]
+
+
+class View(Protocol):
+    """A listener with a beginning and an end. The end comes also after an error or a signal."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __call__(self, event: Event) -> None: ...
+
+    def tick(self) -> None:
+        """Time has passed. Cheap; meant to be called several times a second."""
+
+
+class Quiet:
+    """Shows nothing but the ticket, without which a send is good for nothing.
+
+    Args:
+        out: where the ticket goes, stdout as a rule; None: nowhere (it goes to a file, or there is none).
+    """
+
+    def __init__(self, out: TextIO | None) -> None:
+        self._out = out
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TicketReady) and self._out is not None:
+            self._out.write(event.ticket + "\n")
+            self._out.flush()
+
+    def tick(self) -> None:
+        return None
+
+
+class Ndjson(Quiet):
+    """One JSON object a line, flushed, every event. out: a binary stream."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        super().__init__(None)
+        self._bytes = out
+        self._encoder = msgspec.json.Encoder()
+
+    def __call__(self, event: Event) -> None:
+        self._bytes.write(self._encoder.encode(event) + b"\n")
+        self._bytes.flush()
+
+
+class Lines(Quiet):
+    """A line of progress every 10 s on stderr, and one for each thing that happens."""
+
+    def __init__(self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic) -> None:
+        super().__init__(out)
+        self._err = err
+        self._clock = clock
+        self._said = clock()
+        self._said_done = 0
+        self._now: Progress | Waiting | None = None
+        self._until: float | None = None
+        self._stored: Stored | None = None
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Progress):
+            self._now, self._until = event, None
+        elif isinstance(event, Waiting):
+            fresh = not isinstance(self._now, Waiting) or self._now.what != event.what
+            self._now, self._until = event, deadline(event, self._clock())
+            if fresh:
+                self._progress()
+        elif isinstance(event, Stored):
+            self._stored = event
+        elif text := told(event, self._stored):
+            self._line(text)
+        self.tick()
+
+    def tick(self) -> None:
+        if self._clock() - self._said >= EVERY:
+            self._progress()
+
+    def _progress(self) -> None:
+        now = self._clock()
+        if isinstance(self._now, Waiting):
+            self._line(waiting(self._now, self._until, now))
+        elif self._now is not None:
+            speed = (self._now.done - self._said_done) / max(now - self._said, 0.001)
+            self._line(moving(self._now, speed))
+            self._said_done = self._now.done
+        self._said = now
+
+    def _line(self, text: str) -> None:
+        self._err.write(text + "\n")
+        self._err.flush()
+
+
+class Bars(Quiet):
+    """A bar on the terminal: bytes, rate, time left, route, or what it waits for. Gone at the end but for the last line."""
+
+    def __init__(
+        self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic, *, width: int | None = None
+    ) -> None:
+        """width: columns; None: as wide as the terminal is."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress as Bar,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        super().__init__(out)
+        self._clock = clock
+        self._console = Console(
+            file=err, width=width, force_terminal=True, highlight=False, markup=False, emoji=False
+        )
+        # The library would send whatever is written to stdout, the ticket too, to stderr.
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[route]}", markup=False),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            expand=True,
+            get_time=clock,
+        )
+        self._wait = Bar(
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            get_time=clock,
+        )
+        self._moving: TaskID = self._bar.add_task("", total=None, route="")
+        self._waiting: TaskID = self._wait.add_task("")
+        self._shown: Bar | None = None
+        self._event: Waiting | None = None
+        self._until: float | None = None
+        self._stored: Stored | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TicketReady):
+            self._clear()  # stdout may be this terminal
+            super().__call__(event)
+        elif isinstance(event, Progress):
+            self._bar.update(
+                self._moving,
+                completed=event.done,
+                total=event.total,
+                description=f"{event.files} files" if event.files > 1 else "",
+                route=event.route or "",
+            )
+            self._event = None
+            self._show(self._bar)
+        elif isinstance(event, Waiting):
+            self._event, self._until = event, deadline(event, self._clock())
+            self._show(self._wait)
+            self.tick()
+        elif isinstance(event, Stored):
+            self._stored = event
+        elif text := told(event, self._stored):
+            if isinstance(event, Summary):
+                self._clear()
+            self._console.print(text, soft_wrap=True)
+
+    def tick(self) -> None:
+        if self._event is not None:
+            self._wait.update(self._waiting, description=waiting(self._event, self._until, self._clock()))
+        if self._shown is not None:
+            self._shown.refresh()
+
+    def _show(self, bar: Bar) -> None:
+        if self._shown is not bar:
+            self._clear()
+            bar.start()
+            self._shown = bar
+
+    def _clear(self) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
+
+
+def choose(out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool) -> View:
+    """The view that fits.
+
+    Args:
+        out: where a ticket goes. json: where NDJSON goes, if it is wanted. dumb: TERM=dumb.
+    """
+    if json is not None:
+        return Ndjson(json)
+    if quiet:
+        return Quiet(out)
+    return Bars(out, err) if err.isatty() and not dumb else Lines(out, err)
+
+
+def printable(text: str) -> str:
+    """What may hold a peer's names, safe for a terminal; a sentence may be longer than a name."""
+    return escaped(text, limit=1000)
+
+
+def deadline(event: Waiting, now: float) -> float | None:
+    return None if event.left is None else now + event.left
+
+
+def waiting(event: Waiting, until: float | None, now: float) -> str:
+    """`waiting for a receiver, 42 s left`. until, now: seconds by one clock."""
+    left = "" if until is None else f", {max(0, round(until - now))} s left"
+    return printable(event.what) + left
+
+
+def moving(event: Progress, speed: float) -> str:
+    """`12.3 MB of 45.6 MB (27 %), 4.1 MB/s, 8 s left, s3`. speed: bytes per second."""
+    parts = [show_size(event.done)]
+    if event.total is not None:
+        share = 100 * event.done // event.total if event.total else 100
+        parts[0] += f" of {show_size(event.total)} ({share} %)"
+    parts.append(f"{show_size(speed)}/s")
+    if event.total is not None and speed > 0:
+        parts.append(f"{show_duration((event.total - event.done) / speed)} left")
+    if event.route is not None:
+        parts.append(event.route)
+    return ", ".join(parts)
+
+
+def told(event: Event, stored: Stored | None) -> str | None:
+    """The line for what happened, if it deserves one. stored: the event that came before a summary."""
+    if isinstance(event, Notice):
+        return printable(event.text)
+    if isinstance(event, RouteChosen):
+        return f"route: {event.route} ({printable(event.reason)})"
+    if isinstance(event, Summary):
+        return ended(event, stored)
+    return None
+
+
+def ended(event: Summary, stored: Stored | None) -> str:
+    """The last line: who has it now, or what was written where."""
+    files = "1 file" if event.files == 1 else f"{event.files} files"
+    facts = f"{files}, {show_size(event.bytes)} in {show_duration(event.seconds)}"
+    if event.route is not None:
+        facts += f" by {event.route}"
+    if event.outcome == "receipt":
+        return f"receipt: somebody has it, verified ({facts})"
+    if event.outcome == "stored":
+        until = "it expires" if stored is None else _local(stored.expires)
+        return f"stored: anyone with the ticket can fetch it until {until} ({facts})"
+    first, more = event.paths[:3], len(event.paths) - 3
+    names = ", ".join(map(printable, first)) + (f" and {more} more" if more > 0 else "")
+    return f"fetched: wrote {names or 'it to stdout'}, verified ({facts})"
+
+
+def _local(moment: float) -> str:
+    """moment: seconds since 1970; shown to the minute, in the zone of whoever reads."""
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(moment)).strip()

@@ -1,0 +1,184 @@
+"""`xfer send`: arguments to one call of `transfer.send.send`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+EXAMPLES = (
+    "xfer send report.pdf photos/",
+    "pg_dump shop | xfer send - --name shop.sql --wait 0 --expire 7d",
+)
+
+
+def send(
+    paths: Annotated[
+        list[str] | None,
+        Argument(metavar="PATH...", help="Files and folders; - is stdin", show_default=False),
+    ] = None,
+    via: Annotated[
+        Literal["auto", "webrtc", "s3"],
+        Option("--via", envvar="XFER_VIA", help="The route; auto: by size and who is there"),
+    ] = "auto",
+    threshold: Annotated[
+        str,
+        Option(
+            "--threshold",
+            metavar="SIZE",
+            envvar="XFER_THRESHOLD",
+            help="From this size on through S3 at once",
+        ),
+    ] = "100MB",
+    wait: Annotated[
+        str, Option("--wait", metavar="TIME", envvar="XFER_WAIT", help="For a receiver, or 0, or forever")
+    ] = "60s",
+    expire: Annotated[
+        str, Option("--expire", metavar="TIME", envvar="XFER_EXPIRE", help="How long it is kept once stored")
+    ] = "24h",
+    fetches: Annotated[
+        int | None,
+        Option(
+            "--fetches", metavar="N", min=1, envvar="XFER_FETCHES", help="Delete after N receivers have it"
+        ),
+    ] = None,
+    receipt: Annotated[
+        bool, Option("--receipt", envvar="XFER_RECEIPT", help="End only when somebody has it")
+    ] = False,
+    compress: Annotated[
+        str, Option("--compress", metavar="HOW", envvar="XFER_COMPRESS", help="auto, off or zstd level 1..19")
+    ] = "auto",
+    exclude: Annotated[
+        list[str] | None,
+        Option(
+            "--exclude", metavar="GLOB", envvar="XFER_EXCLUDE", help="Leave out, as in .gitignore; repeatable"
+        ),
+    ] = None,
+    links: Annotated[
+        Literal["skip", "follow", "preserve"], Option("--links", envvar="XFER_LINKS", help="Symbolic links")
+    ] = "preserve",
+    name: Annotated[
+        str | None,
+        Option("--name", metavar="NAME", envvar="XFER_NAME", help="What to call the stream of - or CMD"),
+    ] = None,
+    from_command: Annotated[
+        str | None,
+        Option(
+            "--from-command",
+            metavar="CMD",
+            envvar="XFER_FROM_COMMAND",
+            help="Send the stdout of CMD; void if CMD fails",
+        ),
+    ] = None,
+    ticket_file: Annotated[
+        Path | None,
+        Option(
+            "--ticket-file",
+            metavar="F",
+            envvar="XFER_TICKET_FILE",
+            help="Write the ticket to F (0600), not to stdout",
+        ),
+    ] = None,
+    patience: Annotated[
+        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
+    ] = "10m",
+    context: Annotated[
+        str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
+    ] = None,
+    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only the ticket, and errors")
+    ] = False,
+) -> None:
+    """Send files to whoever gets the ticket, which stands on stdout."""
+    import sys
+    from functools import partial
+
+    from cli.run import same_command
+    from cli.show import show
+    from cli.tickets import check_target, write_ticket
+    from cli.units import parse_duration, parse_size
+    from transfer.config import load
+    from transfer.events import Event, TicketReady
+
+    paths = paths or []
+    stdin = "-" in paths
+    _check_source(paths, stdin=stdin, command=from_command, name=name)
+    level = _level(compress)
+    if ticket_file is not None:
+        check_target(ticket_file)
+
+    def keep_ticket(event: Event) -> None:
+        if ticket_file is not None and isinstance(event, TicketReady):
+            write_ticket(ticket_file, event.ticket)
+
+    smallest = parse_size(threshold, option="--threshold")
+    lull = None if wait == "forever" else parse_duration(wait, option="--wait")
+    kept = parse_duration(expire, option="--expire")
+    outage = parse_duration(patience, option="--patience")
+    servers = load(context)
+    resume = same_command()
+    if stdin or from_command is not None:
+        resume = "a stream cannot be resumed: send it again as a new job"
+
+    from transfer.send import send as transfer_send
+
+    call = partial(
+        transfer_send,
+        [] if stdin else [Path(p) for p in paths],
+        context=servers,
+        stream=sys.stdin.buffer if stdin else None,
+        command=from_command,
+        name=name,
+        via=via,
+        threshold=smallest,
+        wait=lull,
+        expire=kept,
+        fetches=fetches,
+        receipt=receipt,
+        compress=level,
+        exclude=exclude or (),
+        links=links,
+        patience=outage,
+    )
+    show(call, also=keep_ticket, ticket=ticket_file is None, json=json, quiet=quiet, resume=resume)
+
+
+def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: str | None) -> None:
+    """Exactly one kind of source. Raises UsageError."""
+    import sys
+
+    from transfer.errors import UsageError
+
+    if command is not None and paths:
+        raise UsageError("--from-command sends what the command writes, and no paths besides")
+    if command is None and not paths:
+        raise UsageError(
+            "nothing to send", hint="name a file or a folder, or - for stdin; see `xfer send --help`"
+        )
+    if stdin and len(paths) > 1:
+        raise UsageError("- (stdin) cannot be sent together with paths", hint="send them one after the other")
+    if stdin and name is None:
+        raise UsageError("stdin has no name", hint="say what to call it with --name")
+    if stdin and sys.stdin.isatty():
+        raise UsageError(
+            "stdin is a terminal", hint="pipe something in: `tar c . | xfer send - --name site.tar`"
+        )
+    if name is not None and not stdin and command is None:
+        raise UsageError(
+            "--name goes with - or --from-command only", hint="files are sent under their own names"
+        )
+
+
+def _level(text: str) -> str | int:
+    """`auto`, `off` or a level of zstd. Raises UsageError."""
+    from transfer.errors import UsageError
+
+    if text in ("auto", "off"):
+        return text
+    if text.isdecimal() and 1 <= int(text) <= 19:
+        return int(text)
+    raise UsageError(
+        f"--compress {text!r} is not a way to compress", hint="write auto, off or a level from 1 to 19"
+    )

@@ -1,0 +1,71 @@
+"""Tickets on paper: written to a file that only their owner reads, and read from argv, a file, stdin or a variable."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+
+from transfer.errors import MissingPath, UsageError
+from transfer.ticket import Ticket
+
+_MAX_TICKET = 4096
+"""Bytes read from a ticket file; a ticket has 54."""
+
+
+def check_target(path: Path) -> None:
+    """See now, and not when the job exists, that a ticket can be written there. Raises UsageError.
+
+    Only a plain file is ever replaced: through a link or a device the ticket would end up elsewhere.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"--ticket-file {str(path)!r}: its folder is not there", hint="make the folder first"
+        )
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"--ticket-file {str(path)!r}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"--ticket-file {str(path)!r} is not a plain file", hint="name a file that is new or yours"
+        )
+
+
+def write_ticket(path: Path, ticket: str) -> None:
+    """Put the ticket there, mode 0600, whole or not at all. Raises UsageError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
+        ) as file:
+            file.write(ticket + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"the ticket cannot be written to {str(path)!r}: {error.strerror}") from error
+
+
+def read_ticket(text: str | None, file: str | None) -> Ticket:
+    """The ticket from its text or from a file (`-`: stdin).
+
+    Raises:
+        UsageError: neither is given. MissingPath: no such file. MistypedTicket: it is none.
+    """
+    if text is not None:
+        return Ticket.parse(text)
+    if file is None:
+        raise UsageError("no ticket", hint="give it as argument, in XFER_TICKET or with --ticket-file")
+    try:
+        if file == "-":
+            raw = sys.stdin.buffer.read(_MAX_TICKET)
+        else:
+            with open(file, "rb") as source:
+                raw = source.read(_MAX_TICKET)
+    except OSError as error:
+        raise MissingPath(f"the ticket file {file!r} cannot be read: {error.strerror}") from error
+    return Ticket.parse(raw.decode("ascii", errors="replace"))

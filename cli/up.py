@@ -1,0 +1,139 @@
+"""`xfer up`: local servers, in the foreground or behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transfer.local.folder import Folder
+    from transfer.local.supervisor import Running
+
+EXAMPLES = ("xfer up --detach", "xfer up --dir /srv/xfer --json")
+CONTEXT = "local"
+
+
+def up(
+    dir: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="Where the servers keep everything"),
+    ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", envvar="XFER_DETACH", help="Return once they answer; stop them with xfer down"
+        ),
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="XFER_JSON", help="Say what runs where as JSON")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", envvar="XFER_QUIET", help="No notices about restarts and contexts"),
+    ] = False,
+) -> None:
+    """Run NATS, an S3 store and a broker on this machine, until a signal or `xfer down`."""
+    from transfer.local.folder import Folder
+
+    folder = Folder.at(dir)
+    if detach:
+        _say(_detached(folder, quiet=quiet), json=json)
+    else:
+        _foreground(folder, json=json, quiet=quiet)
+
+
+def _foreground(folder: Folder, *, json: bool, quiet: bool) -> None:
+    import asyncio
+
+    from transfer.local.supervisor import serve
+
+    def tell(text: str) -> None:
+        if not quiet:
+            sys.stderr.write(f"xfer up: {text}\n")
+            sys.stderr.flush()
+
+    def ready(running: Running) -> None:
+        _save_context(running, tell)
+        _say(running, json=json)
+
+    asyncio.run(serve(folder, on_ready=ready, tell=tell))
+
+
+def _detached(folder: Folder, *, quiet: bool) -> Running:
+    """Start `xfer up` in a session of its own; wait for its one line of JSON."""
+    import contextlib
+    import os
+    import subprocess
+
+    import msgspec
+
+    from transfer.errors import XferError
+    from transfer.events import Failure
+    from transfer.local.folder import LOG_UP
+    from transfer.local.supervisor import Running
+
+    folder.make()
+    with folder.hold():  # if they run already, say so here and now
+        log = folder.open_log(LOG_UP)
+    command = [sys.executable, "-P", "-m", "cli", "up", "--dir", str(folder.root), "--json"]
+    try:
+        child = subprocess.Popen(
+            [*command, "--quiet"] if quiet else command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={name: value for name, value in os.environ.items() if name != "XFER_DETACH"},
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+    assert child.stdout is not None
+    try:
+        with child.stdout:
+            line = child.stdout.readline()
+    except BaseException:  # Ctrl-C while waiting: do not leave half a start behind
+        child.terminate()
+        raise
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(line, type=Running)
+    child.wait()
+    with contextlib.suppress(msgspec.DecodeError):
+        failure = msgspec.json.decode(line, type=Failure)
+        raise XferError(failure.message, hint=failure.next)
+    raise XferError("the local servers did not start", hint=f"look into {folder.log(LOG_UP)}")
+
+
+def _save_context(running: Running, tell: Callable[[str], None]) -> None:
+    from transfer import config
+
+    old = config.contexts().get(CONTEXT)
+    new = config.Context(
+        name=CONTEXT,
+        nats_url=running.nats_url,
+        nats_creds=Path(running.credentials_file),
+        user=CONTEXT,
+        stun=old.stun if old else [],
+        turn=old.turn if old else [],
+    )
+    if old == new:
+        return
+    config.add(new)
+    if old is not None and old.nats_creds != new.nats_creds:
+        tell(f"the context {CONTEXT} now means {running.dir}; before it meant {old.public_url}")
+
+
+def _say(running: Running, *, json: bool) -> None:
+    import msgspec
+
+    if json:
+        text = msgspec.json.encode(running).decode()
+    else:
+        store = f"{running.s3_endpoint}/{running.bucket}"
+        text = f"up: NATS {running.nats_url}, S3 {store}, broker, data in {running.dir}, context {CONTEXT}"
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

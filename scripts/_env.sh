@@ -1,0 +1,51 @@
+# Sourced by the scripts beside it: finds a Python, makes the environment once, keeps it current.
+# Bash 3.2 is enough (macOS).
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return 0
+        fi
+    done
+    echo "xfer needs Python 3.11 or newer: install one, or name it in PYTHON." >&2
+    return 1
+}
+
+# make_env FOLDER EXTRAS: an environment in FOLDER with this checkout and EXTRAS installed, as constraints.txt pins it.
+make_env() {
+    local folder=$1 extras=$2 python want
+    python=$(find_python) || return 1
+    want="$extras $("$python" -V 2>&1) $(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)"
+    if [ "$(cat "$folder/.installed" 2>/dev/null)" = "$want" ]; then
+        return 0
+    fi
+    # A half-made environment, or one of another Python, is made anew.
+    rm -rf "$folder"
+    if ! "$python" -m venv "$folder" >/dev/null 2>&1; then
+        rm -rf "$folder"
+        if ! "$python" -m virtualenv --quiet "$folder" 2>/dev/null; then
+            echo "$python cannot make environments: install its venv module (Debian: apt install python3-venv) or virtualenv." >&2
+            return 1
+        fi
+    fi
+    echo "installing xfer[$extras] into $folder (once)" >&2
+    PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/python" -m pip install --quiet \
+        --editable "$here[$extras]" --constraint "$here/constraints.txt" || return 1
+    echo "$want" >"$folder/.installed"
+}
+
+# One maker at a time where flock(1) is there: two runs in one checkout share the folder.
+make_env_alone() {
+    if command -v flock >/dev/null; then
+        (
+            flock 9
+            make_env "$@"
+        ) 9<"$here/pyproject.toml"
+    else
+        make_env "$@"
+    fi
+}

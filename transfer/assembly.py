@@ -1,0 +1,284 @@
+"""The receiving side's centre: encoded frames come in from any route; verified bytes go to the sink.
+
+What is wanted shrinks as frames are written; what is written is in the ledger before it is
+acknowledged. Manifest first (it says where bytes go), chunks in any order, the trailer proves the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from transfer import chunks
+from transfer.chunks import Manifest
+from transfer.codec import Codec, digest_of
+from transfer.errors import CutShort, DamagedData, ProtocolError
+from transfer.ledger import JobRow, Ledger
+from transfer.meter import Meter
+from transfer.model import (
+    INDEX_LIMIT,
+    TRAILER,
+    Entry,
+    Frame,
+    FrameId,
+    FrameSet,
+    Head,
+    Kind,
+    ManifestBlock,
+    Trailer,
+)
+from transfer.sink import Sink
+
+WORKERS = 3
+COMMIT_EVERY = 16
+COMMIT_SECONDS = 0.1
+"""Frames, or seconds, after which what is written goes to the ledger and is acknowledged."""
+MAX_MANIFEST = 1 << 28
+"""Raw bytes of a whole manifest: 5 million entries of 50 bytes. More is a hostile peer's claim."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Ack = Callable[[Sequence[FrameId]], Awaitable[None]]
+
+
+class Assembly:
+    """One job on its way to a sink.
+
+    wanted: shrinks in place; routes look at it as they go. begun: called once the sink knows the manifest. ledger and row: None for a sink that
+    cannot be resumed (a pipe).
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        sink: Sink,
+        meter: Meter,
+        ledger: Ledger | None,
+        row: JobRow | None,
+        begun: Callable[[], None],
+    ) -> None:
+        self.wanted = FrameSet.everything()
+        self.manifest: Manifest | None = None
+        self.trailer: Trailer | None = None
+        self.complete = asyncio.Event()
+        self._codec, self._sink, self._meter = codec, sink, meter
+        self._ledger, self._row, self._begun = ledger, row, begun
+        self._digests: dict[FrameId, bytes] = {}
+        self._blocks: dict[int, ManifestBlock] = {}
+        self._manifest_bytes = 0
+        self.damaged: set[FrameId] = set()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
+        self._beginning = asyncio.Lock()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def restore(self) -> None:
+        """Take up what an earlier run wrote, after checking it: a chunk whose bytes do not match their digest is dropped."""
+        if self._ledger is None or self._row is None:
+            return
+        known = self._ledger.frames(self._row)
+        for number, raw in self._ledger.blocks(self._row).items():
+            frame = FrameId(Kind.MANIFEST, number)
+            if frame in known and digest_of(raw) == known[frame]:
+                await self._take_block(frame, raw, known[frame])
+        lost = [f for f in known if f.kind is Kind.CHUNK and not await self._still_there(f, known[f])]
+        self._ledger.drop_frames(self._row, lost)
+        self._meter.tell()
+
+    async def consume(self, frames: AsyncIterator[Frame], ack: Ack) -> None:
+        """Take frames from one route until it ends or the job is complete.
+
+        Decodes and writes several at once; commits and acknowledges in batches. Raises what the
+        route raises, DamagedData for a frame that came damaged twice, ProtocolError, DiskFull.
+        """
+        under_way: set[asyncio.Task[FrameId | None]] = set()
+        batch = _Batch(self._commit, ack)
+        try:
+            async for frame in frames:
+                if frame.id in self.wanted:
+                    self._meter.crossed(frame.id, len(frame.data))
+                    task = asyncio.create_task(self._take(frame, batch))
+                    under_way.add(task)
+                    if frame.id.kind is not Kind.CHUNK or len(under_way) >= WORKERS:
+                        done, under_way = await asyncio.wait(
+                            under_way,
+                            return_when=asyncio.ALL_COMPLETED
+                            if frame.id.kind is not Kind.CHUNK
+                            else asyncio.FIRST_COMPLETED,
+                        )
+                        for task in done:
+                            task.result()
+                if not self.wanted:
+                    break
+            for task in under_way:
+                await task
+            await batch.flush()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+            batch.close()
+        if not self.wanted and not self.complete.is_set():
+            self._check_whole()
+            self.complete.set()
+
+    async def _take(self, frame: Frame, batch: _Batch) -> FrameId | None:
+        """One frame from bytes to the sink. None if it was damaged for the first time: it stays wanted."""
+        kind, index = frame.id
+        expected = self.manifest.chunk_length(index) if kind is Kind.CHUNK and self.manifest else None
+        if kind is not Kind.MANIFEST and self.manifest is None:
+            return None  # a peer that skips the manifest: nothing can be made of this yet
+        try:
+            decoded = await self._in_thread(self._codec.decode, frame, expected)
+        except DamagedData:
+            if frame.id in self.damaged:
+                raise
+            self.damaged.add(frame.id)
+            return None
+        if frame.id not in self.wanted:
+            return None
+        if kind is Kind.MANIFEST:
+            await self._take_block(frame.id, decoded.raw, decoded.digest)
+        elif kind is Kind.CHUNK:
+            await self._write(index, decoded.raw)
+            if frame.id not in self.wanted:
+                return None  # it came by another route at the same moment, with the same bytes
+            self._have(frame.id, decoded.digest)
+            self._meter.moved(len(decoded.raw))
+        else:
+            self._take_trailer(decoded.raw)
+            self._have(frame.id, decoded.digest)
+        await batch.add(frame.id, decoded.digest)
+        return frame.id
+
+    async def _write(self, index: int, raw: bytes) -> None:
+        assert self.manifest is not None
+        if self.manifest.total is None and not 0 < len(raw) <= self.manifest.head.chunk_size:
+            raise ProtocolError(f"chunk {index} has an impossible length")
+        await self._in_thread(self._sink.write, self.manifest.extents(index, len(raw)), raw)
+
+    async def _take_block(self, frame: FrameId, raw: bytes, digest: bytes) -> None:
+        async with self._beginning:
+            if frame not in self.wanted:
+                return
+            self._manifest_bytes += len(raw)
+            if self._manifest_bytes > MAX_MANIFEST:
+                raise ProtocolError("the manifest is longer than any real one")
+            block = await self._in_thread(chunks.read_block, raw, frame.index)
+            self._blocks[frame.index] = block
+            if self._ledger is not None and self._row is not None:
+                self._ledger.add_block(self._row, frame.index, raw)
+            self._have(frame, digest)
+            if block.head is not None:
+                self.wanted.clip(Kind.MANIFEST, block.head.blocks)
+            head = self._blocks[0].head if 0 in self._blocks else None
+            if head is not None and len(self._blocks) >= head.blocks:
+                await self._begin(head)
+
+    async def _begin(self, head: Head) -> None:
+        """The manifest is whole: the sink learns what will come, or refuses it."""
+        entries: list[Entry] = [e for b in range(head.blocks) for e in self._blocks.pop(b).entries]
+        manifest = await self._in_thread(Manifest, head, entries)
+        await self._in_thread(self._sink.begin, manifest)
+        self.manifest = manifest
+        self._begun()
+        if manifest.chunks is not None:
+            self.wanted.clip(Kind.CHUNK, manifest.chunks)
+        self._meter.total, self._meter.files = manifest.total, manifest.files
+        self._meter.tell()
+
+    def _take_trailer(self, raw: bytes) -> None:
+        trailer = chunks.read_trailer(raw)
+        assert self.manifest is not None
+        if self.manifest.total is None:
+            last = -(-trailer.total // self.manifest.head.chunk_size)
+            if trailer.chunks != last:
+                raise ProtocolError("the trailer's totals contradict each other")
+            self.wanted.clip(Kind.CHUNK, trailer.chunks)
+        elif (trailer.total, trailer.chunks) != (self.manifest.total, self.manifest.chunks):
+            raise ProtocolError("the trailer contradicts the manifest")
+        self.trailer = trailer
+
+    def _check_whole(self) -> None:
+        """Every frame is here; the trailer's digest over all digests says whether they are the right ones."""
+        assert self.manifest is not None
+        if self.trailer is None:
+            raise CutShort("the transfer ends without its trailer")
+        whole = chunks.root_digest(
+            (self._digests[FrameId(Kind.MANIFEST, b)] for b in range(self.manifest.head.blocks)),
+            (self._digests[FrameId(Kind.CHUNK, c)] for c in range(self.trailer.chunks)),
+        )
+        written = sum(1 for f in self._digests if f.kind is Kind.CHUNK)
+        if whole != self.trailer.digest or written != self.trailer.chunks:
+            raise DamagedData("the transfer does not match the digest in its trailer")
+        if self.manifest.total is None:
+            self._sink.set_length(0, self.trailer.total)
+            if self._meter.done != self.trailer.total:
+                raise ProtocolError("the transfer is not as long as its trailer states")
+        self._meter.total = self.trailer.total
+
+    def _have(self, frame: FrameId, digest: bytes) -> None:
+        self._digests[frame] = digest
+        self.wanted.discard(frame)
+
+    async def _still_there(self, frame: FrameId, digest: bytes) -> bool:
+        """A stream's last chunk is not full, so it is never found again: that much is sent anew."""
+        manifest = self.manifest
+        if manifest is None or frame.index >= (INDEX_LIMIT if manifest.chunks is None else manifest.chunks):
+            return False
+        raw = await self._in_thread(self._sink.read, manifest.extents(frame.index, manifest.head.chunk_size))
+        if await self._in_thread(digest_of, raw) != digest:
+            return False
+        self._have(frame, digest)
+        self._meter.done += len(raw)
+        return True
+
+    async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    def _commit(self, frames: list[tuple[FrameId, bytes]]) -> None:
+        if self._ledger is not None and self._row is not None:
+            self._ledger.add_frames(self._row, frames)
+
+
+class _Batch:
+    """Frames that are written but not yet in the ledger, and so not yet acknowledged."""
+
+    def __init__(self, write_down: Callable[[list[tuple[FrameId, bytes]]], None], ack: Ack) -> None:
+        self._write_down, self._ack = write_down, ack
+        self._frames: list[tuple[FrameId, bytes]] = []
+        self._timer: asyncio.Task[None] | None = None
+
+    async def add(self, frame: FrameId, digest: bytes) -> None:
+        self._frames.append((frame, digest))
+        if len(self._frames) >= COMMIT_EVERY or frame == TRAILER:
+            await self.flush()
+        elif self._timer is None or self._timer.done():
+            self._timer = asyncio.create_task(self._later())
+
+    async def flush(self) -> None:
+        frames = self.commit()
+        if frames:
+            await self._ack(frames)
+
+    def commit(self) -> list[FrameId]:
+        frames, self._frames = self._frames, []
+        if frames:
+            self._write_down(frames)
+        return [frame for frame, _ in frames]
+
+    def close(self) -> None:
+        """On the way out, whatever the reason: what is written is worth keeping."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.commit()
+
+    async def _later(self) -> None:
+        await asyncio.sleep(COMMIT_SECONDS)
+        with contextlib.suppress(Exception):  # a dying route reports itself where its frames are read
+            await self.flush()

@@ -1,0 +1,174 @@
+"""The broker's process: connect, serve, sweep, and leave in order.
+
+`python -P -m transfer.broker` reads its settings from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import metadata
+from typing import TypeVar
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from transfer import bus
+from transfer.broker.records import Records
+from transfer.broker.service import Service
+from transfer.broker.settings import Settings
+from transfer.broker.store import Store
+from transfer.broker.sweeper import keep_sweeping
+from transfer.broker.verbs import Verbs
+from transfer.errors import Temporary, XferError
+
+log = logging.getLogger(__name__)
+
+USER = "broker"
+FIRST_RETRY, LAST_RETRY = 0.25, 5.0
+CLOSE_WITHIN = 5.0
+Result = TypeVar("Result")
+
+
+async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
+    """Run a broker until SIGTERM, SIGINT or cancellation; then answer what has arrived and return.
+
+    NATS being down is ridden out, at start and later; without the store it starts and answers STORE.
+
+    Args:
+        ready: called once requests are answered.
+    Raises:
+        NotAllowed: NATS does not accept the credentials.
+        NotConfigured: the credentials file is missing or is none.
+    """
+    running = asyncio.create_task(_run(settings, ready))
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        running.cancel()
+
+    with _on_signals(stop):
+        try:
+            await running
+        except asyncio.CancelledError:
+            if not stopped:
+                raise
+
+
+async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
+    version = _version()
+    async with contextlib.AsyncExitStack() as undo:
+        store = Store(
+            endpoint_url=settings.endpoint_url,
+            bucket=settings.bucket,
+            region=settings.region,
+            prefix=settings.prefix,
+            url_life=settings.url_life,
+        )
+        undo.callback(store.close)
+        client = await _patiently(
+            "NATS",
+            lambda: bus.connect(settings.nats_url, settings.nats_creds, USER, "xfer broker"),
+        )
+        undo.push_async_callback(_leave, client)
+        records = await _patiently("JetStream", lambda: Records.attach(client))
+        verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
+        service = Service(client, verbs, version=version)
+        undo.push_async_callback(service.drain)
+        await service.start()
+        if ready is not None:
+            ready()
+        await asyncio.gather(
+            _patiently("the store", store.check),
+            keep_sweeping(records, store, every=settings.sweep_every),
+        )
+
+
+async def _patiently(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeat what fails for now until it does not; each new reason is said once."""
+    said, pause = "", FIRST_RETRY
+    while True:
+        try:
+            return await attempt()
+        except Temporary as error:
+            if type(error).__name__ != said:
+                log.warning("waiting for %s: %s", what, _without_passwords(error.what))
+            said = type(error).__name__
+        await asyncio.sleep(pause)
+        pause = min(LAST_RETRY, 2 * pause)
+
+
+async def _leave(client: Client) -> None:
+    """Say what is still to be said and hang up; a connection that is down has nothing to say."""
+    with contextlib.suppress(NatsError, TimeoutError):
+        async with asyncio.timeout(CLOSE_WITHIN):
+            await client.drain()
+    if not client.is_closed:
+        await client.close()
+
+
+@contextlib.contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGTERM or SIGINT stops; a second one ends the process at once.
+
+    Where the loop takes no handlers (Windows, or not the main thread) asyncio.run's own SIGINT cancels us.
+    """
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def restore() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    def first() -> None:
+        restore()
+        stop()
+
+    try:
+        for number in signals:
+            loop.add_signal_handler(number, first)
+    except (NotImplementedError, RuntimeError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _without_passwords(text: str) -> str:
+    """Addresses may carry user:password@, or a token."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("xfer")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def main() -> int:
+    """Returns the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="xfer broker: %(message)s")
+    try:
+        settings = Settings.from_environment(os.environ)
+        asyncio.run(serve(settings, lambda: log.info("ready, bucket %s", settings.bucket)))
+    except XferError as error:
+        log.error("%s; %s", _without_passwords(error.what), error.next_step)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

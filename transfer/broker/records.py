@@ -1,0 +1,241 @@
+"""Job records in a JetStream KV bucket: compare-and-set, so that any number of brokers may write.
+
+`j.<job>` holds the record, `s.<job>.<page>` the references of 64 segments each, so that a job of
+thousands of segments does not rewrite a big value for every one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import Header, KeyValueConfig, StorageType
+from nats.js.errors import (
+    BadRequestError,
+    BucketNotFoundError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+)
+from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT, KeyValue
+
+from transfer.api import ErrorCode
+from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
+from transfer.errors import BusUnreachable, UnsupportedVersion
+from transfer.model import SegmentRef
+
+BUCKET = "xfer_jobs"
+_WRONG_REVISION = (10071, 10164)
+"""Source: nats-server errors.json, JSStreamWrongLastSequenceErrF and …ConstantErr."""
+PAGE = 64
+ATTEMPTS = 12
+MARKER_LIFE = 3600.0
+"""Seconds that the mark of a deletion stays. Source: NATS ADR-43, per-message TTL."""
+LISTING_WITHIN = 10.0
+"""Seconds between two records of a listing before the bus counts as gone."""
+
+_record = msgspec.json.Decoder(JobRecord)
+_page = msgspec.json.Decoder(dict[int, SegmentRef])
+
+
+class Found(NamedTuple):
+    """A record and the revision that a change must name."""
+
+    record: JobRecord
+    revision: int
+
+
+class Change(NamedTuple):
+    """A record as it was and as it is."""
+
+    before: JobRecord
+    after: JobRecord
+
+
+class Records:
+    """Raises (any call): BusUnreachable. Every call may be made many times at once."""
+
+    def __init__(self, jetstream: JetStreamContext, kv: KeyValue) -> None:
+        self._jetstream, self._kv = jetstream, kv
+
+    @classmethod
+    async def attach(cls, client: Client) -> Records:
+        """Bind to the bucket; make it on disk if it is not there."""
+        with _translated():
+            jetstream = client.jetstream()
+            try:
+                kv = await jetstream.key_value(BUCKET)
+            except BucketNotFoundError:
+                config = KeyValueConfig(
+                    bucket=BUCKET, description="xfer job records", history=1, storage=StorageType.FILE
+                )
+                kv = await jetstream.create_key_value(config)
+            return cls(jetstream, kv)
+
+    async def create(self, record: JobRecord) -> bool:
+        """False if there is one of that job already."""
+        with _translated():
+            try:
+                await self._kv.create(_job_key(record.job), msgspec.json.encode(record))
+            except KeyWrongLastSequenceError:
+                return False
+            return True
+
+    async def find(self, job: str) -> Found | None:
+        with _translated():
+            entry = await self._get(_job_key(job))
+        return None if entry is None else Found(_read(entry.value), entry.revision or 0)
+
+    async def read(self, job: str) -> JobRecord | None:
+        found = await self.find(job)
+        return found and found.record
+
+    async def change(self, job: str, edit: Callable[[JobRecord], JobRecord]) -> Change:
+        """Replace a record by what `edit` makes of it; once more when another broker was quicker.
+
+        edit: pure; what it raises goes to the caller; an equal record is not written.
+        Raises Refusal: not found, or busy after ATTEMPTS.
+        """
+        for attempt in range(ATTEMPTS):
+            found = await self.find(job)
+            if found is None:
+                raise not_found()
+            after = edit(found.record)
+            if after == found.record or await self._swap(
+                _job_key(job), msgspec.json.encode(after), found.revision
+            ):
+                return Change(found.record, after)
+            await _pause(attempt)
+        raise _busy()
+
+    async def put_ref(self, job: str, ref: SegmentRef) -> None:
+        """Remember a stored segment; one of the same number is replaced."""
+        key = _page_key(job, ref.number // PAGE)
+        for attempt in range(ATTEMPTS):
+            with _translated():
+                entry = await self._get(key)
+            refs = {} if entry is None else _page.decode(entry.value or b"{}")
+            if refs.get(ref.number) == ref:
+                return
+            revision = 0 if entry is None else entry.revision or 0
+            body = msgspec.json.encode({**refs, ref.number: ref})
+            if entry is None:
+                with _translated():
+                    try:
+                        await self._kv.create(key, body)
+                        return
+                    except KeyWrongLastSequenceError:
+                        pass
+            elif await self._swap(key, body, revision):
+                return
+            await _pause(attempt)
+        raise _busy()
+
+    async def refs(self, job: str, start: int, end: int) -> list[SegmentRef]:
+        """References of the segments from `start` to before `end`, as far as they are there without a gap."""
+        if end <= start:
+            return []
+        pages = range(start // PAGE, (end - 1) // PAGE + 1)
+        with _translated():
+            entries = await asyncio.gather(*(self._get(_page_key(job, page)) for page in pages))
+        known: dict[int, SegmentRef] = {}
+        for entry in entries:
+            if entry is not None:
+                known.update(_page.decode(entry.value or b"{}"))
+        found = []
+        for number in range(start, end):
+            if number not in known:
+                break
+            found.append(known[number])
+        return found
+
+    async def all(self) -> AsyncGenerator[Found, None]:
+        """Every job there is, at the revision it was read."""
+        with _translated():
+            watcher = await self._kv.watch("j.*", ignore_deletes=True)
+            try:
+                while (entry := await _next(watcher)) is not None:
+                    yield Found(_read(entry.value), entry.revision or 0)
+            finally:
+                await watcher.stop()  # type: ignore[no-untyped-call]
+
+    async def drop(self, found: Found) -> bool:
+        """Forget a job. False if it was changed meanwhile: then it stays."""
+        job, record = found.record.job, found.record
+        with _translated():
+            for page in range((record.segments + WINDOW) // PAGE + 1):
+                if await self._get(_page_key(job, page)) is not None:
+                    await self._kv.purge(_page_key(job, page), msg_ttl=int(MARKER_LIFE))
+            # KeyValue.purge takes no revision, hence the message that it would publish, with one.
+            headers = {
+                KV_OP: KV_PURGE,
+                Header.ROLLUP: MSG_ROLLUP_SUBJECT,
+                Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(found.revision),
+            }
+            try:
+                await self._jetstream.publish(
+                    f"$KV.{BUCKET}.{_job_key(job)}", headers=headers, msg_ttl=MARKER_LIFE
+                )
+            except BadRequestError as error:
+                if error.err_code not in _WRONG_REVISION:
+                    raise
+                return False
+            return True
+
+    async def _get(self, key: str) -> KeyValue.Entry | None:
+        try:
+            return await self._kv.get(key)
+        except KeyNotFoundError:
+            return None
+
+    async def _swap(self, key: str, body: bytes, revision: int) -> bool:
+        with _translated():
+            try:
+                await self._kv.update(key, body, last=revision)
+            except KeyWrongLastSequenceError:
+                return False
+            return True
+
+
+async def _next(watcher: KeyValue.KeyWatcher) -> KeyValue.Entry | None:
+    """The next value of a listing, None after the last."""
+    entry: KeyValue.Entry | None = await watcher.updates(LISTING_WITHIN)  # type: ignore[no-untyped-call]
+    return entry
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (NatsError, OSError) as error:
+        raise BusUnreachable(f"the broker cannot reach its job records ({type(error).__name__})") from None
+
+
+def _read(value: bytes | None) -> JobRecord:
+    record = _record.decode(value or b"")
+    if record.v != RECORD_VERSION:
+        raise UnsupportedVersion("a job record was written by a newer broker")
+    return record
+
+
+def _job_key(job: str) -> str:
+    return f"j.{job}"
+
+
+def _page_key(job: str, page: int) -> str:
+    return f"s.{job}.{page}"
+
+
+async def _pause(attempt: int) -> None:
+    """Full jitter, so that two brokers do not meet again: up to 4 ms, doubling to a quarter of a second."""
+    await asyncio.sleep(random.uniform(0, min(0.25, 0.004 * 2**attempt)))
+
+
+def _busy() -> Refusal:
+    return Refusal(ErrorCode.BUSY, "too many change that job at once", retry_after=1.0)

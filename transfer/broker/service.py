@@ -1,0 +1,202 @@
+"""The broker on the bus: a NATS micro service. Requests in, answers or typed errors out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.micro import add_service
+from nats.micro.request import Request as Inquiry
+from nats.micro.service import Service as MicroService
+
+from transfer import api
+from transfer.api import ApiError, ErrorCode
+from transfer.broker.job import Refusal
+from transfer.broker.verbs import Verbs
+from transfer.bus import api_subject, inbox_prefix
+from transfer.errors import BusUnreachable, ClockSkew, ProtocolError, StoreUnreachable, XferError
+
+log = logging.getLogger(__name__)
+
+QUEUE_GROUP = "xfer"
+MAX_REQUEST = 1 << 20
+"""Bytes. Source: NATS' default max_payload."""
+AT_ONCE = 64
+"""Requests answered at the same time; more wait in the subscription."""
+ANSWER_WITHIN = 8.0
+"""Seconds; less than a client waits (`broker_client.ANSWER_WITHIN`), so that it hears what is slow."""
+DRAIN_WITHIN = 10.0
+
+_CODES: tuple[tuple[type[XferError], ErrorCode], ...] = (
+    (StoreUnreachable, ErrorCode.STORE),
+    (ClockSkew, ErrorCode.CLOCK),
+    (BusUnreachable, ErrorCode.BUSY),
+    (ProtocolError, ErrorCode.CONFLICT),
+)
+
+Asked = TypeVar("Asked", bound=api.Request)
+Verb = Callable[[str, bytes], Awaitable[msgspec.Struct]]
+
+
+class Service:
+    """Answers `xfer.api.<user>.<verb>` in a queue group, many requests at once."""
+
+    def __init__(self, client: Client, verbs: Verbs, *, version: str) -> None:
+        self._client, self._version = client, version
+        self._micro: MicroService | None = None
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._answering: set[asyncio.Task[None]] = set()
+        self._verbs: dict[str, Verb] = {
+            "create": _verb(api.Create, verbs.create),
+            "open": _verb(api.Open, verbs.open),
+            "segments": _verb(api.Segments, verbs.segments),
+            "begin": _verb(api.Begin, verbs.begin),
+            "sign_parts": _verb(api.SignParts, verbs.sign_parts),
+            "list_parts": _verb(api.ListParts, verbs.list_parts),
+            "complete": _verb(api.Complete, verbs.complete),
+            "finish": _verb(api.Finish, verbs.finish),
+            "sign_gets": _verb(api.SignGets, verbs.sign_gets),
+            "receipt": _verb(api.GiveReceipt, verbs.receipt),
+            "status": _verb(api.Status, verbs.status),
+            "info": _verb(api.Info, verbs.info),
+        }
+
+    async def start(self) -> None:
+        """Returns once the server has all subscriptions."""
+        self._micro = await add_service(
+            self._client,
+            name="xfer",
+            version=self._version,
+            description="xfer broker",
+            queue_group=QUEUE_GROUP,
+        )
+        # One endpoint for all verbs. With one each, an unknown verb would meet silence, which reads as «no
+        # broker there»; and a catch-all beside them gets every request twice, on which NATS' `allow_responses`
+        # takes the answer for one too many (seen with nats-server 2.15).
+        await self._micro.add_endpoint(name="api", subject=api_subject("*", "*"), handler=self._take)
+        await self._client.flush()
+
+    async def drain(self) -> None:
+        """Take no new requests, answer those that are here, at most DRAIN_WITHIN seconds."""
+        if self._micro is None:
+            return
+        micro, self._micro = self._micro, None
+        with contextlib.suppress(NatsError, TimeoutError):  # no bus, no requests
+            async with asyncio.timeout(DRAIN_WITHIN):
+                # Service.stop() would throw away what has arrived but is not handled yet.
+                for endpoint in micro._endpoints:
+                    if endpoint._subscription is not None:
+                        await endpoint._subscription.drain()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=DRAIN_WITHIN)
+
+    async def _take(self, inquiry: Inquiry) -> None:
+        """Answer in a task of its own: nats-py holds back the next request until this returns."""
+        await self._slots.acquire()
+        task = asyncio.create_task(self._answer(inquiry))
+        self._answering.add(task)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._answering.discard(task)
+        self._slots.release()
+
+    async def _answer(self, inquiry: Inquiry) -> None:
+        user, verb = inquiry.subject.split(".")[-2:]
+        if not _is_inbox_of(user, inquiry._msg.reply):
+            log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
+            return
+        try:
+            body, error = await self._result(user, verb, inquiry.data), None
+        except XferError as failure:
+            error = _api_error(failure)
+        except Exception as failure:
+            # The message may quote what must not be logged; where it happened may not.
+            log.error("a bug in verb %s: %s", verb, _place(failure))
+            error = ApiError(ErrorCode.INTERNAL, "the broker failed; its log says where")
+        try:
+            if error is None:
+                await inquiry.respond(body)
+            else:
+                await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
+        except NatsError as failure:
+            log.warning("an answer to %s is lost: %s", verb, type(failure).__name__)
+
+    async def _result(self, user: str, verb: str, body: bytes) -> bytes:
+        handler = self._verbs.get(verb)
+        if handler is None:
+            raise Refusal(
+                ErrorCode.VERSION, "this broker does not know that verb; it may be older than the client"
+            )
+        if len(body) > MAX_REQUEST:
+            raise Refusal(ErrorCode.BAD_REQUEST, "the request is too long")
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                answer = msgspec.json.encode(await handler(user, body))
+        except TimeoutError:
+            raise StoreUnreachable("the store or the job records take too long to answer") from None
+        if len(answer) > self._client.max_payload:
+            raise Refusal(ErrorCode.OVER_QUOTA, "the answer is longer than NATS carries")
+        return answer
+
+
+class _Versioned(msgspec.Struct):
+    v: int = api.VERSION
+
+
+_versioned = msgspec.json.Decoder(_Versioned)
+
+
+def _verb(kind: type[Asked], handler: Callable[[str, Asked], Awaitable[msgspec.Struct]]) -> Verb:
+    decoder = msgspec.json.Decoder(kind)
+
+    async def run(user: str, body: bytes) -> msgspec.Struct:
+        try:
+            stated = _versioned.decode(body).v
+            request = decoder.decode(body) if stated == api.VERSION else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise Refusal(ErrorCode.BAD_REQUEST, "the request cannot be read") from None
+        if request is None:
+            raise Refusal(
+                ErrorCode.VERSION,
+                f"the request is of version {stated}, this broker knows {api.VERSION}; upgrade the older one",
+            )
+        return await handler(user, request)
+
+    return run
+
+
+def _is_inbox_of(user: str, reply: str) -> bool:
+    """The broker may publish where users may not, so a reply subject must not choose where.
+
+    `_R_.` is what the server makes of a reply that crosses accounts; it lets no client write it.
+    """
+    return reply.startswith((f"{inbox_prefix(user)}.", "_R_."))
+
+
+def _api_error(failure: XferError) -> ApiError:
+    if isinstance(failure, Refusal):
+        return failure.error
+    for kind, code in _CODES:
+        if isinstance(failure, kind):
+            retry_after = 2.0 if code is ErrorCode.BUSY else None
+            return ApiError(code, failure.what, retry_after)
+    log.error("an unexpected failure: %s", failure.what)
+    return ApiError(ErrorCode.INTERNAL, "the broker failed; its log says where")
+
+
+def _place(failure: BaseException) -> str:
+    """The exception's type and the line that raised it."""
+    trace = failure.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(failure).__name__
+    code = trace.tb_frame.f_code
+    return f"{type(failure).__name__} in {code.co_qualname}, line {trace.tb_lineno}"

@@ -1,0 +1,78 @@
+"""What a broker is told: where NATS and the store are, and how long things live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfer.errors import NotConfigured, UsageError
+
+DAY = 86_400.0
+MAX_URL_LIFE = 7 * DAY
+"""Seconds. Source: SigV4 query authentication, X-Amz-Expires is at most 604800."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Credentials are not among them: NATS' are in a file, the store's come from boto3's own chain (AWS_*).
+
+    endpoint_url: None means AWS. prefix: of every object key, ends with "/". url_life: seconds a signed
+    URL is good for. sweep_every: seconds between two passes. unfinished_life: seconds without progress
+    after which an unfinished job is swept.
+    """
+
+    nats_url: str
+    nats_creds: Path | None = None
+    endpoint_url: str | None = None
+    bucket: str = "xfer"
+    region: str | None = None
+    prefix: str = "xfer/"
+    url_life: float = 900.0
+    sweep_every: float = 60.0
+    unfinished_life: float = 7 * DAY
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.url_life <= MAX_URL_LIFE:
+            raise UsageError("signed URLs must live between 1 second and 7 days")
+        if self.sweep_every <= 0 or self.unfinished_life <= 0:
+            raise UsageError("sweep_every and unfinished_life must be more than 0 seconds")
+        if self.prefix and not self.prefix.endswith("/"):
+            raise UsageError("the prefix of object keys must end with a slash")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read NATS_*, AWS_* and XFER_* variables; an empty one counts as unset.
+
+        Raises:
+            NotConfigured: NATS_URL is missing.
+            UsageError: a number is none, or out of bounds.
+        """
+
+        def first(*names: str) -> str | None:
+            return next((environment[name] for name in names if environment.get(name)), None)
+
+        def seconds(name: str, default: float) -> float:
+            text = first(name)
+            try:
+                return default if text is None else float(text)
+            except ValueError:
+                raise UsageError(f"{name} must be a number of seconds") from None
+
+        nats_url = first("NATS_URL")
+        if nats_url is None:
+            raise NotConfigured(
+                "the broker needs NATS_URL", hint="set NATS_URL, for example nats://127.0.0.1:4222"
+            )
+        creds = first("NATS_CREDS")
+        return cls(
+            nats_url=nats_url,
+            nats_creds=Path(creds) if creds else None,
+            endpoint_url=first("XFER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+            bucket=first("XFER_BUCKET") or cls.bucket,
+            region=first("AWS_REGION", "AWS_DEFAULT_REGION"),
+            prefix=first("XFER_PREFIX") or cls.prefix,
+            url_life=seconds("XFER_URL_LIFE", cls.url_life),
+            sweep_every=seconds("XFER_SWEEP_EVERY", cls.sweep_every),
+            unfinished_life=seconds("XFER_UNFINISHED_LIFE", cls.unfinished_life),
+        )

@@ -1,0 +1,288 @@
+"""What each verb does: check the request, ask the record's law, then store before record."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+
+from transfer import api
+from transfer.broker.job import (
+    MAX_FETCHES,
+    JobRecord,
+    Refusal,
+    admit_holder,
+    admit_owner,
+    conflict,
+    not_found,
+)
+from transfer.broker.records import Records
+from transfer.broker.store import Store
+from transfer.errors import XferError
+from transfer.model import SegmentRef
+from transfer.ticket import is_job_id
+
+log = logging.getLogger(__name__)
+
+MAX_SEGMENT = 100_000
+MAX_PART = 10_000
+MAX_PART_LENGTH = 5 << 30
+"""Source: Amazon S3 multipart upload limits: 10,000 parts of at most 5 GiB."""
+MAX_EXPIRE = 10 * 366 * 86_400.0
+MAX_SIZE = 1 << 62
+MAX_RECEIPT = 4096
+"""Bytes of a sealed receipt, before base64."""
+MAX_TOKEN = 256
+MAX_UPLOAD_ID = 1024
+_HASH = re.compile(r"[0-9a-f]{64}")
+_RECEIVER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ETAG = re.compile(r"[A-Za-z0-9_.+/=-]{1,128}")
+_CRC32C = re.compile(r"[A-Za-z0-9+/]{6}==")
+
+
+class Verbs:
+    """One method a verb: the user who asks and the request in, the answer out.
+
+    Every method is idempotent. Raises Refusal, or what records and store raise.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        store: Store,
+        *,
+        version: str,
+        unfinished_life: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """unfinished_life: seconds. clock: seconds since 1970."""
+        self._records, self._store = records, store
+        self._version, self._unfinished_life, self._clock = version, unfinished_life, clock
+
+    async def create(self, user: str, request: api.Create) -> api.Created:
+        _check_job(request.job)
+        _check(_HASH.fullmatch(request.token_hash) is not None, "the token's hash is none")
+        _check(request.size is None or 0 <= request.size <= MAX_SIZE, "the size is out of bounds")
+        _check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
+        _check(
+            request.fetches is None or 1 <= request.fetches <= MAX_FETCHES,
+            f"between 1 and {MAX_FETCHES} fetches can be counted; leave the limit out for more",
+        )
+        now = self._clock()
+        record = JobRecord(
+            job=request.job,
+            owner=user,
+            token_hash=request.token_hash,
+            size=request.size,
+            created=now,
+            expires=now + self._unfinished_life,
+            expire=request.expire,
+            fetches=request.fetches,
+        )
+        if not await self._records.create(record):
+            there = await self._records.read(request.job)
+            if (
+                there is None
+                or (there.owner, there.token_hash) != (user, request.token_hash)
+                or there.expired(now)
+            ):
+                raise conflict("that job id is taken")
+            record = there
+        return api.Created(record.job, record.expires)
+
+    async def open(self, _user: str, request: api.Open) -> api.Opened:
+        record = await self._held(request.job, request.token)
+        return api.Opened(record.owner, record.state, record.size, record.segments, record.expires)
+
+    async def segments(self, _user: str, request: api.Segments) -> api.SegmentPage:
+        record = await self._held(request.job, request.token)
+        _check(0 <= request.start <= MAX_SEGMENT, "the first segment is out of bounds")
+        if record.settled:
+            return api.SegmentPage([], record.state)
+        end = min(record.segments, request.start + api.SEGMENT_PAGE)
+        return api.SegmentPage(await self._records.refs(record.job, request.start, end), record.state)
+
+    async def begin(self, user: str, request: api.Begin) -> api.Begun:
+        _check_segment(request.segment)
+        record = await self._owned(user, request.job)
+        record.check_begin(request.segment)
+        upload = await self._store.begin(record.job, request.segment)
+        expires = self._progress()
+        try:
+            change = await self._records.change(
+                record.job, lambda r: r.begin(request.segment, upload, expires=expires)
+            )
+        except Refusal:
+            await self._store.abort(record.job, request.segment, upload)
+            raise
+        replaced = change.before.uploads.get(request.segment)
+        if replaced is not None and replaced != upload:
+            await self._store.abort(record.job, request.segment, replaced)
+        return api.Begun(upload)
+
+    async def sign_parts(self, user: str, request: api.SignParts) -> api.SignedUrls:
+        _check_upload(request.segment, request.upload)
+        _check(1 <= len(request.parts) <= api.MAX_PARTS_TO_SIGN, "too many parts, or none")
+        for part in request.parts:
+            _check_part(part.number, part.length)
+            _check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
+        record = await self._owned(user, request.job)
+        record.check_upload(request.segment, request.upload)
+        signed = await self._store.sign_parts(record.job, request.segment, request.upload, request.parts)
+        return api.SignedUrls(signed)
+
+    async def list_parts(self, user: str, request: api.ListParts) -> api.PartList:
+        _check_upload(request.segment, request.upload)
+        record = await self._owned(user, request.job)
+        if record.uploads.get(request.segment) != request.upload:
+            return api.PartList([], open=False)
+        return await self._store.list_parts(record.job, request.segment, request.upload)
+
+    async def complete(self, user: str, request: api.Complete) -> api.Completed:
+        ref = _check_complete(request)
+        record = await self._owned(user, request.job)
+        if record.has(request.segment):
+            if await self._records.refs(record.job, request.segment, request.segment + 1) != [ref]:
+                raise conflict(f"segment {request.segment} is stored already, and is another one")
+            return api.Completed(ref)
+        record.check_upload(request.segment, request.upload)
+        await self._store.complete(record.job, request.segment, request.upload, request.parts)
+        await self._records.put_ref(record.job, ref)
+        expires = self._progress()
+        change = await self._records.change(
+            record.job,
+            # A job that was settled meanwhile takes no segment, but has an object to erase again.
+            lambda r: r.unerase() if r.settled else r.complete(ref.number, request.upload, expires=expires),
+        )
+        if change.after.settled:
+            await self.erase(change.after)
+            raise conflict(f"that job is {change.after.state.value} already")
+        return api.Completed(ref)
+
+    async def finish(self, user: str, request: api.Finish) -> api.Finished:
+        _check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
+        record = await self._owned(user, request.job)
+        now = self._clock()
+        change = await self._records.change(
+            record.job, lambda r: r.finish(request.outcome, request.segments, now=now)
+        )
+        if change.after.settled:
+            await self.erase(change.after)
+        elif change.after is not change.before:
+            for segment, upload in change.before.uploads.items():
+                await self._store.abort(record.job, segment, upload)
+        return api.Finished(change.after.state, change.after.expires)
+
+    async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
+        record = await self._held(request.job, request.token)
+        _check(1 <= len(request.segments) <= api.MAX_GETS, "too many segments, or none")
+        if record.settled:
+            raise not_found()  # its data is gone
+        for segment in request.segments:
+            if not 0 <= segment < MAX_SEGMENT or not record.has(segment):
+                raise conflict("a segment is not stored yet")
+        return api.SignedUrls(await self._store.sign_gets(record.job, request.segments))
+
+    async def receipt(self, _user: str, request: api.GiveReceipt) -> api.Done:
+        record = await self._held(request.job, request.token)
+        _check(_RECEIVER.fullmatch(request.receiver) is not None, "the receiver's id is none")
+        _check_sealed(request.sealed)
+        now = self._clock()
+        change = await self._records.change(
+            record.job, lambda r: r.receive(request.receiver, request.sealed, now=now)
+        )
+        if change.after.settled:
+            await self.erase(change.after)
+        return api.Done(change.after.state)
+
+    async def status(self, user: str, request: api.Status) -> api.JobStatus:
+        record = await self._owned(user, request.job)
+        receipts = [sealed for sealed in record.receipts.values() if sealed]
+        complete = [*range(record.segments), *record.ahead]
+        return api.JobStatus(record.state, complete, record.expires, receipts, record.uploads)
+
+    async def info(self, _user: str, _request: api.Info) -> api.BrokerInfo:
+        await self._store.check()
+        return api.BrokerInfo(self._version, self._clock(), self._store.skew, self._store.bucket)
+
+    async def erase(self, record: JobRecord) -> None:
+        """Empty the store of a settled job. What fails is left to the sweeper: the state is on record."""
+        if record.erased:
+            return
+        try:
+            await self._store.erase(record.job, record.uploads)
+            await self._records.change(record.job, lambda r: r.erase() if r.settled else r)
+        except XferError as error:
+            log.warning("job %s is %s but not erased yet: %s", record.job, record.state.value, error.what)
+
+    async def _owned(self, user: str, job: str) -> JobRecord:
+        _check_job(job)
+        return admit_owner(await self._records.read(job), user, self._clock())
+
+    async def _held(self, job: str, token: str) -> JobRecord:
+        _check_job(job)
+        _check(len(token) <= MAX_TOKEN, "the token is too long")
+        return admit_holder(await self._records.read(job), token, self._clock())
+
+    def _progress(self) -> float:
+        """When an unfinished job that just made progress expires."""
+        return self._clock() + self._unfinished_life
+
+
+def _check(fine: bool, complaint: str) -> None:
+    if not fine:
+        raise Refusal(api.ErrorCode.BAD_REQUEST, complaint)
+
+
+def _check_job(job: str) -> None:
+    _check(is_job_id(job), "that is no job id")
+
+
+def _check_segment(segment: int) -> None:
+    _check(0 <= segment < MAX_SEGMENT, "the segment's number is out of bounds")
+
+
+def _check_upload(segment: int, upload: str) -> None:
+    _check_segment(segment)
+    _check(0 < len(upload) <= MAX_UPLOAD_ID, "the upload id is none")
+
+
+def _check_part(number: int, length: int) -> None:
+    _check(1 <= number <= MAX_PART, "a part's number is out of bounds")
+    _check(1 <= length <= MAX_PART_LENGTH, "a part's length is out of bounds")
+
+
+def _check_complete(request: api.Complete) -> SegmentRef:
+    _check_upload(request.segment, request.upload)
+    _check(1 <= len(request.parts) <= MAX_PART, "too many parts, or none")
+    for part in request.parts:
+        _check_part(part.number, part.length)
+        _check(_ETAG.fullmatch(part.etag) is not None, "a part's ETag is none")
+        _check(
+            not part.crc32c or _CRC32C.fullmatch(part.crc32c) is not None,
+            "a part's CRC32C is not base64 of 4 bytes",
+        )
+    _check(_rises(part.number for part in request.parts), "the parts are not in order")
+    size = sum(part.length for part in request.parts)
+    _check(1 <= request.index <= size, "the index does not fit the segment")
+    return SegmentRef(request.segment, size, request.index)
+
+
+def _rises(numbers: Iterable[int]) -> bool:
+    last = 0
+    for number in numbers:
+        if number <= last:
+            return False
+        last = number
+    return True
+
+
+def _check_sealed(sealed: str) -> None:
+    try:
+        length = len(base64.b64decode(sealed, validate=True))
+    except (binascii.Error, ValueError):
+        length = 0
+    _check(1 <= length <= MAX_RECEIPT, "the receipt is not base64 of at most 4 KiB")

@@ -1,0 +1,76 @@
+"""What there is to send: files and folders that can be read again, or a stream that cannot."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from transfer import chunks
+from transfer.codec import Codec
+from transfer.errors import MissingPath, PartialSource, UsageError
+from transfer.model import Entry, EntryKind
+from transfer.outgoing import Command, Outgoing, OutgoingStream, no_verdict, stream_reader
+from transfer.source import Links, Tree, scan
+
+
+class Content:
+    """Open until `close`.
+
+    identity: finds the job of an interrupted run again; None for a stream, which cannot be resumed.
+    label: for people. unreadable: (name, reason) of what will be missing.
+    """
+
+    def __init__(self, entries: Sequence[Entry], source: Tree | Command | BinaryIO) -> None:
+        self.manifest = chunks.make_manifest(entries)
+        self._source = source
+        self.identity: bytes | None = None
+        self.notices: list[str] = []
+        self.unreadable: list[tuple[str, str]] = []
+        if isinstance(source, Tree):
+            self.identity = source.identity()
+            self.notices, self.unreadable = source.notices, source.unreadable
+        tops = sorted({e.path.split(b"/")[0].decode(errors="replace") for e in entries})
+        self.label = ", ".join(tops[:3]) + (", …" if len(tops) > 3 else "")
+
+    def outgoing(self, codec: Codec) -> Outgoing | OutgoingStream:
+        if isinstance(self._source, Tree):
+            return Outgoing(self._source, self.manifest, codec)
+        if isinstance(self._source, Command):
+            return OutgoingStream(self._source.read, self.manifest, codec, self._source.verdict)
+        return OutgoingStream(stream_reader(self._source), self.manifest, codec, no_verdict)
+
+    def close(self) -> None:
+        if isinstance(self._source, Tree | Command):
+            self._source.close()
+
+
+def of_paths(paths: Sequence[Path], exclude: Sequence[str], links: Links) -> Content:
+    """Raises MissingPath, UsageError, PartialSource if nothing at all could be read."""
+    tree = scan(paths, exclude=exclude, links=links)
+    if not tree.entries:
+        if tree.unreadable:
+            name, reason = tree.unreadable[0]
+            raise PartialSource(f"{name} cannot be read ({reason}), so there is nothing to send")
+        raise MissingPath("there is nothing to send: everything was left out")
+    return Content(tree.entries, tree)
+
+
+def of_stream(stream: BinaryIO, name: str) -> Content:
+    """A stream of unknown length, read once; it arrives as a file called `name`."""
+    return Content([_stream_entry(name)], stream)
+
+
+def of_command(command: str, name: str) -> Content:
+    """A shell command's standard output, void if the command fails."""
+    return Content([_stream_entry(name)], Command(command))
+
+
+def _stream_entry(name: str) -> Entry:
+    if not name or "/" in name or name in (".", ".."):
+        raise UsageError(f"{name!r} cannot name a file", hint="give a plain name with --name")
+    mode = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH
+    return Entry(os.fsencode(name), EntryKind.FILE, None, mode, time.time_ns())

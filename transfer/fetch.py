@@ -1,0 +1,392 @@
+"""Fetching, as a story: ticket → open the job → hello to the sender | follow the store → verify → publish → receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from transfer import api, bus, config, wire
+from transfer.assembly import Assembly
+from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.codec import Codec, digest_of
+from transfer.errors import CutShort, DamagedData, JobGone, PeerAbsent, PeerLost, ProtocolError, Temporary
+from transfer.events import Listener, RouteName, Summary, ignore
+from transfer.ledger import JobRow, Ledger
+from transfer.lock import FileLock
+from transfer.meter import Meter
+from transfer.model import FORMAT, Frame, ReceiptBody
+from transfer.paths import printable
+from transfer.seal import Purpose, Sealer
+from transfer.sink import FolderSink, PipeSink, Sink
+from transfer.ticket import Ticket
+from transfer.transports.peer import PeerInbound
+from transfer.transports.s3 import S3Inbound
+from transfer.transports.webrtc import IceServers, answer, prepare
+
+HELLO_EVERY = 1.0
+"""Seconds between two hellos while the sender has not answered; ten times that after HELLOS of them."""
+HELLOS = 5
+HELLO_RARELY = 10.0
+AGAIN = 0.5
+"""Seconds after a lost connection before the next hello."""
+QUIET = 3.0
+"""Seconds without a byte after which it is said what is waited for."""
+PARTING = 3.0
+"""Seconds that the sender is given to hear the last acknowledgements before we leave."""
+ROUNDS = 2
+"""How often the store is read from its start before what lacks then is final."""
+_BEGUN, _PUBLISHED = b"b", b"p"
+
+
+async def fetch(
+    ticket: Ticket,
+    output: Path | str | BinaryIO = "",
+    *,
+    context: config.Context | None = None,
+    overwrite: bool = False,
+    rename: bool = False,
+    unsafe_links: bool = False,
+    patience: float = 600.0,
+    on_event: Listener = ignore,
+) -> Summary:
+    """Fetch what a ticket stands for; returns when all of it is verified, synced and under its final name.
+
+    Args:
+        output: a folder, a file name for a single file, or an open binary stream for one file's bytes;
+            empty: the current folder. A str may end in "/" to say that it is a folder.
+        overwrite, rename: what to do about existing targets; without either they are an error.
+        unsafe_links: also make links that lead out of the folder.
+        patience: seconds that an outage, or a sender who is away before the job is complete, is waited for.
+        on_event: told what happens (`transfer.events`).
+    Raises:
+        XferError: see `transfer.errors`. What was written stays in a hidden folder beside the target
+            and is taken up by the next fetch of the same ticket to the same place.
+    """
+    meter = Meter(on_event)
+    context = context or config.load()
+    sealer = Sealer(ticket)
+    async with connected(context, "xfer fetch", Patience(patience, meter.waiting)) as (client, broker):
+        opened = await broker.open(sealer)
+        if opened.state is api.JobState.VOID:
+            raise CutShort("the sender ended this transfer before it was complete")
+        meter.total = opened.size
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(
+                _Place(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
+            )
+            if opened.state is api.JobState.DELIVERED and place.receipt is None:
+                raise JobGone("this transfer has been delivered directly and is not stored")
+            codec = Codec(sealer)
+            assembly = Assembly(codec, place.sink, meter, place.ledger, place.row, place.begun)
+            stack.callback(assembly.close)
+            mailbox = bus.Mailbox(
+                client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
+            )
+            receiver = _Receiver(assembly, mailbox, broker, sealer, codec, meter, place, opened)
+            try:
+                summary = await receiver.run(context, patience)
+            except (CutShort, JobGone):
+                place.abandon()  # what is here can never become whole
+                raise
+    on_event(summary)
+    return summary
+
+
+class _Published(msgspec.Struct, frozen=True, array_like=True):
+    """What the ledger keeps once everything has its final name, until the receipt is with the broker."""
+
+    receipt: ReceiptBody
+    paths: list[str]
+
+
+class _Place:
+    """Where it goes: the sink, and the ledger's row that lets a later fetch carry on there.
+
+    A pipe has no row: what went into it cannot be taken up again. receipt: set if an earlier run
+    published everything and died before its receipt was given.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        output: Path | str | BinaryIO,
+        *,
+        overwrite: bool,
+        rename: bool,
+        unsafe_links: bool,
+    ) -> None:
+        self.ledger: Ledger | None = None
+        self.row: JobRow | None = None
+        self.receipt: ReceiptBody | None = None
+        self.paths: list[str] = []
+        self.sink: Sink
+        self.receiver = secrets.token_hex(8)
+        self._stack = contextlib.ExitStack()
+        if not isinstance(output, str | os.PathLike):
+            self.sink = PipeSink(output)
+            return
+        try:
+            self._open(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(
+        self, ticket: Ticket, output: Path | str, *, overwrite: bool, rename: bool, unsafe_links: bool
+    ) -> None:
+        where_to = os.fspath(output) or "."
+        where = os.path.abspath(where_to)
+        key = os.fsencode(where)
+        lock = config.state_dir() / "locks" / f"fetch-{ticket.job}-{digest_of(key).hex()[:16]}.lock"
+        self._stack.enter_context(FileLock(lock, f"fetches this ticket to {where}"))
+        self.ledger = self._stack.enter_context(contextlib.closing(Ledger(config.state_dir() / "ledger.db")))
+        row = self.ledger.find("fetch", key, ticket.job)
+        state = self.ledger.state(row) if row else b""
+        sink = None
+        if row is not None:
+            self.receiver = row.receiver
+            if state[:1] == _PUBLISHED:
+                published = msgspec.msgpack.decode(state[1:], type=_Published)
+                self.receipt, self.paths = published.receipt, published.paths
+            elif state[:1] == _BEGUN:
+                sink = FolderSink.resume(
+                    state[1:],
+                    where_to,
+                    job=ticket.job,
+                    overwrite=overwrite,
+                    rename=rename,
+                    unsafe_links=unsafe_links,
+                )
+            if sink is None and self.receipt is None:
+                self.ledger.end(row)
+                row = None
+        self.row = row or self.ledger.add(
+            "fetch", ticket.job, key, ticket.secret, receiver=self.receiver, label=where
+        )
+        self.sink = sink or FolderSink(
+            where_to, job=ticket.job, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links
+        )
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.sink.close()
+        self._stack.close()
+
+    def begun(self) -> None:
+        """The sink knows the manifest: from here on an interrupted fetch can be taken up."""
+        if self.ledger is not None and self.row is not None:
+            self.ledger.set_state(self.row, _BEGUN + self.sink.state())
+
+    def publish(self, receipt: ReceiptBody) -> None:
+        """Final names for everything, then remember that only the receipt is owed. Blocking."""
+        if self.receipt is None:
+            self.paths = [str(path) for path in self.sink.publish()]
+            self.receipt = receipt
+            if self.ledger is not None and self.row is not None:
+                state = msgspec.msgpack.encode(_Published(receipt, self.paths))
+                self.ledger.set_state(self.row, _PUBLISHED + state)
+
+    def end(self) -> None:
+        """Nothing is owed any more."""
+        if self.ledger is not None and self.row is not None:
+            self.ledger.end(self.row)
+
+    def abandon(self) -> None:
+        """Remove what was written: it can never become whole."""
+        self.sink.abandon()
+        self.end()
+
+
+class _Receiver:
+    """One job's way in. Two tasks feed the assembly, the peer's and the store's; whoever is first with a frame wins."""
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        mailbox: bus.Mailbox,
+        broker: BrokerClient,
+        sealer: Sealer,
+        codec: Codec,
+        meter: Meter,
+        place: _Place,
+        opened: api.Opened,
+    ) -> None:
+        self._assembly, self._mailbox, self._broker, self._sealer = assembly, mailbox, broker, sealer
+        self._meter, self._place, self._opened = meter, place, opened
+        self._store = S3Inbound(broker, sealer, codec, patience=broker.patience)
+        self._offers: asyncio.Queue[wire.Offer] = asyncio.Queue(4)
+        self._use_store = asyncio.Event()
+        self._talk: bus.Conversation | None = None
+
+    async def run(self, context: config.Context, patience: float) -> Summary:
+        await self._mailbox.open()
+        try:
+            if self._place.receipt is None:
+                await self._assembly.restore()
+                await self._receive(context, patience)
+            return await self._give_receipt(context.user)
+        finally:
+            await self._store.close()
+            await self._mailbox.close()
+
+    async def _receive(self, context: config.Context, patience: float) -> None:
+        """Until every frame is written and everything has its final name."""
+        complete = asyncio.create_task(self._assembly.complete.wait())
+        tasks = [asyncio.create_task(self._follow_store()), asyncio.create_task(self._watch(patience))]
+        peer: asyncio.Task[None] | None = None
+        if self._opened.state is api.JobState.OPEN:
+            tasks.append(asyncio.create_task(self._listen()))
+            peer = asyncio.create_task(self._meet_sender(context))
+            tasks.append(peer)
+        try:
+            waiting: set[asyncio.Task[Any]] = {complete, *tasks}
+            while not complete.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            await asyncio.to_thread(self._place.publish, self._receipt())
+            for notice in self._place.sink.notices:
+                self._meter.notice(notice)
+            if peer is not None and self._meter.route == "webrtc":
+                await asyncio.wait({peer}, timeout=PARTING)
+        finally:
+            for task in (complete, *tasks):
+                task.cancel()
+            await asyncio.gather(complete, *tasks, return_exceptions=True)
+
+    # through the store
+
+    async def _follow_store(self) -> None:
+        """Read the segments as they come. What came damaged is read again; what then lacks was cut off."""
+        for _ in range(ROUNDS):
+            frames = self._store.frames(self._assembly.wanted)
+            await self._assembly.consume(self._noting("s3", frames), self._store.ack)
+            if self._assembly.complete.is_set():
+                return
+        if self._assembly.damaged:
+            raise DamagedData("part of this transfer is damaged in the store")
+        raise CutShort("this transfer is stored, but its end or a part of it is missing")
+
+    # from the sender itself
+
+    async def _listen(self) -> None:
+        while True:
+            signal = await self._mailbox.next()
+            if isinstance(signal, wire.Offer):
+                if self._talk is not None and signal.session == self._talk.session and self._offers.empty():
+                    self._offers.put_nowait(signal)
+            elif isinstance(signal, wire.UseStore):
+                self._use_store.set()
+                self._store.announce(None)
+            elif isinstance(signal, wire.SegmentStored):
+                self._use_store.set()
+                self._store.announce(signal.ref)
+            elif isinstance(signal, wire.Void):
+                raise CutShort(f"the sender ended this transfer: {printable(signal.reason)}")
+
+    async def _meet_sender(self, context: config.Context) -> None:
+        """Say hello until there is an offer; take what the peer gives; after a loss, say hello anew."""
+        ice = IceServers(list(context.stun), [(t.url, t.username, t.password) for t in context.turn])
+        while not self._assembly.complete.is_set():
+            self._talk = talk = self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
+            try:
+                channel = await answer(talk, await self._offer(talk, context.user), ice)
+                await self._take_from(PeerInbound(channel))
+            except (PeerLost, ProtocolError) as lost:
+                self._meter.notice(f"the direct connection failed: {lost.what}")
+                await asyncio.sleep(AGAIN)
+            finally:
+                talk.close()
+
+    async def _offer(self, talk: bus.Conversation, user: str) -> wire.Offer:
+        said = 0
+        while True:
+            await talk.say(wire.Hello, user=user, receiver=self._place.receiver, routes=["webrtc"])
+            said += 1
+            rarely = said > HELLOS or self._use_store.is_set()
+            if said == 1:
+                await prepare()
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._offers.get(), HELLO_RARELY if rarely else HELLO_EVERY)
+
+    async def _take_from(self, route: PeerInbound) -> None:
+        reason = "the receiver stopped"
+        try:
+            await self._assembly.consume(
+                self._noting("webrtc", route.frames(self._assembly.wanted)), route.ack
+            )
+            reason = ""
+        finally:
+            await route.close(reason)
+
+    # both
+
+    async def _noting(self, route: RouteName, frames: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+        """Say which way the bytes come when they begin to."""
+        async for frame in frames:
+            if self._meter.route != route and frame.id in self._assembly.wanted:
+                self._meter.choose(
+                    route, "directly from the sender" if route == "webrtc" else "from the store"
+                )
+            yield frame
+
+    async def _watch(self, patience: float) -> None:
+        """Say what is waited for; give up when the sender is away for too long. Only a job that is not stored can starve."""
+        last, since = -1, time.monotonic()
+        while True:
+            if self._meter.wire != last:
+                last, since = self._meter.wire, time.monotonic()
+            idle = time.monotonic() - since
+            if idle > patience:
+                raise PeerAbsent(
+                    "the sender is away and its transfer is not complete",
+                    hint="have the sender run its command again; run this one again at any time",
+                )
+            if idle > QUIET:
+                self._meter.waiting("waiting for the sender", patience - idle)
+            await asyncio.sleep(0.5)
+
+    def _receipt(self) -> ReceiptBody:
+        trailer = self._assembly.trailer
+        assert trailer is not None
+        return ReceiptBody(FORMAT, self._place.receiver, trailer.total, trailer.chunks, trailer.digest)
+
+    async def _give_receipt(self, user: str) -> Summary:
+        """Everything is safe here whatever happens now; a receipt that cannot be given is owed by the next run."""
+        receipt = self._place.receipt
+        assert receipt is not None
+        sealed = self._sealer.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(receipt))
+        talk = self._talk or self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
+        try:
+            await talk.say(wire.Receipted, sealed=sealed)
+            await self._broker.give_receipt(self._sealer, receipt.receiver, base64.b64encode(sealed).decode())
+        except (Temporary, JobGone) as error:
+            self._meter.notice(f"the receipt could not be given ({error.what}); the files are complete")
+        self._place.end()
+        meter = self._meter
+        meter.total = receipt.total
+        meter.tell()
+        return Summary(
+            job=self._sealer.job,
+            outcome="fetched",
+            bytes=receipt.total,
+            wire=meter.wire,
+            seconds=round(meter.seconds, 3),
+            route=meter.route,
+            files=meter.files,
+            chunks=receipt.chunks,
+            resent=meter.resent,
+            digest=receipt.digest.hex(),
+            paths=self._place.paths,
+        )

@@ -1,0 +1,101 @@
+"""Open files and folders kept for reuse, a bounded number of them, shared by threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+K = TypeVar("K")
+T = TypeVar("T", bound=Closable)
+
+
+class Handles(Generic[K, T]):
+    """Up to `limit` idle things stay open; the least recently used go first. What is in use never goes."""
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._held: OrderedDict[K, T] = OrderedDict()
+        self._users: dict[K, int] = {}
+
+    @contextmanager
+    def use(self, key: K, open_: Callable[[], T]) -> Iterator[T]:
+        """The thing of this key, opened if it is not. Opening errors reach the caller and leave no trace."""
+        with self._lock:
+            thing = self._held.get(key)
+            if thing is None:
+                thing = self._held[key] = open_()
+            self._held.move_to_end(key)
+            self._users[key] = self._users.get(key, 0) + 1
+        try:
+            yield thing
+        finally:
+            with self._lock:
+                self._users[key] -= 1
+                if not self._users[key]:
+                    del self._users[key]
+                self._shrink(self._limit)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use closes with the next `close` or when its turn comes."""
+        with self._lock:
+            self._shrink(0)
+
+    def _shrink(self, limit: int) -> None:
+        surplus = len(self._held) - limit
+        if surplus > 0:
+            for key in [k for k in self._held if k not in self._users][:surplus]:
+                self._held.pop(key).close()
+
+
+class OpenFile:
+    """A file descriptor read and written at offsets, from any thread."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._lock = threading.Lock()  # for systems without pread and pwrite, where the position is shared
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Fill the view from this offset; returns the bytes read, fewer than asked only at the file's end."""
+        done = 0
+        while done < len(view):
+            if hasattr(os, "preadv"):
+                got = os.preadv(self.fd, [view[done:]], offset + done)
+            else:
+                data = self._read(len(view) - done, offset + done)
+                got = len(data)
+                view[done : done + got] = data
+            if not got:
+                break
+            done += got
+        return done
+
+    def write(self, view: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(view):
+            if hasattr(os, "pwrite"):
+                done += os.pwrite(self.fd, view[done:], offset + done)
+            else:
+                with self._lock:
+                    os.lseek(self.fd, offset + done, os.SEEK_SET)
+                    done += os.write(self.fd, view[done:])
+
+    def _read(self, length: int, offset: int) -> bytes:
+        if hasattr(os, "pread"):
+            data: bytes = os.pread(self.fd, length, offset)
+            return data
+        with self._lock:
+            os.lseek(self.fd, offset, os.SEEK_SET)
+            return os.read(self.fd, length)
+
+    def close(self) -> None:
+        os.close(self.fd)

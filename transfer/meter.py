@@ -1,0 +1,70 @@
+"""Counts what has moved and tells the listener, at most five times a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, Waiting
+from transfer.model import FrameId, Kind
+
+EVERY = 0.2
+"""Seconds between two progress events."""
+
+
+class Meter:
+    """One transfer's counters.
+
+    done: raw bytes that are safe at the far end (or written here). wire: encoded bytes that crossed
+    the network. resent: chunks that crossed it more than once.
+    """
+
+    def __init__(self, listener: Listener, clock: Callable[[], float] = time.monotonic) -> None:
+        self._listener, self._clock = listener, clock
+        self._started = clock()
+        self._told = 0.0
+        self._waiting: tuple[str, float] = ("", 0.0)
+        self._crossed: set[FrameId] = set()
+        self.route: RouteName | None = None
+        self.total: int | None = None
+        self.files = 0
+        self.done = 0
+        self.wire = 0
+        self.resent = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._started
+
+    def choose(self, route: RouteName, reason: str) -> None:
+        self.route = route
+        self._listener(RouteChosen(route=route, reason=reason))
+
+    def crossed(self, frame: FrameId, length: int) -> None:
+        """An encoded frame of that many bytes went over the network."""
+        self.wire += length
+        if frame.kind is Kind.CHUNK:
+            self.resent += frame in self._crossed
+            self._crossed.add(frame)
+
+    def moved(self, done: int) -> None:
+        """That many more raw bytes are safe."""
+        self.done += done
+        if self._clock() - self._told >= EVERY:
+            self.tell()
+
+    def tell(self) -> None:
+        self._told = self._clock()
+        self._listener(
+            Progress(done=self.done, total=self.total, wire=self.wire, files=self.files, route=self.route)
+        )
+
+    def waiting(self, what: str, left: float | None) -> None:
+        """Nothing moves because of `what`; told when it changes and once a second."""
+        now = self._clock()
+        if self._waiting[0] != what or now - self._waiting[1] >= 1:
+            self._waiting = (what, now)
+            self._listener(Waiting(what=what, left=left))
+
+    def notice(self, text: str) -> None:
+        self._listener(Notice(text=text))

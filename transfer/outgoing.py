@@ -1,0 +1,259 @@
+"""A job's frames, made on demand from its source: read, compress, digest, seal, in threads, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import subprocess
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, BinaryIO, Protocol
+
+from transfer import chunks
+from transfer.chunks import Extent, Manifest
+from transfer.codec import Codec, Encoded, digest_of
+from transfer.errors import CommandFailed, SourceTrouble
+from transfer.model import INDEX_LIMIT, TRAILER, FrameId, FrameSet, Kind
+
+WORKERS = min(4, (os.cpu_count() or 1) + 1)
+AHEAD = WORKERS + 1
+"""Frames that are being made or wait for the route; bounds memory to that many chunks, twice (raw, encoded)."""
+
+
+class Source(Protocol):
+    """What `Outgoing` reads a known set of files from (`transfer.source.Tree`)."""
+
+    def read(self, extents: Sequence[Extent]) -> bytearray: ...
+
+
+class Outgoing:
+    """The frames of a job whose files can be read again.
+
+    digests: of the raw bytes of every frame made, or known from an earlier run.
+    """
+
+    def __init__(self, source: Source, manifest: Manifest, codec: Codec) -> None:
+        self.manifest = manifest
+        self.digests: dict[FrameId, bytes] = {}
+        self.root = b""
+        self._source, self._codec = source, codec
+        self._blocks = list(chunks.manifest_blocks(manifest))
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="encode")
+        for number, raw in enumerate(self._blocks):
+            self.digests[FrameId(Kind.MANIFEST, number)] = digest_of(raw)
+
+    @property
+    def everything(self) -> FrameSet:
+        """All frames of the job."""
+        every = FrameSet([(Kind.MANIFEST, 0, len(self._blocks)), (Kind.TRAILER, 0, 1)])
+        if self.manifest.chunks:
+            every.add(Kind.CHUNK, 0, self.manifest.chunks)
+        return every
+
+    def raw_length(self, frame: FrameId) -> int:
+        """Bytes of the source that a frame stands for: 0 for what is no chunk."""
+        return (self.manifest.chunk_length(frame.index) or 0) if frame.kind is Kind.CHUNK else 0
+
+    async def frames(self, wanted: FrameSet) -> AsyncIterator[Encoded]:
+        """The wanted frames in order, trailer last. Raises SourceChanged, SourceTrouble.
+
+        The trailer covers every chunk: those that are not wanted are read too, if their digest is
+        not known yet, but not encoded.
+        """
+        loop = asyncio.get_running_loop()
+        under_way: deque[asyncio.Future[Encoded | None]] = deque()
+        try:
+            for frame in self.everything:
+                if frame.kind is Kind.TRAILER:
+                    while under_way:
+                        if (made := await under_way.popleft()) is not None:
+                            yield made
+                if frame in wanted:
+                    under_way.append(loop.run_in_executor(self._pool, self._make, frame))
+                elif frame not in self.digests and TRAILER in wanted and frame.kind is Kind.CHUNK:
+                    under_way.append(loop.run_in_executor(self._pool, self._digest, frame))
+                if len(under_way) > AHEAD and (made := await under_way.popleft()) is not None:
+                    yield made
+            while under_way:
+                if (made := await under_way.popleft()) is not None:
+                    yield made
+        finally:
+            for future in under_way:
+                future.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _make(self, frame: FrameId) -> Encoded:
+        raw: bytes | bytearray
+        if frame.kind is Kind.MANIFEST:
+            raw = self._blocks[frame.index]
+        elif frame.kind is Kind.CHUNK:
+            raw = self._source.read(self.manifest.extents(frame.index))
+        else:
+            raw = self._trailer()
+        made = self._codec.encode(frame, raw)
+        self.digests[frame] = made.digest
+        return made
+
+    def _digest(self, frame: FrameId) -> None:
+        self.digests[frame] = digest_of(self._source.read(self.manifest.extents(frame.index)))
+
+    def _trailer(self) -> bytes:
+        count = self.manifest.chunks or 0
+        self.root = chunks.root_digest(
+            (self.digests[FrameId(Kind.MANIFEST, b)] for b in range(len(self._blocks))),
+            (self.digests[FrameId(Kind.CHUNK, c)] for c in range(count)),
+        )
+        return chunks.encode_trailer(self.manifest.total or 0, count, self.root)
+
+
+class OutgoingStream:
+    """The frames of a stream of unknown length: readable once, so every frame is made once.
+
+    read: blocking, up to that many bytes, empty at the end. verdict: called at the end, before the
+    trailer is made; raises if the end was no good one.
+    """
+
+    def __init__(
+        self, read: Callable[[int], bytes], manifest: Manifest, codec: Codec, verdict: Callable[[], None]
+    ) -> None:
+        self.manifest = manifest
+        self.digests: dict[FrameId, bytes] = {}
+        self.root = b""
+        self._read, self._codec, self._verdict = read, codec, verdict
+        self._lengths: list[int] = []
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="encode")
+
+    @property
+    def everything(self) -> FrameSet:
+        return FrameSet([(Kind.MANIFEST, 0, 1), (Kind.CHUNK, 0, INDEX_LIMIT), (Kind.TRAILER, 0, 1)])
+
+    def raw_length(self, frame: FrameId) -> int:
+        return self._lengths[frame.index] if frame.kind is Kind.CHUNK else 0
+
+    async def frames(self, wanted: FrameSet) -> AsyncIterator[Encoded]:
+        """Everything; `wanted` must be that. Raises CommandFailed, SourceTrouble."""
+        loop = asyncio.get_running_loop()
+        pieces = _in_background(self._read, self.manifest.head.chunk_size)
+        under_way: deque[asyncio.Future[Encoded]] = deque()
+        piece: asyncio.Future[bytes] | None = None
+
+        def start(frame: FrameId, raw: bytes) -> None:
+            under_way.append(loop.run_in_executor(self._pool, self._make, frame, raw))
+
+        try:
+            start(FrameId(Kind.MANIFEST, 0), next(chunks.manifest_blocks(self.manifest)))
+            while True:
+                piece = asyncio.ensure_future(anext(pieces, b""))
+                while under_way and not piece.done():  # a slow producer must not hold back what is made
+                    both: set[asyncio.Future[Any]] = {piece, under_way[0]}
+                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                    if under_way[0].done():
+                        yield await under_way.popleft()
+                if not (raw := await piece):
+                    break
+                start(FrameId(Kind.CHUNK, len(self._lengths)), raw)
+                self._lengths.append(len(raw))
+                if len(under_way) > AHEAD:
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+            await loop.run_in_executor(self._pool, self._verdict)
+            start(TRAILER, self._trailer())
+            yield await under_way.popleft()
+        finally:
+            if piece is not None:
+                piece.cancel()
+            for future in under_way:
+                future.cancel()
+            await asyncio.gather(*under_way, *([piece] if piece else []), return_exceptions=True)
+            await pieces.aclose()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _make(self, frame: FrameId, raw: bytes) -> Encoded:
+        made = self._codec.encode(frame, raw)
+        self.digests[frame] = made.digest
+        return made
+
+    def _trailer(self) -> bytes:
+        self.root = chunks.root_digest(
+            [self.digests[FrameId(Kind.MANIFEST, 0)]],
+            (self.digests[FrameId(Kind.CHUNK, c)] for c in range(len(self._lengths))),
+        )
+        return chunks.encode_trailer(sum(self._lengths), len(self._lengths), self.root)
+
+
+async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenerator[bytes]:
+    """Full pieces of `size` bytes (the last may be shorter) from a blocking reader.
+
+    The reader has a daemon thread of its own, because a read of a silent pipe cannot be interrupted
+    and must not keep the process alive.
+    """
+    loop = asyncio.get_running_loop()
+    wanted: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (answer := wanted.get()) is not None:
+            try:
+                parts, missing = [], size
+                while missing and (part := read(missing)):
+                    parts.append(part)
+                    missing -= len(part)
+                answer.set_result(b"".join(parts))
+            except (OSError, ValueError) as error:
+                answer.set_exception(SourceTrouble(f"the input cannot be read ({error})"))
+
+    threading.Thread(target=work, name="input", daemon=True).start()
+    try:
+        while True:
+            answer: Future[bytes] = Future()
+            wanted.put(answer)
+            if not (piece := await asyncio.wrap_future(answer, loop=loop)):
+                return
+            yield piece
+            if len(piece) < size:
+                return
+    finally:
+        wanted.put(None)
+
+
+def no_verdict() -> None:
+    """Of a stream whose end cannot tell whether it was a good one: a pipe."""
+
+
+def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
+    """Returns as soon as there are some bytes, so that a slow producer is followed closely."""
+    read1 = getattr(stream, "read1", None)
+    return read1 if callable(read1) else stream.read
+
+
+class Command:
+    """A producing shell command: its stdout is the source, its exit status the verdict."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self._process = subprocess.Popen(
+            command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )  # noqa: S602 (the user's own command)
+        assert self._process.stdout is not None
+        self.read = stream_reader(self._process.stdout)  # type: ignore[arg-type]
+
+    def verdict(self) -> None:
+        """Raises CommandFailed unless it ended with 0."""
+        status = self._process.wait()
+        if status:
+            how = f"was killed by signal {-status}" if status < 0 else f"failed with exit code {status}"
+            raise CommandFailed(f"the command {self.command!r} {how}")
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        if self._process.stdout is not None:
+            self._process.stdout.close()

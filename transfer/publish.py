@@ -1,0 +1,328 @@
+"""From a verified staging tree to final names: sizes, times, links, one sync, then renames, under a journal.
+
+Nothing stands under a final name before everything is settled and synced. A whole new folder appears with
+one rename; into a folder that exists its content moves piece by piece. After a kill in between, what is
+missing from the staging tree has been published: the journal tells where, and its inode proves it.
+
+A mode that would lock the owner out (a read-only folder cannot be renamed by its owner, a file of mode 0
+not reopened by a resume) is set only after the moves; until then the owner's own bits are added.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections.abc import Mapping, Sequence
+
+from transfer.errors import DamagedData, UnsafeName
+from transfer.folder import Folder, chmod_file, sync_file
+from transfer.handles import Handles
+from transfer.merge import Node, already_there, plan, shown
+from transfer.model import Entry, EntryKind
+from transfer.paths import Place, printable
+from transfer.staging import Journal, Move, Staging
+
+FEW = 64
+"""Up to this many files and folders are synced one by one; more with one call for the file system."""
+_NO_SYMLINK_RIGHT = 1314
+"""Source: ERROR_PRIVILEGE_NOT_HELD of Windows: links need developer mode there."""
+
+
+def current_umask() -> int:
+    """The umask can only be read by setting it; the strictest one stands for that instant."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+class Publisher:
+    """Publishes one staging tree.
+
+    Args:
+        sizes: final sizes in bytes of entries whose manifest says None.
+        finals: names of top-level entries that are not their own; `rename` adds to it.
+        overwrite: replace files and links, never a folder. rename: choose free names at the top level.
+    """
+
+    def __init__(
+        self,
+        staging: Staging,
+        root: Node,
+        entries: Sequence[Entry],
+        places: Sequence[Place],
+        sizes: Mapping[int, int],
+        finals: dict[str, str],
+        *,
+        overwrite: bool,
+        rename: bool,
+    ) -> None:
+        self._staging = staging
+        self._base = staging.base
+        self._root = root
+        self._entries = entries
+        self._places = places
+        self._sizes = sizes
+        self._finals = finals
+        self._overwrite = overwrite
+        self._rename = rename
+        self._umask = current_umask()
+        self._few = len(entries) <= FEW
+        self.notices: list[str] = []
+
+    def refuse_conflicts(self) -> None:
+        """Before a byte moves: raises DestinationExists (UnsafeName for a link in the way) if it could not end well."""
+        if self._rename:
+            for node in self._root.children.values():
+                if self._base.look(self._final(node.name)) is not None:
+                    self._choose_another(node.name)
+        plan(self._root, self._base, None, self._finals, overwrite=self._overwrite)
+
+    def publish(self) -> list[str]:
+        """Everything under its final name and durable. Returns the names of the top-level entries.
+
+        Raises DestinationExists if somebody took a name meanwhile; another run carries on from there.
+        """
+        journal = self._staging.journal()
+        done: list[Move] = []
+        if journal is None:
+            self._settle()
+        else:
+            self._finals.update(journal.finals)
+            done = self._already_published(journal.moves)
+        moves = plan(self._root, self._base, self._staging.tree, self._finals, overwrite=self._overwrite)
+        everything = [*done, *moves]
+        self._staging.write_journal(Journal(everything, self._finals))
+        self._carry_out(moves, everything)
+        self._apply_late_modes(everything)
+        return [self._final(name) for name in self._root.children]
+
+    # -- settle: all that can be done before the renames
+
+    def _settle(self) -> None:
+        self._settle_files(self._root, self._staging.tree)
+        self._settle_folders(self._root, self._staging.tree)
+        if self._few:
+            self._staging.tree.sync()
+        else:
+            self._staging.tree.sync_everything()
+
+    def _settle_files(self, node: Node, here: Folder) -> None:
+        for child in node.of(EntryKind.FILE):
+            self._settle_file(child, here)
+        for child in node.of(EntryKind.DIRECTORY):
+            with here.folder(child.name) as below:
+                self._settle_files(child, below)
+
+    def _settle_file(self, node: Node, here: Folder) -> None:
+        entry = self._entry(node)
+        size = self._sizes[node.number or 0] if entry.size is None else entry.size
+        try:
+            fd = here.open(node.name, os.O_RDWR | (os.O_CREAT if size == 0 else 0))
+        except FileNotFoundError:
+            raise DamagedData(
+                f"{printable(entry.path)} vanished from the temporary folder", hint="fetch again"
+            ) from None
+        try:
+            found = os.fstat(fd)
+            if not is_private_file(found):
+                raise replaced(entry.path)
+            if found.st_size != size:
+                os.ftruncate(fd, size)
+            chmod_file(fd, self._mode(entry) | 0o600)
+            here.touch(node.name, entry.mtime)
+            if self._few:
+                sync_file(fd)
+        finally:
+            os.close(fd)
+
+    def _settle_folders(self, node: Node, here: Folder) -> None:
+        """Links, then times, from the bottom up: each of them changes the time of the folder it is in."""
+        for child in node.of(EntryKind.DIRECTORY):
+            with here.folder(child.name) as below:
+                self._settle_folders(child, below)
+                if child.number is None:
+                    below.chmod(0o777 & ~self._umask | 0o700)
+                else:
+                    below.chmod(self._mode(self._entry(child)) | 0o700)
+                    here.touch(child.name, self._entry(child).mtime)
+                if self._few:
+                    below.sync()
+        for child in list(node.of(EntryKind.LINK)):
+            self._settle_link(child, here)
+
+    def _settle_link(self, node: Node, here: Folder) -> None:
+        if here.look(node.name) is not None:
+            here.remove(node.name)  # an interrupted run made it
+        try:
+            here.make_link(node.name, self._places[node.number or 0].target)
+        except OSError as error:
+            if getattr(error, "winerror", None) != _NO_SYMLINK_RIGHT:
+                raise
+            self.notices.append(
+                f"{printable(self._entry(node).path)} is left out: this user may not make links"
+            )
+            return
+        here.touch(node.name, self._entry(node).mtime)
+
+    # -- an interrupted run
+
+    def _already_published(self, moves: Sequence[Move]) -> list[Move]:
+        """Those of an interrupted run that happened. Raises DamagedData if what they published is gone."""
+        done = []
+        for move in moves:
+            with self._staging.tree.descend(move.staged[:-1]) as folder:
+                if folder.look(move.staged[-1]) is not None:
+                    continue
+            try:
+                with self._base.descend(move.final[:-1]) as folder:
+                    found = folder.look(move.final[-1])
+            except FileNotFoundError:
+                found = None
+            if found is None or found.st_ino != move.inode:
+                raise DamagedData(
+                    f"{shown(move.final)} was in place before the interruption and is gone since",
+                    hint="fetch again into an empty folder",
+                )
+            done.append(move)
+        return done
+
+    # -- carry out
+
+    def _carry_out(self, moves: Sequence[Move], everything: list[Move]) -> None:
+        sources: Handles[tuple[str, ...], Folder] = Handles(FEW)
+        targets: Handles[tuple[str, ...], Folder] = Handles(FEW)
+        parents = {move.final[:-1] for move in everything}
+        try:
+            for move in moves:
+                above, below = move.staged[:-1], move.final[:-1]
+                with (
+                    sources.use(above, lambda at=above: self._staging.tree.descend(at)) as source,
+                    targets.use(below, lambda at=below: self._base.descend(at)) as target,
+                ):
+                    self._carry(move, source, target, everything)
+            if len(parents) > FEW:
+                self._base.sync_everything()
+            else:
+                for parts in parents:
+                    with self._base.descend(parts) as folder:
+                        folder.sync()
+        finally:
+            sources.close()
+            targets.close()
+
+    def _carry(self, move: Move, source: Folder, target: Folder, everything: list[Move]) -> None:
+        name, new = move.staged[-1], move.final[-1]
+        while True:
+            try:
+                source.move(name, target, new)
+                return
+            except FileExistsError:
+                found = target.look(new)
+            if found is None:
+                continue  # gone again
+            if found.st_ino == move.inode:
+                source.remove(name)  # both names of one file: an interruption between link and unlink
+                return
+            if (
+                self._overwrite
+                and not stat.S_ISDIR(found.st_mode)
+                and self._kind(move.staged) != EntryKind.DIRECTORY
+            ):
+                source.replace(name, target, new)
+                return
+            if not self._rename or len(move.final) > 1:
+                raise already_there([shown(move.final)])
+            new = self._choose_another(name)
+            everything[everything.index(move)] = move = move._replace(final=(new,))
+            self._staging.write_journal(Journal(everything, self._finals))
+
+    def _apply_late_modes(self, moves: Sequence[Move]) -> None:
+        """Files, then folders from the bottom up. A folder that was here before keeps its mode."""
+        final_of = {move.staged: move.final for move in moves}
+        files, folders = [], []
+        for entry, place in zip(self._entries, self._places, strict=True):
+            mode = self._mode(entry)
+            if (
+                entry.kind is EntryKind.LINK
+                or mode | (0o600 if entry.kind is EntryKind.FILE else 0o700) == mode
+            ):
+                continue
+            final = _carried(place.parts, final_of)
+            if final is not None:
+                (files if entry.kind is EntryKind.FILE else folders).append((final, mode))
+        folders.sort(key=lambda found: -len(found[0]))
+        for final, mode in files:
+            try:
+                with self._base.descend(final[:-1]) as folder:
+                    fd = folder.open(final[-1], os.O_RDONLY)
+            except PermissionError:
+                continue  # an interrupted run set it: nothing else locks us out of what we made
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise replaced(os.fsencode(final[-1]))
+                chmod_file(fd, mode)
+            finally:
+                os.close(fd)
+        for final, mode in folders:
+            try:
+                with self._base.descend(final) as folder:
+                    folder.chmod(mode)
+            except PermissionError:
+                continue
+        if files or folders:
+            self._base.sync_everything()
+
+    # -- small facts
+
+    def _entry(self, node: Node) -> Entry:
+        return self._entries[node.number or 0]
+
+    def _mode(self, entry: Entry) -> int:
+        """Permission bits under the umask; never setuid, setgid or sticky."""
+        return entry.mode & 0o777 & ~self._umask
+
+    def _final(self, name: str) -> str:
+        return self._finals.get(name, name)
+
+    def _kind(self, parts: tuple[str, ...]) -> EntryKind:
+        node = self._root
+        for part in parts:
+            node = node.children[part]
+        return node.kind
+
+    def _choose_another(self, name: str) -> str:
+        """`name (1).ext`, or the first number that is free here and in the transfer."""
+        taken = {self._final(node).casefold() for node in self._root.children}
+        wanted = self._final(name)
+        folder = self._root.children[name].kind is EntryKind.DIRECTORY
+        stem, extension = (wanted, "") if folder else os.path.splitext(wanted)
+        for number in itertools.count(1):
+            candidate = f"{stem} ({number}){extension}"
+            if candidate.casefold() not in taken and self._base.look(candidate) is None:
+                break
+        self._finals[name] = candidate
+        return candidate
+
+
+def is_private_file(found: os.stat_result) -> bool:
+    """A regular file with no other name: what we make in the staging folder, and nothing put in its place."""
+    return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+
+
+def replaced(path: bytes) -> UnsafeName:
+    return UnsafeName(
+        f"{printable(path)} was replaced by something else while it was written",
+        hint="find out what else writes to this folder, then fetch again",
+    )
+
+
+def _carried(
+    parts: tuple[str, ...], final_of: Mapping[tuple[str, ...], tuple[str, ...]]
+) -> tuple[str, ...] | None:
+    """Where an entry is now: below the move that took it or a folder above it. None if none did."""
+    for length in range(1, len(parts) + 1):
+        final = final_of.get(parts[:length])
+        if final is not None:
+            return final + parts[length:]
+    return None

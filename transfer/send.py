@@ -1,0 +1,477 @@
+"""Sending, as a story: content → job at the broker → ticket → a route → a receipt, or stored."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import msgspec
+
+from transfer import api, bus, config, content, wire
+from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.codec import Codec
+from transfer.content import Content
+from transfer.errors import (
+    PartialSource,
+    PeerAbsent,
+    PeerLost,
+    PeerMisbehaved,
+    ProtocolError,
+    SourceTrouble,
+    Temporary,
+    UsageError,
+)
+from transfer.events import Listener, Receipt, Stored, Summary, TicketReady, ignore
+from transfer.ledger import Ledger
+from transfer.meter import Meter
+from transfer.model import FORMAT, FrameId, FrameSet, Kind, ReceiptBody, SegmentRef
+from transfer.plan import Part
+from transfer.seal import Purpose
+from transfer.sent import SentJob, open_job
+from transfer.source import Links
+from transfer.transports.peer import PeerOutbound
+from transfer.transports.s3 import S3Outbound
+from transfer.transports.webrtc import IceServers, offer, prepare
+
+Via = Literal["auto", "webrtc", "s3"]
+THRESHOLD = 100_000_000
+"""Bytes. Below it a peer is offered the transfer directly."""
+RECEIPT_SECONDS = 15.0
+"""How long a peer that has everything may take to sync it to disk and say so, at least."""
+RECEIPT_POLL = 3.0
+"""Seconds between two questions to the broker whether a receipt came; a signal usually says it first."""
+
+
+async def send(
+    paths: Sequence[Path] = (),
+    *,
+    context: config.Context | None = None,
+    stream: BinaryIO | None = None,
+    command: str | None = None,
+    name: str | None = None,
+    via: Via = "auto",
+    threshold: int = THRESHOLD,
+    wait: float | None = 60.0,
+    expire: float = 86_400.0,
+    fetches: int | None = None,
+    receipt: bool = False,
+    compress: str | int = "auto",
+    exclude: Sequence[str] = (),
+    links: Links = "preserve",
+    resume: bool = True,
+    patience: float = 600.0,
+    on_event: Listener = ignore,
+) -> Summary:
+    """Send files, folders, a stream or a command's output; returns once somebody has them or the store does.
+
+    Args:
+        paths: what to send; or `stream`, or `command`, whose bytes arrive as a file called `name`.
+        via: `auto` offers small jobs to a peer first; `webrtc` never stores; `s3` stores at once.
+        threshold: bytes from which on `auto` stores at once.
+        wait: seconds to wait for a receiver before storing; 0 not at all; None for ever.
+        expire: seconds that it is kept once stored.
+        fetches: distinct receipts after which it is deleted; None: kept until it expires.
+        receipt: do not return before a receipt came, also when stored.
+        compress: `auto`, `off`, or a zstd level from 1 to 19.
+        exclude, links: see `transfer.source.scan`.
+        resume: carry on with an unfinished job of the same, unchanged source.
+        patience: seconds that an outage of bus, broker or store is ridden out.
+        on_event: told what happens (`transfer.events`); the ticket comes first.
+    Raises:
+        XferError: see `transfer.errors`; PartialSource only after everything readable was sent.
+    """
+    meter = Meter(on_event)
+    context = context or config.load()
+    material = _open_content(paths, stream, command, name, exclude, links)
+    with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
+        for notice in material.notices:
+            meter.notice(notice)
+        meter.total, meter.files = material.manifest.total, material.manifest.files
+        async with connected(context, "xfer send", Patience(patience, meter.waiting)) as (client, broker):
+            job = await open_job(
+                broker,
+                ledger,
+                config.state_dir() / "locks",
+                identity=material.identity,
+                label=material.label,
+                size=material.manifest.total,
+                expire=expire,
+                fetches=fetches,
+                resume=resume,
+            )
+            mailbox = bus.Mailbox(
+                client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
+            )
+            sender = _Sender(material, job, broker, mailbox, Codec(job.sealer, compress), meter, on_event)
+            sender.ice = IceServers(
+                list(context.stun), [(t.url, t.username, t.password) for t in context.turn]
+            )
+            with contextlib.closing(job):
+                summary = await sender.run(via, threshold, wait, fetches or 1, receipt)
+    on_event(summary)
+    if material.unreadable:
+        listed = ", ".join(f"{n} ({why})" for n, why in material.unreadable[:5])
+        more = len(material.unreadable) - 5
+        raise PartialSource(
+            f"not sent, because not readable: {listed}" + (f" and {more} more" if more > 0 else "")
+        )
+    return summary
+
+
+def _open_content(
+    paths: Sequence[Path],
+    stream: BinaryIO | None,
+    command: str | None,
+    name: str | None,
+    exclude: Sequence[str],
+    links: Links,
+) -> Content:
+    if (bool(paths), stream is not None, command is not None).count(True) != 1:
+        raise UsageError("give paths, a stream or a command: one of them", hint="see `xfer send --help`")
+    if stream is not None or command is not None:
+        if name is None:
+            raise UsageError("a stream needs a name to arrive under", hint="give one with --name")
+        return (
+            content.of_stream(stream, name) if stream is not None else content.of_command(command or "", name)
+        )
+    if name is not None:
+        raise UsageError("--name is for stdin and --from-command; files keep their names")
+    return content.of_paths(paths, exclude, links)
+
+
+class _StartedAnew(Exception):
+    """The receiver said hello in a new session: the one that is being served is dead."""
+
+
+class _Sender:
+    """One job's way out. `run` is the story; everything else is a chapter of it."""
+
+    ice: IceServers
+
+    def __init__(
+        self,
+        material: Content,
+        job: SentJob,
+        broker: BrokerClient,
+        mailbox: bus.Mailbox,
+        codec: Codec,
+        meter: Meter,
+        listener: Listener,
+    ) -> None:
+        self._job, self._broker, self._mailbox, self._codec = job, broker, mailbox, codec
+        self._meter, self._listener = meter, listener
+        self._out = material.outgoing(codec)
+        self._out.digests.update(job.digests)
+        self._safe: set[FrameId] = set()
+        self._receipts: dict[str, ReceiptBody] = {}
+        self._receipted = asyncio.Event()
+        self._hellos: asyncio.Queue[wire.Hello] = asyncio.Queue(64)
+        self._talks: dict[str, bus.Conversation] = {}
+        self._storing: S3Outbound | None = None
+
+    async def run(
+        self, via: Via, threshold: int, wait: float | None, receivers: int, receipt: bool
+    ) -> Summary:
+        """receivers: receipts that make it delivered. The rest as for `send`."""
+        total = self._out.manifest.total
+        if total is None and via == "webrtc":
+            raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
+        small = total is not None and total < threshold
+        direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
+        await self._mailbox.open()
+        listening = asyncio.create_task(self._listen())
+        try:
+            self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
+            if direct and await self._through_peers(via, wait, receivers):
+                return await self._delivered()
+            if not direct:
+                why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
+                self._meter.choose("s3", why if total is not None else "its length is unknown")
+            return await self._through_store(wait, receivers, receipt)
+        except (SourceTrouble, PeerAbsent) as error:
+            await self._void(error.what)
+            raise
+        except asyncio.CancelledError:
+            if not self._job.resumable:
+                await self._void("the sender was interrupted")
+            raise
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await self._mailbox.close()
+            self._out.close()
+
+    # peer to peer
+
+    async def _through_peers(self, via: Via, wait: float | None, receivers: int) -> bool:
+        """Serve whoever says hello until enough receipts came. False: the store must take over."""
+        importing = asyncio.create_task(prepare())
+        deadline = None if wait is None else time.monotonic() + wait
+        while len(self._receipts) < receivers:
+            hello = await self._next_hello(deadline)
+            if hello is None:
+                if via == "webrtc":
+                    raise PeerAbsent("nobody came for the transfer in time")
+                self._meter.choose("s3", "no receiver came in time")
+                return False
+            try:
+                await self._serve(hello)
+                await self._receipt_of(hello.receiver, max(RECEIPT_SECONDS, wait or 0.0))
+                deadline = None if wait is None else time.monotonic() + wait
+            except _StartedAnew:
+                continue
+            except (PeerLost, ProtocolError) as lost:
+                if via == "webrtc":
+                    self._meter.notice(f"{lost.what}; waiting for the receiver to come back")
+                    continue
+                self._meter.choose("s3", lost.what)
+                return False
+        return True
+
+    async def _next_hello(self, deadline: float | None) -> wire.Hello | None:
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._meter.waiting("waiting for a receiver", left)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._hellos.get(), 1.0 if left is None else min(1.0, left))
+
+    async def _serve(self, hello: wire.Hello) -> None:
+        """Send one receiver what it lacks. If the same receiver says hello again, it started anew: so do we."""
+        serving = asyncio.create_task(self._serve_session(hello))
+        try:
+            while True:
+                again = asyncio.create_task(self._hellos.get())
+                await asyncio.wait({serving, again}, return_when=asyncio.FIRST_COMPLETED)
+                if serving.done():
+                    if again.done() and not again.cancelled():
+                        self._hellos.put_nowait(again.result())
+                    again.cancel()
+                    return serving.result()
+                other = again.result()
+                if other.receiver == hello.receiver:
+                    self._hellos.put_nowait(other)
+                    raise _StartedAnew
+                await self._talks[other.receiver].say(wire.UseStore, segments=0)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    async def _serve_session(self, hello: wire.Hello) -> None:
+        channel = await offer(self._talks[hello.receiver], self.ice)
+        self._meter.choose("webrtc", "a receiver is there")
+        route = PeerOutbound(channel)
+        reason = "the sender stopped"
+        try:
+            wanted = await route.wanted()
+            missing = _common(self._out.everything, wanted)
+            for frame in self._out.everything:
+                if frame not in wanted:
+                    self._is_safe(frame)
+            noting = asyncio.create_task(self._note_acks(route.delivered()))
+            try:
+                async for made in self._out.frames(missing):
+                    await route.put(made.frame)
+                    self._meter.crossed(made.frame.id, len(made.frame.data))
+                await route.finish()
+                reason = ""
+            finally:
+                noting.cancel()
+                await asyncio.gather(noting, return_exceptions=True)
+            for frame in missing:
+                self._is_safe(frame)
+        finally:
+            await route.close(reason)
+
+    async def _note_acks(self, batches: AsyncIterator[Sequence[FrameId]]) -> None:
+        async for batch in batches:
+            for frame in batch:
+                self._is_safe(frame)
+
+    def _is_safe(self, frame: FrameId) -> None:
+        if frame not in self._safe:
+            self._safe.add(frame)
+            self._meter.moved(self._out.raw_length(frame))
+
+    async def _receipt_of(self, receiver: str, within: float) -> None:
+        """Raises PeerLost if it does not come."""
+        deadline = time.monotonic() + within
+        while receiver not in self._receipts:
+            if not await self._receipt_before(deadline, "waiting for the receipt"):
+                raise PeerLost("the receiver has everything but its receipt did not come")
+
+    # through the store
+
+    async def _through_store(self, wait: float | None, receivers: int, receipt: bool) -> Summary:
+        """First what no peer has; if then no receipt comes, the rest too: stored means that S3 alone serves it."""
+        store = S3Outbound(
+            self._broker,
+            self._job.ticket.job,
+            self._codec,
+            self._out.digests,
+            self._job,
+            patience=self._broker.patience,
+            total=self._out.manifest.total,
+            remains=self._job.remains,
+            on_stored=self._tell_stored,
+            on_part=self._part_stored,
+        )
+        self._storing = store
+        try:
+            await self._answer_hellos()
+            missing = _common(self._out.everything, await store.wanted())
+            for frame in self._job.remains.stored:
+                self._is_safe(frame)
+            with_peer = [frame for frame in self._safe if frame in missing]
+            if with_peer:
+                for frame in with_peer:
+                    missing.discard(frame)
+                await self._put_all(store, missing)
+                deadline = None if wait is None else time.monotonic() + wait
+                while len(self._receipts) < receivers:
+                    if not await self._receipt_before(deadline, "waiting for the receipt"):
+                        break
+                else:
+                    return await self._delivered()
+                missing = FrameSet((frame.kind, frame.index, frame.index + 1) for frame in with_peer)
+            await self._put_all(store, missing)
+        finally:
+            await store.close()
+        return await self._stored(store.segments, receipt)
+
+    async def _put_all(self, store: S3Outbound, frames: FrameSet) -> None:
+        async for made in self._out.frames(frames):
+            await store.put(made.frame)
+        await store.finish()
+
+    def _part_stored(self, part: Part) -> None:
+        self._meter.wire += len(part.data) - sum(row.length for row in part.frames)
+        for row in part.frames:
+            frame = FrameId(Kind(row.kind), row.index)
+            self._meter.crossed(frame, row.length)
+            self._is_safe(frame)
+
+    async def _tell_stored(self, ref: SegmentRef) -> None:
+        """The reference: a hint that saves the receivers waiting; the broker's record alone would do."""
+        for talk in list(self._talks.values()):
+            with contextlib.suppress(Exception):  # the bus may be away; receivers also ask the broker
+                await talk.say(wire.SegmentStored, ref=ref)
+
+    async def _answer_hellos(self) -> None:
+        for talk in list(self._talks.values()):
+            await talk.say(wire.UseStore, segments=self._storing.segments if self._storing else 0)
+
+    # the ends
+
+    async def _delivered(self) -> Summary:
+        await self._broker.finish(self._job.ticket.job, api.JobState.DELIVERED)
+        self._job.end()
+        return self._summary("receipt")
+
+    async def _stored(self, segments: int, receipt: bool) -> Summary:
+        finished = await self._broker.finish(self._job.ticket.job, api.JobState.STORED, segments)
+        self._job.end()
+        await self._answer_hellos()
+        self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
+        if not receipt:
+            return self._summary("stored")
+        while not self._receipts:
+            await self._receipt_before(None, "stored; waiting for the receipt")
+        return self._summary("receipt")
+
+    async def _void(self, reason: str) -> None:
+        """Tell whoever waits that this will never be complete, and the broker to forget it."""
+        with contextlib.suppress(Temporary, TimeoutError):
+            async with asyncio.timeout(2):
+                for talk in list(self._talks.values()):
+                    await talk.say(wire.Void, reason=reason)
+                await self._broker.finish(self._job.ticket.job, api.JobState.VOID)
+        self._job.end()
+
+    def _summary(self, outcome: Literal["receipt", "stored"]) -> Summary:
+        meter = self._meter
+        meter.tell()
+        return Summary(
+            job=self._job.ticket.job,
+            outcome=outcome,
+            bytes=meter.done,
+            wire=meter.wire,
+            seconds=round(meter.seconds, 3),
+            route=meter.route,
+            files=meter.files,
+            chunks=sum(frame.kind is Kind.CHUNK for frame in self._safe),
+            resent=meter.resent,
+            digest=self._out.root.hex(),
+        )
+
+    # what the receivers say
+
+    async def _listen(self) -> None:
+        while True:
+            signal = await self._mailbox.next()
+            if isinstance(signal, wire.Hello):
+                await self._greet(signal)
+            elif isinstance(signal, wire.Receipted):
+                self._take_receipt(signal.sealed)
+
+    async def _greet(self, hello: wire.Hello) -> None:
+        """The same hello comes again until it is answered; only a new session is news."""
+        known = self._talks.get(hello.receiver)
+        if known is None or known.session != hello.session:
+            if not config.USER.fullmatch(hello.user) or len(self._talks) > 1000:
+                return
+            self._talks[hello.receiver] = self._mailbox.converse(hello.session, hello.user)
+            if self._storing is None and "webrtc" in hello.routes:
+                with contextlib.suppress(asyncio.QueueFull):
+                    self._hellos.put_nowait(hello)
+        if self._storing is not None:
+            await self._talks[hello.receiver].say(wire.UseStore, segments=self._storing.segments)
+
+    def _take_receipt(self, sealed: bytes) -> None:
+        """A receipt counts if it opens, and if it names the digest of what was sent."""
+        try:
+            body = msgspec.msgpack.decode(self._job.sealer.open(Purpose.RECEIPT, 0, sealed), type=ReceiptBody)
+        except (PeerMisbehaved, msgspec.MsgspecError):
+            return
+        if body.version != FORMAT or not self._out.root or body.digest != self._out.root:
+            return
+        if body.receiver not in self._receipts:
+            self._receipts[body.receiver] = body
+            self._listener(
+                Receipt(job=self._job.ticket.job, receiver=body.receiver, digest=body.digest.hex())
+            )
+        self._receipted.set()
+
+    async def _receipt_before(self, deadline: float | None, what: str) -> bool:
+        """Wait for the next receipt; signals say it at once, the broker says it when asked. False: the deadline came."""
+        before = len(self._receipts)
+        asked = time.monotonic()
+        while len(self._receipts) == before:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._meter.waiting(what, left)
+            self._receipted.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._receipted.wait(), 1.0 if left is None else min(1.0, left))
+            if time.monotonic() - asked > RECEIPT_POLL:
+                asked = time.monotonic()
+                for sealed in (await self._broker.status(self._job.ticket.job)).receipts:
+                    self._take_receipt(base64.b64decode(sealed))
+        return True
+
+
+def _common(all_frames: FrameSet, wanted: FrameSet) -> FrameSet:
+    """What there is of what is wanted; `wanted` may have open ranges, `all_frames` too for a stream."""
+    common = FrameSet()
+    for kind, start, end in all_frames.ranges():
+        for other, s, e in wanted.ranges():
+            if kind == other and max(start, s) < min(end, e):
+                common.add(kind, max(start, s), min(end, e))
+    return common

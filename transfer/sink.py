@@ -1,0 +1,399 @@
+"""Where fetched bytes go: the seam, and the sink that writes files and folders.
+
+Everything is written in a private staging folder beside its final place and is published only when it is
+complete. All methods block; `write` and `read` may be called from many threads, the others from one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from transfer.chunks import Extent, Manifest
+from transfer.errors import DestinationExists, DiskFull, UsageError, XferError
+from transfer.folder import Folder, explained
+from transfer.handles import Handles, OpenFile
+from transfer.merge import Node, lay_out
+from transfer.model import EntryKind
+from transfer.paths import Place, admit, printable
+from transfer.publish import Publisher, is_private_file, replaced
+from transfer.staging import Mark, Staging, read_mark, write_mark
+
+HOLE = 1 << 16
+"""Runs of zeros are left out in blocks of this many bytes, aligned: every file system's block divides it."""
+_ZEROS = bytes(HOLE)
+
+Raw = bytes | bytearray | memoryview
+
+
+class Sink(Protocol):
+    """Takes a job's raw, verified bytes."""
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """Lines for people: names written escaped, links that could not be made."""
+        ...
+
+    def begin(self, manifest: Manifest) -> None:
+        """Once, before anything is written; after a resume, too.
+
+        Raises UnsafeName, DestinationExists, DiskFull, UsageError, NotAllowed; nothing is left behind then.
+        """
+        ...
+
+    def write(self, extents: Sequence[Extent], raw: Raw) -> None:
+        """The bytes of these extents, end to end. Repeating is harmless. Raises DiskFull and keeps what it has."""
+        ...
+
+    def read(self, extents: Sequence[Extent]) -> bytes:
+        """What was written there; empty if it is not all there. It may be zeros where nothing was written."""
+        ...
+
+    def set_length(self, entry: int, size: int) -> None:
+        """Bytes of an entry whose manifest does not say."""
+        ...
+
+    def publish(self) -> list[Path]:
+        """Make it final and durable, once every byte is verified. Returns the top-level paths.
+
+        Raises as `begin`; after an error, or a kill, a resumed sink can publish again.
+        """
+        ...
+
+    def state(self) -> bytes:
+        """What finds it again after a kill; empty if nothing can. Valid from `begin` on."""
+        ...
+
+    def abandon(self) -> None:
+        """Remove all that was not published. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Let go of descriptors and keep everything for a resume. Idempotent."""
+        ...
+
+
+class FolderSink:
+    """Writes to the file system.
+
+    Args:
+        output: a folder that exists, or anything with a final slash: into it. Else, if the transfer is
+            one file, its path. Else a folder to make.
+        job: part of the staging folder's name.
+        overwrite: replace existing files and links, never folders.
+        rename: choose a free name (`name (1).ext`) for top-level entries whose own is taken.
+        unsafe_links: make links that leave the folder, too.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        job: str,
+        overwrite: bool = False,
+        rename: bool = False,
+        unsafe_links: bool = False,
+    ) -> None:
+        if overwrite and rename:
+            raise UsageError("--overwrite and --rename exclude each other")
+        self._output = os.fspath(output)
+        self._job = job
+        self._overwrite = overwrite
+        self._rename = rename
+        self._unsafe_links = unsafe_links
+        self.notices: list[str] = []
+        self._staging: Staging | None = None
+        self._resumed = False
+        self._publishing = False
+        self._file: str | None = None  # the final name of a single file, where output says it
+        self._made: list[str] = []  # folders made for output, deepest first
+        self._places: list[Place] = []
+        self._sizes: dict[int, int] = {}
+        self._files: Handles[int, OpenFile] = Handles()
+        self._folders: Handles[tuple[str, ...], Folder] = Handles()
+
+    @classmethod
+    def resume(
+        cls,
+        state: bytes,
+        output: str | os.PathLike[str],
+        *,
+        job: str,
+        overwrite: bool = False,
+        rename: bool = False,
+        unsafe_links: bool = False,
+    ) -> FolderSink | None:
+        """Take up what an earlier run left; then call `begin` with the same manifest.
+
+        None: the staging folder is gone, is not the one we made, or belongs to another job or output.
+        """
+        sink = cls(output, job=job, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
+        mark = read_mark(state)
+        if mark is None or mark.job != job or mark.output != _absolute(sink._output):
+            return None
+        with explained("the temporary folder"):
+            sink._staging = Staging.reopen(mark)
+            if sink._staging is None:
+                return None
+            sink._publishing = sink._staging.journal() is not None
+        sink._resumed = True
+        sink._file, sink._made = mark.file, mark.made
+        return sink
+
+    @property
+    def publishing(self) -> bool:
+        """Everything was verified and publishing has begun: `publish` again, nothing can be written."""
+        return self._publishing
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the top-level entries go to. From `begin` on."""
+        return Path(self._open_staging().base.path)
+
+    def begin(self, manifest: Manifest) -> None:
+        with ExitStack() as undo:
+            if not self._resumed:
+                undo.callback(self.abandon)
+                base = self._choose_base(manifest)
+                _check_room(base, manifest.total)
+                with explained(f"the folder {printable(str(base))}"):
+                    self._staging = Staging.create(base, self._job)
+            staging = self._open_staging()
+            with explained(f"the folder {printable(staging.base.path)}"):
+                flavour = staging.flavour()
+                admitted = admit(manifest.entries, flavour, unsafe_links=self._unsafe_links)
+                self.notices += admitted.notices
+                self._places = admitted.places
+                self._entries = manifest.entries
+                self._root = lay_out(manifest.entries, admitted.places)
+                self._finals = {self._places[0].parts[0]: self._file} if self._file else {}
+                if not self._publishing:
+                    self._publisher().refuse_conflicts()
+                    _make_folders(self._root, staging.tree)
+            undo.pop_all()
+
+    def write(self, extents: Sequence[Extent], raw: Raw) -> None:
+        if self._publishing:
+            raise XferError(
+                "bytes came for a transfer that is being published", hint="run the same command again"
+            )
+        at = 0
+        with memoryview(raw) as view:
+            if len(view) != sum(extent.length for extent in extents):
+                raise ValueError("as many bytes as the extents have")
+            for extent in extents:
+                with (
+                    view[at : at + extent.length] as part,
+                    explained(self._name(extent.entry)),
+                    self._opened(extent) as file,
+                ):
+                    _write_with_holes(file, part, extent.start)
+                at += extent.length
+
+    def read(self, extents: Sequence[Extent]) -> bytes:
+        buffer = bytearray(sum(extent.length for extent in extents))
+        at = 0
+        with memoryview(buffer) as view:
+            for extent in extents:
+                try:
+                    with view[at : at + extent.length] as part, self._opened(extent, make=False) as file:
+                        if file.read_into(part, extent.start) != extent.length:
+                            return b""
+                except OSError:  # whatever it is, these bytes are not here: they will be fetched again
+                    return b""
+                at += extent.length
+        return bytes(buffer)
+
+    def set_length(self, entry: int, size: int) -> None:
+        self._sizes[entry] = size
+
+    def publish(self) -> list[Path]:
+        staging = self._open_staging()
+        self._files.close()
+        self._folders.close()
+        with explained(f"the folder {printable(staging.base.path)}"):
+            publisher = self._publisher()
+            try:
+                names = publisher.publish()
+            finally:
+                self._publishing = staging.journal() is not None
+            self.notices += publisher.notices
+        base = Path(staging.base.path)
+        self._staging = None
+        try:
+            staging.remove()
+        except OSError:  # all is in place: what is left over is no reason to fail
+            self.notices.append(
+                f"the temporary folder {printable(str(base / staging.name))} could not be removed"
+            )
+        return [base / name for name in names]
+
+    def state(self) -> bytes:
+        staging = self._open_staging()
+        return write_mark(self._mark(staging))
+
+    def abandon(self) -> None:
+        self._files.close()
+        self._folders.close()
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            with explained(f"the temporary folder {staging.name}"):
+                staging.remove()
+        for path in self._made:
+            with suppress(OSError):  # somebody else uses it by now
+                os.rmdir(path)
+
+    def close(self) -> None:
+        self._files.close()
+        self._folders.close()
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            staging.close()
+
+    def _mark(self, staging: Staging) -> Mark:
+        return staging.mark(self._job, _absolute(self._output), self._file, self._made)
+
+    def _open_staging(self) -> Staging:
+        if self._staging is None:
+            raise ValueError("begin comes first, and nothing after publish, abandon and close")
+        return self._staging
+
+    def _publisher(self) -> Publisher:
+        return Publisher(
+            self._open_staging(),
+            self._root,
+            self._entries,
+            self._places,
+            self._sizes,
+            self._finals,
+            overwrite=self._overwrite,
+            rename=self._rename,
+        )
+
+    def _choose_base(self, manifest: Manifest) -> Path:
+        path = Path(self._output)
+        shown = printable(self._output)
+        if path.is_dir():
+            return path
+        entries = manifest.entries
+        alone = len(entries) == 1 and entries[0].kind is EntryKind.FILE and b"/" not in entries[0].path
+        if alone and not self._output.endswith(("/", os.sep)):
+            if not path.parent.is_dir():
+                raise UsageError(
+                    f"the folder of {shown} does not exist", hint="make it first, or name another -o"
+                )
+            self._file = path.name
+            return path.parent
+        if os.path.lexists(path):
+            raise DestinationExists(f"{shown} is there and is no folder", hint="choose a folder with -o")
+        missing = path.absolute()
+        while not missing.exists():
+            self._made.append(str(missing))
+            missing = missing.parent
+        with explained(f"the folder {shown}"):
+            path.mkdir(parents=True)
+        return path
+
+    @contextmanager
+    def _opened(self, extent: Extent, *, make: bool = True) -> Iterator[OpenFile]:
+        """The file of an extent. One that is written in a single piece is not kept open."""
+        number = extent.entry
+        if extent.start == 0 and extent.length == self._entries[number].size:
+            file = self._open_file(number, make)
+            try:
+                yield file
+            finally:
+                file.close()
+        else:
+            with self._files.use(number, lambda: self._open_file(number, make)) as file:
+                yield file
+
+    def _open_file(self, number: int, make: bool) -> OpenFile:
+        staging = self._open_staging()
+        *above, name = self._places[number].parts
+        parts = tuple(above)
+        try:
+            with self._folders.use(parts, lambda: staging.tree.descend(parts)) as folder:
+                file = OpenFile(_open_or_make(folder, name, make))
+        except FileNotFoundError:
+            if not self._publishing:
+                raise
+            return self._open_published(staging, number)
+        if not is_private_file(os.fstat(file.fd)):
+            file.close()
+            raise replaced(self._entries[number].path)
+        return file
+
+    def _open_published(self, staging: Staging, number: int) -> OpenFile:
+        journal = staging.journal()
+        top, *rest = self._places[number].parts
+        final = journal.finals.get(top, top) if journal is not None else top
+        *above, name = (final, *rest)
+        with staging.base.descend(tuple(above)) as folder:
+            return OpenFile(folder.open(name, os.O_RDONLY))
+
+    def _name(self, number: int) -> str:
+        return f"the file {printable(self._entries[number].path)}"
+
+
+def _absolute(output: str) -> str:
+    """Compared between runs, which may start in other folders; a final slash means something."""
+    slash = "/" if output.endswith(("/", os.sep)) else ""
+    return os.path.abspath(output) + slash
+
+
+def _check_room(base: Path, total: int | None) -> None:
+    with explained(f"the folder {printable(str(base))}"):
+        free = shutil.disk_usage(base).free
+    if total is not None and total > free:
+        raise DiskFull(f"the transfer needs {total:,} bytes, and {printable(str(base))} has {free:,} left")
+
+
+def _make_folders(node: Node, here: Folder) -> None:
+    for child in node.of(EntryKind.DIRECTORY):
+        with suppress(FileExistsError):  # a resume
+            here.make(child.name)
+        if any(child.of(EntryKind.DIRECTORY)):
+            with here.folder(child.name) as below:
+                _make_folders(child, below)
+
+
+def _open_or_make(folder: Folder, name: str, make: bool) -> int:
+    try:
+        return folder.open(name, os.O_RDWR)
+    except FileNotFoundError:
+        if not make:
+            raise
+    try:
+        return folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    except FileExistsError:  # another thread, which writes another extent of it
+        return folder.open(name, os.O_RDWR)
+
+
+def _write_with_holes(file: OpenFile, view: memoryview, offset: int) -> None:
+    """Write all but whole aligned blocks of zeros, where the file has no data that they must replace."""
+    done = at = 0
+    while at < len(view):
+        upto = min(len(view), at + HOLE - (offset + at) % HOLE)
+        if upto - at == HOLE and view[at] == 0 and view[at:upto] == _ZEROS and _is_hole(file, offset + at):
+            file.write(view[done:at], offset + done)
+            done = upto
+        at = upto
+    file.write(view[done:], offset + done)
+
+
+def _is_hole(file: OpenFile, offset: int) -> bool:
+    """Whether the block there reads as zeros and takes no room: what a rewrite must not assume."""
+    if offset >= os.fstat(file.fd).st_size:
+        return True
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        return os.lseek(file.fd, offset, os.SEEK_DATA) >= offset + HOLE
+    except OSError as error:
+        return error.errno == errno.ENXIO  # no data from there on; EINVAL: this file system cannot tell

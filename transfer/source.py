@@ -1,0 +1,389 @@
+"""What is sent: a scan of files and folders into entries, and thread-safe reads that notice any change.
+
+A file is the same as long as its size, mtime, ctime, inode and device are; they are compared before and
+after every read, so bytes of two versions never meet in one transfer.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from blake3 import blake3
+from pathspec import GitIgnoreSpec
+
+from transfer.chunks import Extent
+from transfer.errors import MissingPath, SourceChanged, SourceTrouble, UsageError
+from transfer.handles import Handles, OpenFile
+from transfer.model import MAX_ENTRIES, MAX_PATH, Entry, EntryKind
+from transfer.paths import MAX_DEPTH, STAGING_PREFIX, printable
+
+Links = Literal["skip", "follow", "preserve"]
+
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO put in a file's place must not make the open wait
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOINHERIT", 0)
+)
+
+
+class Facts(NamedTuple):
+    """What tells one version of a file from another. size: bytes; times: nanoseconds since 1970."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    device: int
+
+
+def _facts(found: os.stat_result) -> Facts:
+    return Facts(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+class Tree:
+    """What a scan found. Entries are in a fixed order: the same files give the same entries.
+
+    notices: lines for people about what is not sent as it is. unreadable: (printable name, reason) of
+    what should have been sent and cannot be; it has no entry.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.notices: list[str] = []
+        self.unreadable: list[tuple[str, str]] = []
+        self._paths: list[str] = []
+        self._facts: list[Facts] = []
+        self._open: Handles[int, OpenFile] = Handles()
+
+    def identity(self) -> bytes:
+        """32 bytes of BLAKE3 over names and facts of all entries: equal as long as the source is the same."""
+        hasher = blake3(b"xfer source 1")
+        for entry, facts in zip(self.entries, self._facts, strict=True):
+            head = (len(entry.path), entry.kind, entry.mode, *facts)
+            hasher.update(b" ".join(b"%d" % number for number in head) + b" " + entry.path)
+        return hasher.digest()
+
+    def read(self, extents: Sequence[Extent]) -> bytearray:
+        """The bytes of these extents, end to end. Thread-safe.
+
+        Raises:
+            SourceChanged: a file is not what the scan saw, or is gone.
+            SourceTrouble: it cannot be read.
+        """
+        buffer = bytearray(sum(extent.length for extent in extents))
+        at = 0
+        with memoryview(buffer) as view:
+            for extent in extents:
+                with view[at : at + extent.length] as part:
+                    self._read(extent, part)
+                at += extent.length
+        return buffer
+
+    def close(self) -> None:
+        self._open.close()
+
+    def add(self, entry: Entry, path: str, facts: Facts) -> None:
+        """path: where the entry's bytes lie on this machine."""
+        self.entries.append(entry)
+        self._paths.append(path)
+        self._facts.append(facts)
+
+    def _read(self, extent: Extent, view: memoryview) -> None:
+        number = extent.entry
+        if extent.start == 0 and extent.length == self.entries[number].size:
+            file = self._open_file(number)  # read once, in one piece: nothing to keep open
+            try:
+                self._read_checked(file, extent, view)
+            finally:
+                file.close()
+        else:
+            with self._open.use(number, lambda: self._open_file(number)) as file:
+                self._read_checked(file, extent, view)
+
+    def _read_checked(self, file: OpenFile, extent: Extent, view: memoryview) -> None:
+        self._check(file, extent.entry)
+        try:
+            got = file.read_into(view, extent.start)
+        except OSError as error:
+            raise self._trouble(extent.entry, error) from error
+        self._check(file, extent.entry)
+        if got != len(view):
+            raise SourceChanged(f"{self._name(extent.entry)} became shorter while it was sent")
+
+    def _check(self, file: OpenFile, number: int) -> None:
+        if _facts(os.fstat(file.fd)) != self._facts[number]:
+            raise SourceChanged(f"{self._name(number)} changed since it was first read")
+
+    def _open_file(self, number: int) -> OpenFile:
+        try:
+            return OpenFile(os.open(self._paths[number], _OPEN_FLAGS))
+        except PermissionError as error:
+            raise self._trouble(number, error) from error
+        except OSError as error:
+            if os.path.lexists(self._paths[number]) and not os.path.islink(self._paths[number]):
+                raise self._trouble(number, error) from error
+            raise SourceChanged(f"{self._name(number)} is gone or was replaced while it was sent") from error
+
+    def _trouble(self, number: int, error: OSError) -> SourceTrouble:
+        return SourceTrouble(
+            f"{self._name(number)} cannot be read any more: {_reason(error)}",
+            hint="mend that and run the same command again",
+        )
+
+    def _name(self, number: int) -> str:
+        return printable(self.entries[number].path)
+
+
+def scan(paths: Sequence[Path], *, exclude: Sequence[str] = (), links: Links = "preserve") -> Tree:
+    """Everything below these paths, as entries.
+
+    `a/b/c.txt` becomes `c.txt`, `dir` and `dir/` become `dir/…`, `.` takes the folder's real name. A path
+    that is itself a link is followed: whoever names it means what it leads to.
+
+    Args:
+        exclude: gitignore patterns, as if they stood in a `.gitignore` inside each folder named. Files
+            named are matched by their name; so are folders, if several paths are named (`send *`).
+        links: `preserve` sends links as links, `follow` what they lead to, `skip` leaves them out.
+    Raises:
+        MissingPath: a path is not there.
+        UsageError: two paths have the same name, a path is neither file nor folder, a pattern is none.
+    """
+    try:
+        spec = GitIgnoreSpec.from_lines(exclude)
+    except ValueError as error:
+        raise UsageError(f"--exclude does not take that pattern: {error}") from None
+    roots: dict[str, Path] = {}
+    for path in paths:
+        name = _root_name(path)
+        if name in roots:
+            raise UsageError(
+                f"two of the paths are called {printable(name)}",
+                hint="send them one by one, or send the folder above them",
+            )
+        roots[name] = path
+    scanner = _Scanner(spec if exclude else None, links)
+    for name in sorted(roots, key=os.fsencode):
+        scanner.root(name, roots[name], by_name=len(roots) > 1)
+    return scanner.finish()
+
+
+def _root_name(path: Path) -> str:
+    name = path.name if path.name != ".." else ""
+    name = name or os.path.basename(os.path.realpath(path))
+    if not name:
+        raise UsageError(
+            f"{printable(str(path))} has no name to send it under", hint="name what is inside it"
+        )
+    if name.startswith(STAGING_PREFIX):
+        raise UsageError(
+            f"{printable(name)} looks like a temporary folder of xfer, and no receiver takes that name",
+            hint="rename it",
+        )
+    return name
+
+
+class _Level(NamedTuple):
+    """One folder being listed.
+
+    rest: what is left of it. relative: its path in the transfer. inside: its path for patterns, empty or
+    with a final slash. seen: device and inode of it and of the folders above, when links are followed.
+    """
+
+    rest: Iterator[os.DirEntry[str]]
+    relative: bytes
+    inside: str
+    seen: frozenset[tuple[int, int]]
+
+
+class _Scanner:
+    def __init__(self, spec: GitIgnoreSpec | None, links: Links) -> None:
+        self._spec = spec
+        self._links = links
+        self._tree = Tree()
+        self._inodes: set[tuple[int, int]] = set()
+        self._counts: Counter[str] = Counter()
+        self._stack: list[_Level] = []
+
+    def root(self, name: str, path: Path, *, by_name: bool) -> None:
+        """by_name: whether the patterns may leave out a folder that the caller named."""
+        real = os.path.realpath(path)
+        shown = printable(str(path))
+        try:
+            found = os.stat(real)
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingPath(f"{shown} is not there") from None
+        except OSError as error:
+            self._tree.unreadable.append((shown, _reason(error)))
+            return
+        raw = os.fsencode(name)
+        if stat.S_ISDIR(found.st_mode):
+            if not (by_name and self._excluded(f"{name}/")):
+                self._folder(real, raw, "", found, frozenset())
+                self._walk()
+        elif stat.S_ISREG(found.st_mode):
+            if not self._excluded(name):
+                self._file(real, raw)
+        else:
+            raise UsageError(
+                f"{shown} is {_kind(found.st_mode)}, not a file or folder",
+                hint="pipe what it gives: `xfer send - --name NAME < PATH`",
+            )
+
+    def finish(self) -> Tree:
+        notices = self._tree.notices
+        if self._counts["links"]:
+            notices.append(_many(self._counts["links"], "link is left out", "links are left out"))
+        if self._counts["hard links"]:
+            one, several = (
+                "further name of a file is sent as a copy",
+                "further names of files are sent as copies",
+            )
+            notices.append(_many(self._counts["hard links"], one, several))
+        return self._tree
+
+    def _walk(self) -> None:
+        """Depth first, every folder before what it holds, names in the order of their bytes."""
+        while self._stack:
+            level = self._stack[-1]
+            found = next(level.rest, None)
+            if found is None:
+                self._stack.pop()
+            else:
+                self._visit(found, level)
+
+    def _visit(self, found: os.DirEntry[str], level: _Level) -> None:
+        relative = level.relative + b"/" + os.fsencode(found.name)
+        inside = f"{level.inside}{found.name}"
+        try:
+            if found.is_symlink():
+                if not self._excluded(inside):
+                    self._link(found.path, relative, inside, level.seen)
+            elif found.is_dir(follow_symlinks=False):
+                if sys.version_info >= (3, 12) and found.is_junction():
+                    self._tree.notices.append(f"{printable(relative)} is a junction and is left out")
+                elif not self._excluded(f"{inside}/"):
+                    self._folder(found.path, relative, f"{inside}/", os.lstat(found.path), level.seen)
+            elif not self._excluded(inside):
+                if found.is_file(follow_symlinks=False):
+                    self._file(found.path, relative)
+                else:
+                    self._special(relative, found.stat(follow_symlinks=False).st_mode)
+        except OSError as error:
+            self._unreadable(relative, error)
+
+    def _link(self, path: str, relative: bytes, inside: str, seen: frozenset[tuple[int, int]]) -> None:
+        if self._links == "skip":
+            self._counts["links"] += 1
+        elif self._links == "preserve":
+            found = os.lstat(path)
+            target = os.readlink(path)
+            if os.name == "nt":
+                target = target.removeprefix("\\\\?\\").replace("\\", "/")
+            self._add(relative, EntryKind.LINK, 0o777, path, found, os.fsencode(target))
+        else:
+            real = os.path.realpath(path)
+            found = os.stat(real)
+            if stat.S_ISREG(found.st_mode):
+                self._file(real, relative)
+            elif not stat.S_ISDIR(found.st_mode):
+                self._special(relative, found.st_mode)
+            elif (found.st_dev, found.st_ino) in seen:
+                self._tree.notices.append(
+                    f"{printable(relative)} leads back to a folder above it and is left out"
+                )
+            elif not self._excluded(f"{inside}/"):
+                self._folder(real, relative, f"{inside}/", found, seen)
+
+    def _folder(
+        self,
+        path: str,
+        relative: bytes,
+        inside: str,
+        found: os.stat_result,
+        seen: frozenset[tuple[int, int]],
+    ) -> None:
+        if relative.count(b"/") >= MAX_DEPTH - 1:
+            self._tree.unreadable.append((printable(relative), "it is nested too deeply"))
+            return
+        try:
+            with os.scandir(path) as listing:
+                content = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            self._unreadable(relative, error)
+            return
+        if self._add(relative, EntryKind.DIRECTORY, found.st_mode, path, found):
+            seen = seen | {(found.st_dev, found.st_ino)} if self._links == "follow" else seen
+            self._stack.append(_Level(iter(content), relative, inside, seen))
+
+    def _file(self, path: str, relative: bytes) -> None:
+        """Opened for real: ACLs and network file systems have the last word on what is readable."""
+        try:
+            fd = os.open(path, _OPEN_FLAGS)
+        except OSError as error:
+            self._unreadable(relative, error)
+            return
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if not stat.S_ISREG(found.st_mode):
+            self._special(relative, found.st_mode)
+        elif self._add(relative, EntryKind.FILE, found.st_mode, path, found) and found.st_nlink > 1:
+            inode = (found.st_dev, found.st_ino)
+            self._counts["hard links"] += inode in self._inodes
+            self._inodes.add(inode)
+
+    def _add(
+        self,
+        relative: bytes,
+        kind: EntryKind,
+        mode: int,
+        path: str,
+        found: os.stat_result,
+        target: bytes = b"",
+    ) -> bool:
+        if len(relative) > MAX_PATH:
+            self._tree.unreadable.append((printable(relative), "its name is too long"))
+            return False
+        if len(self._tree.entries) >= MAX_ENTRIES:
+            raise UsageError(
+                f"more than {MAX_ENTRIES} entries do not fit one transfer", hint="send fewer at once"
+            )
+        size = found.st_size if kind is EntryKind.FILE else 0
+        entry = Entry(relative, kind, size, mode & 0o777, found.st_mtime_ns, target)
+        self._tree.add(entry, path, _facts(found))
+        return True
+
+    def _special(self, relative: bytes, mode: int) -> None:
+        self._tree.notices.append(f"{printable(relative)} is {_kind(mode)} and is left out")
+
+    def _unreadable(self, relative: bytes, error: OSError) -> None:
+        self._tree.unreadable.append((printable(relative), _reason(error)))
+
+    def _excluded(self, name: str) -> bool:
+        return self._spec is not None and self._spec.match_file(name)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device"
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _many(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
