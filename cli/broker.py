@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,10 +41,10 @@ def broker(
 ) -> None:
     """Run a broker in the foreground; S3 keys come from AWS_* or the AWS files."""
     import asyncio
+    import logging
     import os
 
     from transfer.broker.__main__ import serve
-
     from transfer.broker.settings import Settings
 
     given = {
@@ -56,4 +57,6 @@ def broker(
     settings = Settings.from_environment(
         {**os.environ, **{name: value for name, value in given.items() if value}}
     )
-    asyncio.run(serve(settings))
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="xfer broker: %(message)s")
+    ready = f"ready, bucket {settings.bucket}"
+    asyncio.run(serve(settings, lambda: logging.info(ready)))

@@ -93,7 +93,7 @@ def keep_traceback(error: BaseException) -> Path | None:
 
 
 def reader_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads any more (`xfer fetch -o - | head`), and no other pipe is meant."""
+    """Whether stdout is a pipe that nobody reads any more, as in `xfer fetch -o - | head`."""
     if not hasattr(select, "poll"):
         return True
     poll = select.poll()

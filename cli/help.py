@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from transfer.errors import UsageError
+
 if TYPE_CHECKING:
+    from typer._click.core import Command as ClickCommand
     from typer._click.core import Context, Parameter
     from typer._click.formatting import HelpFormatter
 
@@ -40,7 +44,7 @@ class Group(TyperGroup):
         make: gives the command (or group) of one of `names`.
         examples: one command line each.
         rows: what the help lists besides the commands.
-        notes: lines between the commands and the examples.
+        notes: what stands between the commands and the examples.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Group(TyperGroup):
         *,
         examples: Iterable[str],
         rows: Iterable[Row] = (),
-        notes: Iterable[str] = (),
+        notes: str = "",
     ) -> None:
         super().__init__(
             name=name,
@@ -65,13 +69,29 @@ class Group(TyperGroup):
         self._make = make
         self._examples = tuple(examples)
         self._rows = tuple(rows)
-        self._notes = tuple(notes)
+        self._notes = notes
 
     def list_commands(self, ctx: Context) -> list[str]:
         return list(self._names)
 
     def get_command(self, ctx: Context, cmd_name: str) -> TyperCommand | TyperGroup | None:
         return self._make(cmd_name) if cmd_name in self._names else None
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, ClickCommand | None, list[str]]:
+        """Raises UsageError with the nearest name if there is no such command."""
+        if args[0] not in self._names and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self._names, n=1)
+            hint = f"did you mean `{ctx.command_path} {near[0]}`?" if near else None
+            raise UsageError(f"there is no command {args[0]!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def get_help_option(self, ctx: Context) -> TyperOption | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False  # None would be coerced, and coercion imports pydantic: 70 ms
+        return option
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         rows = [(name, _first_line(self._make(name).help)) for name in self._names]
@@ -80,7 +100,7 @@ class Group(TyperGroup):
 
 
 def _page(
-    usage: str, about: str | None, rows: Iterable[Row], examples: Iterable[str], notes: Iterable[str] = ()
+    usage: str, about: str | None, rows: Iterable[Row], examples: Iterable[str], notes: str = ""
 ) -> str:
     lines = textwrap.wrap(f"Usage: {usage}", WIDTH, subsequent_indent=" " * 7)
     lines += ["", *textwrap.wrap(_first_line(about), WIDTH), ""]
@@ -94,8 +114,8 @@ def _page(
         lines += textwrap.wrap(
             text, WIDTH, initial_indent=head.ljust(left + 2), subsequent_indent=" " * (left + 2)
         )
-    if notes := list(notes):
-        lines += ["", *notes]
+    if notes:
+        lines += ["", *textwrap.wrap(notes, WIDTH)]
     return "\n".join([*lines, "", "Examples:", *map(_example, examples)])
 
 

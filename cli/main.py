@@ -17,9 +17,10 @@ COMMANDS = ("send", "fetch", "up", "down", "broker", "context")
 CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
 NOTES = (
-    "Every option is also a variable: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, 1 bug,",
-    "2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or changed,",
-    "7 not allowed, 8 exists, 9 nothing, 10 too late, 11 locked, 12 no ticket, 128+n signal.",
+    "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
+    "1 bug, 2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or "
+    "changed, 7 not allowed, 8 exists, 9 nothing to do, 10 too late, 11 locked, "
+    "12 not a ticket, 128+n signal n."
 )
 
 
@@ -85,6 +86,7 @@ def _answer(args: list[str]) -> int:
 def _misused(wrong: Exception, args: list[str]) -> int:
     """What the parser did not like, as our own error."""
     from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError
+
     from cli.exits import report
     from transfer import errors
 

@@ -1,4 +1,4 @@
-"""Ways to show a transfer's events: bars on a terminal, lines elsewhere, NDJSON for programs, nothing when quiet.
+"""Ways to show a transfer: bars on a terminal, lines elsewhere, NDJSON for programs, nothing when quiet.
 
 stdout carries only the ticket (at once), payload or NDJSON; everything else goes to stderr. Time is
 an argument: `tick` is called a few times a second and each view has its clock.
@@ -129,7 +129,7 @@ class Lines(Quiet):
 
 
 class Bars(Quiet):
-    """A bar on the terminal: bytes, rate, time left, route, or what it waits for. Gone at the end but for the last line."""
+    """A bar on the terminal: bytes, rate, time left, route, what it waits for. Only its last line stays."""
 
     def __init__(
         self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic, *, width: int | None = None
@@ -139,10 +139,12 @@ class Bars(Quiet):
         from rich.progress import (
             BarColumn,
             DownloadColumn,
-            Progress as Bar,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
+        )
+        from rich.progress import (
+            Progress as Bar,
         )
 
         super().__init__(out)

@@ -1,4 +1,4 @@
-"""Run one coroutine to its end: the first SIGINT or SIGTERM cancels it, a second one ends the process at once."""
+"""Run one coroutine: the first SIGINT or SIGTERM cancels it, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
 
 
 def same_command() -> str:
-    """The hint that shows this very command line. A ticket in it is shown to a terminal only, as logs must not have it."""
+    """The hint that shows this very command line; a ticket in it only on a terminal, never in a log."""
     shown = sys.stderr.isatty()
     words = ["TICKET" if word.lower().startswith("xfer1") and not shown else word for word in sys.argv[1:]]
     return f"carry on with `{shlex.join(['xfer', *words])}`"

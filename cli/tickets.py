@@ -1,4 +1,4 @@
-"""Tickets on paper: written to a file that only their owner reads, and read from argv, a file, stdin or a variable."""
+"""Tickets at rest: written to a file that only its owner reads; read from argv, a file, stdin, a variable."""
 
 from __future__ import annotations
 

@@ -11,11 +11,14 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from transfer.config import Context
     from transfer.local.folder import Folder
     from transfer.local.supervisor import Running
 
 EXAMPLES = ("xfer up --detach", "xfer up --dir /srv/xfer --json")
 CONTEXT = "local"
+_OURS_ALONE = ("XFER_DETACH", "XFER_QUIET")
+"""Variables of options that the process in the background must not take for its own."""
 
 
 def up(
@@ -38,18 +41,10 @@ def up(
     ] = False,
 ) -> None:
     """Run NATS, an S3 store and a broker on this machine, until a signal or `xfer down`."""
-    from transfer.local.folder import Folder
-
-    folder = Folder.at(dir)
-    if detach:
-        _say(_detached(folder, quiet=quiet), json=json)
-    else:
-        _foreground(folder, json=json, quiet=quiet)
-
-
-def _foreground(folder: Folder, *, json: bool, quiet: bool) -> None:
     import asyncio
 
+    from transfer import config
+    from transfer.local.folder import Folder
     from transfer.local.supervisor import serve
 
     def tell(text: str) -> None:
@@ -58,14 +53,18 @@ def _foreground(folder: Folder, *, json: bool, quiet: bool) -> None:
             sys.stderr.flush()
 
     def ready(running: Running) -> None:
-        _save_context(running, tell)
+        _save_context(running, old, tell)
         _say(running, json=json)
 
-    asyncio.run(serve(folder, on_ready=ready, tell=tell))
+    folder, old = Folder.at(dir), config.contexts().get(CONTEXT)
+    if detach:
+        ready(_detached(folder))
+    else:
+        asyncio.run(serve(folder, on_ready=ready, tell=tell))
 
 
-def _detached(folder: Folder, *, quiet: bool) -> Running:
-    """Start `xfer up` in a session of its own; wait for its one line of JSON."""
+def _detached(folder: Folder) -> Running:
+    """Start `xfer up` in a session of its own, notices into its log; wait for its one line of JSON."""
     import contextlib
     import os
     import subprocess
@@ -80,14 +79,13 @@ def _detached(folder: Folder, *, quiet: bool) -> Running:
     folder.make()
     with folder.hold():  # if they run already, say so here and now
         log = folder.open_log(LOG_UP)
-    command = [sys.executable, "-P", "-m", "cli", "up", "--dir", str(folder.root), "--json"]
     try:
         child = subprocess.Popen(
-            [*command, "--quiet"] if quiet else command,
+            [sys.executable, "-P", "-m", "cli", "up", "--dir", str(folder.root), "--json"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={name: value for name, value in os.environ.items() if name != "XFER_DETACH"},
+            env={name: value for name, value in os.environ.items() if name not in _OURS_ALONE},
             start_new_session=True,
         )
     finally:
@@ -108,10 +106,10 @@ def _detached(folder: Folder, *, quiet: bool) -> Running:
     raise XferError("the local servers did not start", hint=f"look into {folder.log(LOG_UP)}")
 
 
-def _save_context(running: Running, tell: Callable[[str], None]) -> None:
+def _save_context(running: Running, old: Context | None, tell: Callable[[str], None]) -> None:
+    """old: what the context meant before; a process in the background may have saved the new one already."""
     from transfer import config
 
-    old = config.contexts().get(CONTEXT)
     new = config.Context(
         name=CONTEXT,
         nats_url=running.nats_url,
@@ -120,8 +118,6 @@ def _save_context(running: Running, tell: Callable[[str], None]) -> None:
         stun=old.stun if old else [],
         turn=old.turn if old else [],
     )
-    if old == new:
-        return
     config.add(new)
     if old is not None and old.nats_creds != new.nats_creds:
         tell(f"the context {CONTEXT} now means {running.dir}; before it meant {old.public_url}")

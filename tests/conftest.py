@@ -46,7 +46,7 @@ class _Said(msgspec.Struct):
     credentials_file: str
 
 
-def start_servers(home: Path, folder: Path, **more: str) -> Servers:
+def _start(home: Path, folder: Path, **more: str) -> Servers:
     """`xfer up --json` in a child process; its notices go to home/up.stderr. Stop what you start."""
     env = clean_environment(home, **more)
     home.mkdir(parents=True, exist_ok=True)
@@ -59,6 +59,7 @@ def start_servers(home: Path, folder: Path, **more: str) -> Servers:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=notices,
+            start_new_session=True,  # so that a test can send a terminal's Ctrl-C to the whole group
         )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -77,7 +78,7 @@ def start_servers(home: Path, folder: Path, **more: str) -> Servers:
     )
 
 
-def stop_servers(servers: Servers) -> int:
+def _stop(servers: Servers) -> int:
     """SIGTERM, and wait until all is gone. Returns the exit code."""
     process = servers.process
     process.terminate()
@@ -96,11 +97,23 @@ def stop_servers(servers: Servers) -> int:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """The worker's servers. Tests may use them, never stop or break them."""
     base = tmp_path_factory.mktemp("servers")
-    running = start_servers(base / "home", base / "data")
+    running = _start(base / "home", base / "data")
     try:
         yield running
     finally:
-        stop_servers(running)
+        _stop(running)
+
+
+@pytest.fixture(scope="session")
+def start_servers() -> Callable[..., Servers]:
+    """start_servers(home, folder, **environment): servers of the test's own; end them with `stop_servers`."""
+    return _start
+
+
+@pytest.fixture(scope="session")
+def stop_servers() -> Callable[[Servers], int]:
+    """Stops what `start_servers` started and gives the exit code of `xfer up`."""
+    return _stop
 
 
 @pytest.fixture

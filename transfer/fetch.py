@@ -25,8 +25,9 @@ from transfer.lock import FileLock
 from transfer.meter import Meter
 from transfer.model import FORMAT, Frame, ReceiptBody
 from transfer.paths import printable
+from transfer.pipe import PipeSink
 from transfer.seal import Purpose, Sealer
-from transfer.sink import FolderSink, PipeSink, Sink
+from transfer.sink import FolderSink, Sink
 from transfer.ticket import Ticket
 from transfer.transports.peer import PeerInbound
 from transfer.transports.s3 import S3Inbound

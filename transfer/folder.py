@@ -168,14 +168,13 @@ class Folder:
 
     def sync_everything(self) -> None:
         """Make all that was written on this file system durable: one call instead of one a file."""
-        if sys.platform == "win32" or self._fd is None:
-            return
-        libc = _libc()
-        if not hasattr(libc, "syncfs"):
-            os.sync()
-        elif libc.syncfs(self._fd):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), self.path)
+        if sys.platform != "win32" and self._fd is not None:
+            libc = _libc()
+            if not hasattr(libc, "syncfs"):
+                os.sync()
+            elif libc.syncfs(self._fd):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), self.path)
 
     def _at(self, name: str) -> str:
         return os.path.join(self.path, name) if self._fd is None else name

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
+
+HOLE = 1 << 16
+"""Runs of zeros are left out in blocks of this many bytes, aligned: every file system's block divides it."""
+_ZEROS = bytes(HOLE)
 
 
 class Closable(Protocol):
@@ -88,6 +93,28 @@ class OpenFile:
                 with self._lock:
                     os.lseek(self.fd, offset + done, os.SEEK_SET)
                     done += os.write(self.fd, view[done:])
+
+    def write_sparse(self, view: memoryview, offset: int) -> None:
+        """Write all but whole aligned blocks of zeros, where the file has no data that they must replace."""
+        done = at = 0
+        while at < len(view):
+            upto = min(len(view), at + HOLE - (offset + at) % HOLE)
+            if view[at] == 0 and view[at:upto].tobytes() == _ZEROS and self._is_hole(offset + at):
+                self.write(view[done:at], offset + done)
+                done = upto
+            at = upto
+        self.write(view[done:], offset + done)
+
+    def _is_hole(self, offset: int) -> bool:
+        """Whether the block there reads as zeros and takes no room: what a rewrite must not assume."""
+        if offset >= os.fstat(self.fd).st_size:
+            return True
+        if not hasattr(os, "SEEK_DATA"):
+            return False
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA) >= offset + HOLE
+        except OSError as error:
+            return error.errno == errno.ENXIO  # no data from there on; EINVAL: this file system cannot tell
 
     def _read(self, length: int, offset: int) -> bytes:
         if hasattr(os, "pread"):

@@ -62,7 +62,7 @@ class FrameSet:
     def __init__(self, ranges: Iterable[tuple[int, int, int]] = ()) -> None:
         """ranges: (kind, start, end) triples, end exclusive; may overlap. Raises ProtocolError."""
         self._ranges: dict[Kind, list[tuple[int, int]]] = {}
-        for kind, start, end in ranges:
+        for kind, start, end in sorted(ranges):  # then each `add` is cheap, whatever order a peer chose
             self.add(kind, start, end)
 
     @classmethod
@@ -74,6 +74,9 @@ class FrameSet:
         if kind not in (Kind.MANIFEST, Kind.CHUNK, Kind.TRAILER) or not 0 <= start < end <= INDEX_LIMIT:
             raise ProtocolError(f"a range of frames makes no sense: kind {kind}, {start} to {end}")
         ranges = self._ranges.setdefault(Kind(kind), [])
+        if not ranges or ranges[-1][1] < start:
+            ranges.append((start, end))
+            return
         merged: list[tuple[int, int]] = []
         for s, e in ranges:
             if e < start or s > end:

@@ -44,7 +44,7 @@ class PipeSink:
         self._size = entries[0].size
 
     def write(self, extents: Sequence[Extent], raw: Raw) -> None:
-        """Raises ProtocolError when chunks come too far ahead, Interrupted when nobody reads the stream any more."""
+        """Raises ProtocolError for chunks too far ahead, Interrupted once nobody reads the stream."""
         with self._lock, memoryview(raw) as view:
             at = 0
             for extent in extents:
@@ -55,10 +55,10 @@ class PipeSink:
                 self._held -= len(data)
                 self._emit(data)
 
-    def read(self, extents: Sequence[Extent]) -> bytes:  # noqa: ARG002
+    def read(self, extents: Sequence[Extent]) -> bytes:
         return b""
 
-    def set_length(self, entry: int, size: int) -> None:  # noqa: ARG002
+    def set_length(self, entry: int, size: int) -> None:
         self._size = size
 
     def publish(self) -> list[Path]:

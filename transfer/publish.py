@@ -14,6 +14,7 @@ import itertools
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from transfer.errors import DamagedData, UnsafeName
 from transfer.folder import Folder, chmod_file, sync_file
@@ -71,7 +72,7 @@ class Publisher:
         self.notices: list[str] = []
 
     def refuse_conflicts(self) -> None:
-        """Before a byte moves: raises DestinationExists (UnsafeName for a link in the way) if it could not end well."""
+        """Before a byte comes: raises as `plan` if publishing could not end well, as things are."""
         if self._rename:
             for node in self._root.children.values():
                 if self._base.look(self._final(node.name)) is not None:
@@ -197,8 +198,8 @@ class Publisher:
             for move in moves:
                 above, below = move.staged[:-1], move.final[:-1]
                 with (
-                    sources.use(above, lambda at=above: self._staging.tree.descend(at)) as source,
-                    targets.use(below, lambda at=below: self._base.descend(at)) as target,
+                    sources.use(above, partial(self._staging.tree.descend, above)) as source,
+                    targets.use(below, partial(self._base.descend, below)) as target,
                 ):
                     self._carry(move, source, target, everything)
             if len(parents) > FEW:
@@ -240,7 +241,8 @@ class Publisher:
     def _apply_late_modes(self, moves: Sequence[Move]) -> None:
         """Files, then folders from the bottom up. A folder that was here before keeps its mode."""
         final_of = {move.staged: move.final for move in moves}
-        files, folders = [], []
+        files: list[tuple[tuple[str, ...], int]] = []
+        folders: list[tuple[tuple[str, ...], int]] = []
         for entry, place in zip(self._entries, self._places, strict=True):
             mode = self._mode(entry)
             if (

@@ -210,7 +210,7 @@ class _Sender:
 
     async def _through_peers(self, via: Via, wait: float | None, receivers: int) -> bool:
         """Serve whoever says hello until enough receipts came. False: the store must take over."""
-        importing = asyncio.create_task(prepare())
+        self._importing = asyncio.create_task(prepare())  # kept, or the loop might forget it
         deadline = None if wait is None else time.monotonic() + wait
         while len(self._receipts) < receivers:
             hello = await self._next_hello(deadline)

@@ -182,11 +182,11 @@ class Session:
         if self.state is State.CLOSED:
             return []
         interval = self._silence / PINGS
-        if now - self.next_deadline() > interval:
+        if now > self.next_deadline() + interval:
             self._heard = max(self._heard, now - self._silence + interval)
-        if now - self._heard >= self._silence:
+        if now >= self._heard + self._silence:
             raise PeerLost(f"the peer has not said a word for {self._silence:g} s")
-        if now - self._said < interval:
+        if now < self._said + interval:
             return []
         self._said = now
         return [Ping()]

@@ -6,7 +6,6 @@ complete. All methods block; `write` and `read` may be called from many threads,
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from transfer.chunks import Extent, Manifest
-from transfer.errors import DestinationExists, DiskFull, UsageError, XferError
+from transfer.errors import DestinationExists, DiskFull, UsageError
 from transfer.folder import Folder, explained
 from transfer.handles import Handles, OpenFile
 from transfer.merge import Node, lay_out
@@ -23,10 +22,6 @@ from transfer.model import EntryKind
 from transfer.paths import Place, admit, printable
 from transfer.publish import Publisher, is_private_file, replaced
 from transfer.staging import Mark, Staging, read_mark, write_mark
-
-HOLE = 1 << 16
-"""Runs of zeros are left out in blocks of this many bytes, aligned: every file system's block divides it."""
-_ZEROS = bytes(HOLE)
 
 Raw = bytes | bytearray | memoryview
 
@@ -47,7 +42,7 @@ class Sink(Protocol):
         ...
 
     def write(self, extents: Sequence[Extent], raw: Raw) -> None:
-        """The bytes of these extents, end to end. Repeating is harmless. Raises DiskFull and keeps what it has."""
+        """The bytes of these extents, end to end. Repeating is harmless. DiskFull leaves what is written."""
         ...
 
     def read(self, extents: Sequence[Extent]) -> bytes:
@@ -74,7 +69,10 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of descriptors and keep everything for a resume. Idempotent."""
+        """Let go of descriptors. What is not published stays, for a resume. Idempotent.
+
+        After `publish` this removes the journal: until then a resume finds that it was published.
+        """
         ...
 
 
@@ -110,6 +108,7 @@ class FolderSink:
         self._staging: Staging | None = None
         self._resumed = False
         self._publishing = False
+        self._published = False
         self._file: str | None = None  # the final name of a single file, where output says it
         self._made: list[str] = []  # folders made for output, deepest first
         self._places: list[Place] = []
@@ -147,7 +146,7 @@ class FolderSink:
 
     @property
     def publishing(self) -> bool:
-        """Everything was verified and publishing has begun: `publish` again, nothing can be written."""
+        """An earlier run verified and synced all and began to publish: `publish` is all that is left."""
         return self._publishing
 
     @property
@@ -179,9 +178,7 @@ class FolderSink:
 
     def write(self, extents: Sequence[Extent], raw: Raw) -> None:
         if self._publishing:
-            raise XferError(
-                "bytes came for a transfer that is being published", hint="run the same command again"
-            )
+            return  # all was verified and synced before publishing began, and has its final name, or will
         at = 0
         with memoryview(raw) as view:
             if len(view) != sum(extent.length for extent in extents):
@@ -192,7 +189,7 @@ class FolderSink:
                     explained(self._name(extent.entry)),
                     self._opened(extent) as file,
                 ):
-                    _write_with_holes(file, part, extent.start)
+                    file.write_sparse(part, extent.start)
                 at += extent.length
 
     def read(self, extents: Sequence[Extent]) -> bytes:
@@ -223,15 +220,8 @@ class FolderSink:
             finally:
                 self._publishing = staging.journal() is not None
             self.notices += publisher.notices
-        base = Path(staging.base.path)
-        self._staging = None
-        try:
-            staging.remove()
-        except OSError:  # all is in place: what is left over is no reason to fail
-            self.notices.append(
-                f"the temporary folder {printable(str(base / staging.name))} could not be removed"
-            )
-        return [base / name for name in names]
+        self._published = True
+        return [Path(staging.base.path) / name for name in names]
 
     def state(self) -> bytes:
         staging = self._open_staging()
@@ -252,7 +242,10 @@ class FolderSink:
         self._files.close()
         self._folders.close()
         staging, self._staging = self._staging, None
-        if staging is not None:
+        if staging is not None and self._published:
+            with suppress(OSError):  # all is in place: a folder left over is no reason to fail
+                staging.remove()
+        elif staging is not None:
             staging.close()
 
     def _mark(self, staging: Staging) -> Mark:
@@ -260,7 +253,7 @@ class FolderSink:
 
     def _open_staging(self) -> Staging:
         if self._staging is None:
-            raise ValueError("begin comes first, and nothing after publish, abandon and close")
+            raise ValueError("begin comes first, and nothing after publish, abandon or close")
         return self._staging
 
     def _publisher(self) -> Publisher:
@@ -373,27 +366,3 @@ def _open_or_make(folder: Folder, name: str, make: bool) -> int:
         return folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     except FileExistsError:  # another thread, which writes another extent of it
         return folder.open(name, os.O_RDWR)
-
-
-def _write_with_holes(file: OpenFile, view: memoryview, offset: int) -> None:
-    """Write all but whole aligned blocks of zeros, where the file has no data that they must replace."""
-    done = at = 0
-    while at < len(view):
-        upto = min(len(view), at + HOLE - (offset + at) % HOLE)
-        if upto - at == HOLE and view[at] == 0 and view[at:upto] == _ZEROS and _is_hole(file, offset + at):
-            file.write(view[done:at], offset + done)
-            done = upto
-        at = upto
-    file.write(view[done:], offset + done)
-
-
-def _is_hole(file: OpenFile, offset: int) -> bool:
-    """Whether the block there reads as zeros and takes no room: what a rewrite must not assume."""
-    if offset >= os.fstat(file.fd).st_size:
-        return True
-    if not hasattr(os, "SEEK_DATA"):
-        return False
-    try:
-        return os.lseek(file.fd, offset, os.SEEK_DATA) >= offset + HOLE
-    except OSError as error:
-        return error.errno == errno.ENXIO  # no data from there on; EINVAL: this file system cannot tell

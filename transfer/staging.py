@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,7 +174,9 @@ def _id(found: os.stat_result) -> tuple[int, int]:
 def _is_ours(found: os.stat_result) -> bool:
     if not stat.S_ISDIR(found.st_mode):
         return False
-    return os.name == "nt" or (found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o777 == 0o700)
+    return sys.platform == "win32" or (
+        found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o777 == 0o700
+    )
 
 
 def _try(folder: Folder, name: bytes) -> bool:

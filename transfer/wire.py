@@ -85,7 +85,7 @@ def pack(message: Message) -> bytes:
         case Ping():
             return bytes([_PING])
         case Close(reason):
-            return bytes([_CLOSE]) + reason.encode()[:MAX_TEXT]
+            return bytes([_CLOSE]) + reason[: MAX_TEXT // 4].encode(errors="replace")
 
 
 def unpack(data: bytes) -> Message:
@@ -218,6 +218,8 @@ def open_signal(sealer: Sealer, direction: Purpose, sealed: bytes) -> AnySignal:
         if b"\xa1v" in plain[:64] and _version(plain) > FORMAT:
             raise UnsupportedVersion("the peer runs a newer xfer") from None
         raise DamagedData("a signal is not readable") from None
+    if signal.v > FORMAT:
+        raise UnsupportedVersion("the peer runs a newer xfer")
     if len(signal.session) != 16:
         raise ProtocolError("a signal names no session")
     if isinstance(signal, Offer | Answer) and len(signal.description.candidates) > MAX_CANDIDATES:

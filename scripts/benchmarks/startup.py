@@ -1,4 +1,4 @@
-"""How long a person waits for `xfer --version` and help: whole processes, medians, against a bare interpreter."""
+"""How long `xfer --version` and help take: whole processes, medians, beside a bare interpreter."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def a_context(name: str = "office", **fields: object) -> Context:
+def a_context(name: str = "office", **fields: Any) -> Context:
     return Context(**{"name": name, "nats_url": URL, "user": "ann", **fields})
 
 
@@ -155,7 +156,7 @@ def test_a_missing_creds_file_is_named(tmp_path: Path) -> None:
         {"turn": [Turn("stun:x:1")]},
     ],
 )
-def test_what_cannot_work_is_refused_before_it_is_saved(wrong: dict[str, object]) -> None:
+def test_what_cannot_work_is_refused_before_it_is_saved(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         config.add(a_context(**wrong))
     assert config.contexts() == {}

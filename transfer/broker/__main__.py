@@ -159,6 +159,7 @@ def _version() -> str:
 def main() -> int:
     """Returns the exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="xfer broker: %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
         settings = Settings.from_environment(os.environ)
         asyncio.run(serve(settings, lambda: log.info("ready, bucket %s", settings.bucket)))

@@ -77,8 +77,8 @@ class Service:
             queue_group=QUEUE_GROUP,
         )
         # One endpoint for all verbs. With one each, an unknown verb would meet silence, which reads as «no
-        # broker there»; and a catch-all beside them gets every request twice, on which NATS' `allow_responses`
-        # takes the answer for one too many (seen with nats-server 2.15).
+        # broker there»; with a catch-all beside them every request comes twice, and then NATS'
+        # `allow_responses` takes the answer for one too many (seen with nats-server 2.15).
         await self._micro.add_endpoint(name="api", subject=api_subject("*", "*"), handler=self._take)
         await self._client.flush()
 

@@ -108,7 +108,7 @@ class Store:
             self._bucket_seen = True
 
     async def check(self) -> None:
-        """Is all in order: does the store answer, is the bucket there, do the clocks agree? Raises what is not."""
+        """Does the store answer, is the bucket there, do the clocks agree? Raises what is not so."""
         await (self._run(self._ask_anything) if self._bucket_seen else self.ensure_bucket())
         await self.check_clock()
 

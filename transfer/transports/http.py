@@ -52,7 +52,7 @@ class StoreHttp:
         response = self._request("PUT", url, body=body)
         response.drain_conn()
         response.release_conn()
-        etag: str = response.headers.get("ETag", "")
+        etag: str = response.headers.get("ETag", "").strip('"')
         if not etag:
             raise StoreUnreachable(
                 "the store took a part but returned no ETag", hint="use a store with S3 multipart uploads"

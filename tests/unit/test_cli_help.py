@@ -1,0 +1,96 @@
+"""Help fits a screen, ends with two examples, every option has its variable, and nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from cli.main import COMMANDS, CONTEXT_COMMANDS, root
+
+PAGES = [(), *((name,) for name in COMMANDS), *(("context", verb) for verb in CONTEXT_COMMANDS)]
+FOREIGN = ("XFER_", "NATS_", "AWS_")
+"""NATS and S3 have variables of their own, which other tools honour too."""
+HEAVY = {"aiortc", "asyncio", "boto3", "cryptography", "msgspec", "nats", "pydantic", "rich", "transfer.send"}
+
+
+def page(path: tuple[str, ...]) -> list[str]:
+    run = subprocess.run(
+        [sys.executable, "-m", "cli", *path, "--help"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        timeout=60,
+    )
+    assert run.stderr == ""
+    return run.stdout.splitlines()
+
+
+def commands() -> Iterator[tuple[str, TyperCommand]]:
+    top = root()
+    context = top.make_context("xfer", [], resilient_parsing=True)
+    for name in COMMANDS:
+        command = top.get_command(context, name)
+        if isinstance(command, TyperGroup):
+            for verb in CONTEXT_COMMANDS:
+                inner = command.get_command(context, verb)
+                assert isinstance(inner, TyperCommand)
+                yield f"{name} {verb}", inner
+        else:
+            assert isinstance(command, TyperCommand)
+            yield name, command
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: " ".join(path) or "xfer")
+def test_help_fits_a_screen_and_ends_with_two_examples(path: tuple[str, ...]) -> None:
+    lines = page(path)
+    assert len(lines) <= (26 if path == ("send",) else 24)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("Usage: " + " ".join(["xfer", *path]))
+    assert lines[2]
+    examples = lines[lines.index("Examples:") + 1 :]
+    assert len([line for line in examples if line.startswith("  ") and not line.startswith("   ")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_option_has_its_variable_and_a_help_text(name: str, command: TyperCommand) -> None:
+    for parameter in command.params:
+        assert isinstance(parameter, (TyperOption, TyperArgument))
+        assert parameter.help, f"{name}: {parameter.name}"
+        if isinstance(parameter, TyperOption):
+            own = "XFER_" + parameter.name.upper()
+            variables = (
+                [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
+            )
+            assert any(v.startswith(FOREIGN) for v in variables), f"{name}: no {own}"
+
+
+@pytest.mark.parametrize(
+    "args", [["--version"], ["--help"], ["send", "--help"], ["context", "--help"]], ids=" ".join
+)
+def test_nothing_heavy_is_imported_to_answer(args: list[str]) -> None:
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('|' + ' '.join(sys.modules), file=sys.stderr))\n"
+        f"sys.argv = ['xfer', *{args!r}]\n"
+        "from cli.main import main\n"
+        "main()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(run.stderr.rpartition("|")[2].split())
+    assert loaded & HEAVY == set()
+    if args == ["--version"]:
+        assert "typer" not in loaded
+
+
+def test_a_close_name_is_offered() -> None:
+    run = subprocess.run([sys.executable, "-m", "cli", "fecth"], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "xfer: there is no command 'fecth'; did you mean `xfer fetch`?\n"
