@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -89,8 +89,8 @@ class Assembly:
         self._ledger.drop_frames(self._row, lost)
         self._meter.tell()
 
-    async def consume(self, frames: AsyncIterator[Frame], ack: Ack) -> None:
-        """Take frames from one route until it ends or the job is complete.
+    async def consume(self, frames: AsyncGenerator[Frame, None], ack: Ack) -> None:
+        """Take frames from one route until it ends or the job is complete; closes the iterator.
 
         Decodes and writes several at once; commits and acknowledges in batches. Raises what the
         route raises, DamagedData for a frame that came damaged twice, ProtocolError, DiskFull.
@@ -122,6 +122,7 @@ class Assembly:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
             batch.close()
+            await frames.aclose()
         if not self.wanted and not self.complete.is_set():
             self._check_whole()
             self.complete.set()

@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -333,14 +333,16 @@ class _Receiver:
 
     # both
 
-    async def _noting(self, route: RouteName, frames: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+    async def _noting(
+        self, route: RouteName, frames: AsyncGenerator[Frame, None]
+    ) -> AsyncGenerator[Frame, None]:
         """Say which way the bytes come when they begin to."""
-        async for frame in frames:
-            if self._meter.route != route and frame.id in self._assembly.wanted:
-                self._meter.choose(
-                    route, "directly from the sender" if route == "webrtc" else "from the store"
-                )
-            yield frame
+        async with contextlib.aclosing(frames):
+            async for frame in frames:
+                if self._meter.route != route and frame.id in self._assembly.wanted:
+                    why = "directly from the sender" if route == "webrtc" else "from the store"
+                    self._meter.choose(route, why)
+                yield frame
 
     async def _watch(self, patience: float) -> None:
         """Say what is waited for; give up when the sender is away for too long. Only a job that is not stored can starve."""

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
@@ -57,7 +57,7 @@ class Outgoing:
         """Bytes of the source that a frame stands for: 0 for what is no chunk."""
         return (self.manifest.chunk_length(frame.index) or 0) if frame.kind is Kind.CHUNK else 0
 
-    async def frames(self, wanted: FrameSet) -> AsyncIterator[Encoded]:
+    async def frames(self, wanted: FrameSet) -> AsyncGenerator[Encoded, None]:
         """The wanted frames in order, trailer last. Raises SourceChanged, SourceTrouble.
 
         The trailer covers every chunk: those that are not wanted are read too, if their digest is
@@ -136,7 +136,7 @@ class OutgoingStream:
     def raw_length(self, frame: FrameId) -> int:
         return self._lengths[frame.index] if frame.kind is Kind.CHUNK else 0
 
-    async def frames(self, wanted: FrameSet) -> AsyncIterator[Encoded]:
+    async def frames(self, wanted: FrameSet) -> AsyncGenerator[Encoded, None]:
         """Everything; `wanted` must be that. Raises CommandFailed, SourceTrouble."""
         loop = asyncio.get_running_loop()
         pieces = _in_background(self._read, self.manifest.head.chunk_size)
@@ -190,7 +190,7 @@ class OutgoingStream:
         return chunks.encode_trailer(sum(self._lengths), len(self._lengths), self.root)
 
 
-async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenerator[bytes]:
+async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenerator[bytes, None]:
     """Full pieces of `size` bytes (the last may be shorter) from a blocking reader.
 
     The reader has a daemon thread of its own, because a read of a silent pipe cannot be interrupted

@@ -220,8 +220,7 @@ class _Sender:
                 self._meter.choose("s3", "no receiver came in time")
                 return False
             try:
-                await self._serve(hello)
-                await self._receipt_of(hello.receiver, max(RECEIPT_SECONDS, wait or 0.0))
+                await self._serve(hello, max(RECEIPT_SECONDS, wait or 0.0))
                 deadline = None if wait is None else time.monotonic() + wait
             except _StartedAnew:
                 continue
@@ -242,28 +241,32 @@ class _Sender:
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(self._hellos.get(), 1.0 if left is None else min(1.0, left))
 
-    async def _serve(self, hello: wire.Hello) -> None:
-        """Send one receiver what it lacks. If the same receiver says hello again, it started anew: so do we."""
-        serving = asyncio.create_task(self._serve_session(hello))
+    async def _serve(self, hello: wire.Hello, patience: float) -> None:
+        """Send one receiver what it lacks and await its receipt for `patience` seconds.
+
+        Others who come meanwhile are served after it. If it says hello itself, it started anew: so do we.
+        Raises PeerLost, ProtocolError, _StartedAnew.
+        """
+        serving = asyncio.create_task(self._serve_session(hello, patience))
+        later: list[wire.Hello] = []
         try:
-            while True:
-                again = asyncio.create_task(self._hellos.get())
-                await asyncio.wait({serving, again}, return_when=asyncio.FIRST_COMPLETED)
-                if serving.done():
-                    if again.done() and not again.cancelled():
-                        self._hellos.put_nowait(again.result())
-                    again.cancel()
-                    return serving.result()
-                other = again.result()
-                if other.receiver == hello.receiver:
-                    self._hellos.put_nowait(other)
+            while not serving.done():
+                another = asyncio.create_task(self._hellos.get())
+                await asyncio.wait({serving, another}, return_when=asyncio.FIRST_COMPLETED)
+                if not another.done():
+                    another.cancel()
+                    continue
+                later.append(another.result())
+                if later[-1].receiver == hello.receiver:
                     raise _StartedAnew
-                await self._talks[other.receiver].say(wire.UseStore, segments=0)
+            serving.result()
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+            for waiting in later:
+                self._hellos.put_nowait(waiting)
 
-    async def _serve_session(self, hello: wire.Hello) -> None:
+    async def _serve_session(self, hello: wire.Hello, patience: float) -> None:
         channel = await offer(self._talks[hello.receiver], self.ice)
         self._meter.choose("webrtc", "a receiver is there")
         route = PeerOutbound(channel)
@@ -276,9 +279,10 @@ class _Sender:
                     self._is_safe(frame)
             noting = asyncio.create_task(self._note_acks(route.delivered()))
             try:
-                async for made in self._out.frames(missing):
-                    await route.put(made.frame)
-                    self._meter.crossed(made.frame.id, len(made.frame.data))
+                async with contextlib.aclosing(self._out.frames(missing)) as frames:
+                    async for made in frames:
+                        await route.put(made.frame)
+                        self._meter.crossed(made.frame.id, len(made.frame.data))
                 await route.finish()
                 reason = ""
             finally:
@@ -288,6 +292,7 @@ class _Sender:
                 self._is_safe(frame)
         finally:
             await route.close(reason)
+        await self._receipt_of(hello.receiver, patience)
 
     async def _note_acks(self, batches: AsyncIterator[Sequence[FrameId]]) -> None:
         async for batch in batches:
@@ -346,8 +351,9 @@ class _Sender:
         return await self._stored(store.segments, receipt)
 
     async def _put_all(self, store: S3Outbound, frames: FrameSet) -> None:
-        async for made in self._out.frames(frames):
-            await store.put(made.frame)
+        async with contextlib.aclosing(self._out.frames(frames)) as encoded:
+            async for made in encoded:
+                await store.put(made.frame)
         await store.finish()
 
     def _part_stored(self, part: Part) -> None:

@@ -6,7 +6,7 @@ ledger. Errors are the library's own: foreign ones are translated inside the rou
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
 from transfer.model import Frame, FrameId, FrameSet
@@ -71,11 +71,11 @@ class Inbound(Protocol):
     @property
     def limits(self) -> Limits: ...
 
-    def frames(self, wanted: FrameSet) -> AsyncIterator[Frame]:
+    def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
         """Encoded frames of `wanted`, in the order they were sent; ends when the far end has sent all it has.
 
         Not yet verified: they may be damaged, repeated or not wanted. Bounded memory: the iterator
-        stops reading while its consumer does. Raises PeerLost, StoreUnreachable, ProtocolError.
+        stops reading while its consumer does. Close it (`aclose`) to let go early. Raises PeerLost, StoreUnreachable, ProtocolError.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The broker as a process, on a real NATS server and a real S3 store: every verb, every refusal, every sweep."""
+"""The broker as a process, on real NATS and S3 servers: every verb, every refusal, every sweep."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from nats.aio.client import Client
 from transfer import api, bus
 from transfer.api import ErrorCode, JobState
 from transfer.broker import records as records_module
+from transfer.broker import store as store_module
 from transfer.broker.job import Refusal
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 from transfer.broker.sweeper import ORPHAN_AGE, sweep
-from transfer.errors import StoreUnreachable
+from transfer.errors import BusUnreachable, ClockSkew, StoreUnreachable
 from transfer.local.programs import find
 from transfer.model import SegmentRef
 from transfer.seal import Sealer
@@ -446,6 +447,10 @@ async def test_parts_that_are_not_there_do_not_complete(job: Job) -> None:
 # --- who may ask
 
 
+TO_SIGN = api.PartToSign(1, 1, "AAAAAA==")
+THERE = api.StoredPart(1, "e", 1, "")
+
+
 async def test_wrong_token_foreign_job_unknown_job_and_expired_job_are_told_the_same(
     job: Job, client: Client, records: Records
 ) -> None:
@@ -473,9 +478,9 @@ async def test_wrong_token_foreign_job_unknown_job_and_expired_job_are_told_the_
     ("verb", "request_of"),
     [
         ("begin", lambda job: api.Begin(job=job, segment=0)),
-        ("sign_parts", lambda job: api.SignParts(job=job, segment=0, upload="u", parts=[api.PartToSign(1, 1, "AAAAAA==")])),
+        ("sign_parts", lambda job: api.SignParts(job=job, segment=0, upload="u", parts=[TO_SIGN])),
         ("list_parts", lambda job: api.ListParts(job=job, segment=0, upload="u")),
-        ("complete", lambda job: api.Complete(job=job, segment=0, upload="u", parts=[api.StoredPart(1, "e", 1, "")], index=1)),
+        ("complete", lambda job: api.Complete(job=job, segment=0, upload="u", parts=[THERE], index=1)),
         ("finish", lambda job: api.Finish(job=job, outcome=JobState.VOID)),
         ("status", lambda job: api.Status(job=job)),
     ],
@@ -749,7 +754,20 @@ async def test_a_broker_whose_clock_is_off_says_so(
             assert refused == api.ApiError(ErrorCode.CLOCK, f"the broker's clock is {side} the store's")
             assert process.poll() is None
             await client.close()
-        assert f"cannot sweep: the broker's clock is {side} the store's" in log.read_text()
+        assert f"waiting for the store: the broker's clock is {side} the store's" in log.read_text()
+
+
+async def test_a_broker_that_mistrusts_its_clock_sweeps_nothing(
+    job: Job, records: Records, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truly = time.time
+    monkeypatch.setattr(time, "time", lambda: truly() + 8 * 86_400)
+    with pytest.raises(ClockSkew, match="ahead of"):
+        await sweep(records, store, now=time.time())
+    assert await records.read(job.id) is not None
+    monkeypatch.undo()
+    monkeypatch.setattr(store_module, "MEASURED_LONG_AGO", 0.0)
+    await store.check_clock()
 
 
 async def test_without_a_store_the_broker_starts_and_says_what_is_missing(
@@ -783,11 +801,10 @@ async def test_without_credentials_the_broker_says_so(place: Place, monkeypatch:
 
 async def test_the_broker_waits_for_nats_and_says_so_once(place: Place, tmp_path: Path) -> None:
     port, log = _free_port(), tmp_path / "log"
-    alone = Place(f"nats://127.0.0.1:{port}", "", {**place.env, "NATS_URL": f"nats://u:hush@127.0.0.1:{port}"}, tmp_path)  # fmt: skip
+    env = {**place.env, "NATS_URL": f"nats://u:hush@127.0.0.1:{port}"}
+    alone = Place(f"nats://127.0.0.1:{port}", "", env, tmp_path)
     with _broker(alone, log) as process:
-        async with asyncio.timeout(20):
-            while not log.read_text():
-                await asyncio.sleep(0.05)
+        await asyncio.to_thread(_wait_for_text, log)
         with _nats(tmp_path, port):
             client = await _connected(alone)
             assert isinstance(await _answers(client), api.BrokerInfo)
@@ -834,11 +851,17 @@ async def test_the_log_holds_no_url_and_no_token(job: Job, broker: Path) -> None
     await job.store(0)
     await job.gets(0)
     await job.open(token="f" * 64)
-    said = broker.read_text()
+    said = await asyncio.to_thread(broker.read_text)
     assert "X-Amz" not in said
     assert job.token not in said
     assert "a bug in" not in said
     assert "Traceback" not in said
+
+
+def _wait_for_text(log: Path) -> None:
+    end = time.monotonic() + 20
+    while not log.read_text() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 async def _connected(place: Place) -> Client:
@@ -847,5 +870,5 @@ async def _connected(place: Place) -> Client:
         while True:
             try:
                 return await _connect(place)
-            except Exception:
+            except BusUnreachable:
                 await asyncio.sleep(0.1)

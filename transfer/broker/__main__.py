@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 USER = "broker"
 FIRST_RETRY, LAST_RETRY = 0.25, 5.0
+CONNECT_WITHIN = 2.0
+"""Seconds until it is said that NATS is waited for."""
 CLOSE_WITHIN = 5.0
 Result = TypeVar("Result")
 
@@ -74,10 +76,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             url_life=settings.url_life,
         )
         undo.callback(store.close)
-        client = await _patiently(
-            "NATS",
-            lambda: bus.connect(settings.nats_url, settings.nats_creds, USER, "xfer broker"),
-        )
+        client = await _patiently("NATS", lambda: _connect(settings))
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client))
         verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
@@ -90,6 +89,12 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             _patiently("the store", store.check),
             keep_sweeping(records, store, every=settings.sweep_every),
         )
+
+
+async def _connect(settings: Settings) -> Client:
+    return await bus.connect(
+        settings.nats_url, settings.nats_creds, USER, "xfer broker", within=CONNECT_WITHIN
+    )
 
 
 async def _patiently(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:

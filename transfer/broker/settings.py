@@ -35,7 +35,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not 1 <= self.url_life <= MAX_URL_LIFE:
             raise UsageError("signed URLs must live between 1 second and 7 days")
-        if self.sweep_every <= 0 or self.unfinished_life <= 0:
+        if not (self.sweep_every > 0 and self.unfinished_life > 0):  # NaN is neither
             raise UsageError("sweep_every and unfinished_life must be more than 0 seconds")
         if self.prefix and not self.prefix.endswith("/"):
             raise UsageError("the prefix of object keys must end with a slash")

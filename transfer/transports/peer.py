@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from typing import Protocol
 
 from transfer.codec import max_encoded
@@ -262,7 +262,7 @@ class PeerInbound(_Peer):
         self._arrived: dict[FrameId, Frame] = {}
         self._open_wants = 0
 
-    async def frames(self, wanted: FrameSet) -> AsyncIterator[Frame]:
+    async def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
         """May be called again: for frames that came damaged, or after an iteration that was left."""
         self._say(Want(wanted))
         self._open_wants += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -356,7 +356,7 @@ class S3Inbound:
             self._refs[ref.number] = ref
         self._news.set()
 
-    async def frames(self, wanted: FrameSet) -> AsyncIterator[Frame]:
+    async def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
         reads: asyncio.Queue[asyncio.Task[list[Frame]] | None] = asyncio.Queue(self._concurrency)
         tasks: set[asyncio.Task[list[Frame]]] = set()
         producer = asyncio.create_task(self._produce(wanted, reads, tasks))

@@ -1,0 +1,201 @@
+"""The routes that `test_routes.py` holds to the contract of `transfer/transport.py`: one maker each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transfer import wire
+from transfer.codec import Codec
+from transfer.model import Frame, FrameId, Kind
+from transfer.seal import Sealer
+from transfer.ticket import Ticket
+from transfer.transport import Inbound, Outbound
+from transfer.transports.memory import MemoryChannel, channel_pair
+from transfer.transports.peer import PeerInbound, PeerOutbound
+from transfer.transports.webrtc import DataChannel, IceServers, answer, offer
+
+TICKET = Ticket("q" * 16, bytes(16))
+SEALER = Sealer(TICKET)
+CODEC = Codec(SEALER, compress="off")
+WINDOW = 1 << 20
+"""Bytes: small, so that a test reaches it soon."""
+SILENCE = 1.0
+"""Seconds."""
+
+
+@dataclass
+class Route:
+    """Both ends of an open route. What a route without a live peer cannot do is None.
+
+    lose: the connection ends and both can notice. kill: the named end is gone without a word.
+    garble: each end hears, as from the other, bytes that are no message.
+    """
+
+    outbound: Outbound
+    inbound: Inbound
+    lose: Callable[[], Awaitable[None]] | None = None
+    kill_inbound: Callable[[], None] | None = None
+    kill_outbound: Callable[[], None] | None = None
+    garble: Callable[[], Awaitable[None]] | None = None
+
+
+@contextlib.asynccontextmanager
+async def memory_route(_request: pytest.FixtureRequest) -> AsyncIterator[Route]:
+    near, far = channel_pair()
+
+    async def lose() -> None:
+        near.cut()
+
+    yield _peer_route(near, far, lose, lambda: near.cut(silently=True), lambda: near.cut(silently=True))
+
+
+@contextlib.asynccontextmanager
+async def webrtc_route(_request: pytest.FixtureRequest) -> AsyncIterator[Route]:
+    near, far = await webrtc_pair()
+
+    async def lose() -> None:
+        await far._link.close()
+
+    yield _peer_route(near, far, lose, lambda: vanish(far), lambda: vanish(near))
+
+
+MAKERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Route]]] = {
+    "memory": memory_route,
+    "webrtc": webrtc_route,
+    # A new route is one line here: a context manager that yields both open ends. `request` gets it fixtures.
+}
+
+
+@pytest.fixture(params=MAKERS)
+async def route(request: pytest.FixtureRequest) -> AsyncIterator[Route]:
+    async with MAKERS[request.param](request) as both:
+        try:
+            yield both
+        finally:
+            await both.outbound.close("the test is over")
+            await both.inbound.close("the test is over")
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left() -> AsyncIterator[None]:
+    """No test here leaves a task, a socket or an exception that nobody retrieved."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    tasks, sockets = asyncio.all_tasks(), open_sockets()
+    yield
+    async with asyncio.timeout(2):
+        while (asyncio.all_tasks() - tasks) or open_sockets() > sockets:
+            await asyncio.sleep(0.01)
+    assert reports == []
+
+
+def open_sockets() -> int:
+    """How many this process has open; 0 where the system does not say."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        return 0
+    links = []
+    for entry in os.listdir(folder):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(folder / entry))
+    return sum(link.startswith("socket:") for link in links)
+
+
+def chunk(index: int, size: int = 1 << 16) -> Frame:
+    """An encoded chunk of `size` raw bytes."""
+    return CODEC.encode(FrameId(Kind.CHUNK, index), bytes([index % 251]) * size).frame
+
+
+class Talk:
+    """One end of a conversation without a bus. `meddle` may alter, replace or drop what is said."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[wire.AnySignal] = asyncio.Queue()
+        self.said: list[wire.AnySignal] = []
+        self.meddle: Callable[[wire.AnySignal], list[wire.AnySignal]] = lambda signal: [signal]
+        self.far = self
+
+    async def say(self, kind: type[wire.AnySignal], **fields: Any) -> None:
+        signal = kind(session=b"s" * 16, seq=len(self.said), **fields)
+        self.said.append(signal)
+        for heard in self.meddle(signal):
+            self.far.heard.put_nowait(heard)
+
+    async def hear(self) -> wire.AnySignal:
+        return await self.heard.get()
+
+    async def hear_offer(self) -> wire.Offer:
+        signal = await self.hear()
+        assert isinstance(signal, wire.Offer)
+        return signal
+
+
+def talks() -> tuple[Talk, Talk]:
+    """Of the sender and of the receiver."""
+    sender, receiver = Talk(), Talk()
+    sender.far, receiver.far = receiver, sender
+    return sender, receiver
+
+
+async def webrtc_pair(
+    sender: Talk | None = None,
+    receiver: Talk | None = None,
+    servers: IceServers | None = None,
+    deadline: float = 10.0,
+) -> tuple[DataChannel, DataChannel]:
+    """Connect two ends in this process over the loopback or host network. Raises the sender's error, or the receiver's."""
+    if sender is None or receiver is None:
+        sender, receiver = talks()
+    ice = servers or IceServers()
+    theirs = receiver
+
+    async def answering() -> DataChannel:
+        return await answer(theirs, await theirs.hear_offer(), ice, deadline=deadline)
+
+    results = await asyncio.gather(offer(sender, ice, deadline=deadline), answering(), return_exceptions=True)
+    failed = [result for result in results if isinstance(result, BaseException)]
+    for result in results:
+        if failed and not isinstance(result, BaseException):
+            await result.close()
+    if failed:
+        raise failed[0]
+    near, far = results
+    assert isinstance(near, DataChannel)
+    assert isinstance(far, DataChannel)
+    return near, far
+
+
+def vanish(channel: DataChannel) -> None:
+    """Close its sockets without a word, as a killed process does."""
+    for protocol in channel._link.ice._connection._protocols:
+        protocol.transport.abort()
+
+
+def _peer_route(
+    near: MemoryChannel | DataChannel,
+    far: MemoryChannel | DataChannel,
+    lose: Callable[[], Awaitable[None]],
+    kill_inbound: Callable[[], None],
+    kill_outbound: Callable[[], None],
+) -> Route:
+    async def garble() -> None:
+        await near.send(b"\xffgarbage")
+        await far.send(b"\xffgarbage")
+
+    return Route(
+        PeerOutbound(near, window=WINDOW, silence=SILENCE),
+        PeerInbound(far, window=WINDOW, silence=SILENCE),
+        lose,
+        kill_inbound,
+        kill_outbound,
+        garble,
+    )

@@ -1,0 +1,398 @@
+"""The command line as a process: what bad input gets, where it is said, the exit code. No servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from transfer.ticket import Ticket
+
+TICKET = str(Ticket("q" * 16, bytes(range(16))))
+Xfer = Callable[..., subprocess.CompletedProcess[str]]
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes or terminals")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def env(home: Path) -> Mapping[str, str]:
+    """Nothing is configured."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XFER_", "NATS_", "AWS_"))
+    }
+    return {**kept, "XFER_HOME": str(home)}
+
+
+@pytest.fixture
+def configured(env: Mapping[str, str]) -> Mapping[str, str]:
+    """A context whose NATS nobody runs."""
+    return {**env, "NATS_URL": "nats://127.0.0.1:9"}
+
+
+def test_version_is_one_line(xfer: Xfer) -> None:
+    run = xfer("--version")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("xfer ")
+    assert run.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("args", [(), ("context",)], ids=["xfer", "context"])
+def test_nothing_asked_for_shows_help_on_stderr(xfer: Xfer, args: tuple[str, ...]) -> None:
+    run = xfer(*args)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("Usage: xfer")
+    assert "Examples:" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["frobnicate"], "there is no command 'frobnicate'"),
+        (["--frobnicate"], "no such option: --frobnicate"),
+        (["send", "--frobnicate", "f"], "no such option: --frobnicate"),
+        (["send", "--via", "pigeon", "f"], "'pigeon'"),
+        (["send", "--fetches", "0", "f"], "--fetches"),
+        (["send", "--fetches", "many", "f"], "--fetches"),
+        (["send", "--threshold", "lots", "f"], "--threshold 'lots' is not a size"),
+        (["send", "--wait", "soon", "f"], "--wait 'soon' is not a duration"),
+        (["send", "--expire", "-1", "f"], "--expire '-1' is not a duration"),
+        (["send", "--patience", "x", "f"], "--patience 'x' is not a duration"),
+        (["send", "--compress", "20", "f"], "--compress '20'"),
+        (["send"], "nothing to send"),
+        (["send", "-"], "stdin has no name"),
+        (["send", "-", "f", "--name", "n"], "cannot be sent together with paths"),
+        (["send", "f", "--name", "n"], "--name goes with"),
+        (["send", "f", "--from-command", "true"], "no paths besides"),
+        (["send", "f", "--ticket-file", "nowhere/t"], "its folder is not there"),
+        (["send", "f", "--ticket-file", "."], "is not a plain file"),
+        (["fetch"], "no ticket"),
+        (["fetch", TICKET, "-o", "-", "--json"], "both want stdout"),
+        (["fetch", TICKET, "--overwrite", "--rename"], "contradict each other"),
+        (["fetch", TICKET, "--ticket-file", "t"], "given twice"),
+        (["fetch", "--ticket-file", "absent"], "'absent' cannot be read"),
+        (["fetch", "a", "b"], "unexpected"),
+    ],
+    ids=str,
+)
+def test_misuse_is_one_sentence_and_exit_2(
+    xfer: Xfer, configured: Mapping[str, str], args: list[str], said: str
+) -> None:
+    run = xfer(*args, env=configured)
+    assert run.returncode == 2, run.stderr
+    assert said in run.stderr
+    assert run.stderr.startswith("xfer: ")
+    assert len(run.stderr.splitlines()) <= 2
+    assert "; " in run.stderr or ";\n" in run.stderr
+    if "--json" not in args:
+        assert run.stdout == ""
+
+
+def test_with_json_an_error_is_an_event_too(xfer: Xfer, env: Mapping[str, str]) -> None:
+    for args, variables in ((("--json",), {}), ((), {"XFER_JSON": "1"})):
+        run = xfer("send", "--wait", "soon", "f", *args, env={**env, **variables})
+        event = json.loads(run.stdout)
+        assert (event["event"], event["v"], event["code"], event["kind"]) == ("error", 1, 2, "UsageError")
+        assert event["message"] in run.stderr
+        assert event["next"] in run.stderr
+
+
+def test_what_the_parser_refuses_is_an_event_too(xfer: Xfer) -> None:
+    run = xfer("send", "--json", "--frobnicate")
+    assert json.loads(run.stdout)["code"] == run.returncode == 2
+
+
+def test_nothing_configured_names_xfer_up(xfer: Xfer, env: Mapping[str, str], tmp_path: Path) -> None:
+    (tmp_path / "cwd" / "f").write_text("x")
+    run = xfer("send", "f", env=env)
+    assert run.returncode == 2
+    assert "xfer up" in run.stderr
+    assert len(run.stderr.splitlines()) <= 2
+
+
+def test_a_mistyped_ticket_is_told_locally(xfer: Xfer, configured: Mapping[str, str]) -> None:
+    wrong = TICKET[:-1] + ("q" if TICKET[-1] != "q" else "p")
+    for args, more, given in (
+        (["fetch", wrong], {}, None),
+        (["fetch"], {"XFER_TICKET": wrong}, None),
+        (["fetch", "--ticket-file", "-"], {}, wrong),
+    ):
+        run = xfer(*args, env={**configured, **more}, input=given)
+        assert run.returncode == 12, run.stderr
+        assert wrong not in run.stderr
+
+
+def test_a_ticket_file_beats_the_variable(xfer: Xfer, configured: Mapping[str, str], tmp_path: Path) -> None:
+    (tmp_path / "cwd" / "t").write_text("not a ticket\n")
+    run = xfer("fetch", "--ticket-file", "t", env={**configured, "XFER_TICKET": TICKET})
+    assert run.returncode == 12
+
+
+def test_every_option_is_a_variable_too(xfer: Xfer, configured: Mapping[str, str]) -> None:
+    run = xfer("send", "f", env={**configured, "XFER_WAIT": "soon"})
+    assert run.returncode == 2
+    assert "--wait 'soon'" in run.stderr
+
+
+def test_an_option_beats_its_variable(xfer: Xfer, configured: Mapping[str, str]) -> None:
+    run = xfer("send", "f", "--wait", "later", env={**configured, "XFER_WAIT": "soon"})
+    assert "--wait 'later'" in run.stderr
+
+
+def test_a_ticket_is_not_written_through_a_link(
+    xfer: Xfer, configured: Mapping[str, str], tmp_path: Path
+) -> None:
+    target, link = tmp_path / "cwd" / "elsewhere", tmp_path / "cwd" / "link"
+    target.write_text("precious")
+    try:
+        link.symlink_to(target)
+    except OSError:
+        pytest.skip("this user may not make links here")
+    run = xfer("send", "f", "--ticket-file", "link", env=configured)
+    assert run.returncode == 2
+    assert "is not a plain file" in run.stderr
+    assert target.read_text() == "precious"
+
+
+@posix_only
+def test_stdin_that_is_a_terminal_is_refused(configured: Mapping[str, str]) -> None:
+    ours, theirs = os.openpty()
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "cli", "send", "-", "--name", "n"],
+            env=configured,
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert run.returncode == 2
+    assert "stdin is a terminal" in run.stderr
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_the_label_is_red_on_a_terminal_that_wants_it(
+    env: Mapping[str, str], variables: Mapping[str, str], coloured: bool
+) -> None:
+    ours, theirs = os.openpty()
+    kept = {name: value for name, value in env.items() if name != "NO_COLOR"}
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "cli", "frobnicate"],
+            env={**kept, "TERM": "xterm", **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            timeout=60,
+        )
+        said = os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert b"there is no command" in said
+    assert (b"\x1b[" in said) is coloured
+
+
+CHILD = """
+import asyncio, os, sys
+import cli.main, cli.run
+from transfer import errors
+
+{body}
+
+class Context:
+    def __enter__(self): return self
+    def __exit__(self, *_): return None
+    @property
+    def command(self): return self
+    def invoke(self, _): return work()
+    def make_context(self, *_): return self
+
+cli.main.root = Context
+sys.argv = ["xfer", *{args!r}]
+cli.main.main()
+"""
+
+
+@pytest.fixture
+def child(env: Mapping[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """The console script's own ending of things, around work() of the test's own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(body: str, args: tuple[str, ...] = ("send", "f"), **more: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD.format(body=textwrap.dedent(body), args=args)],
+            env={**env, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+Child = Callable[..., subprocess.Popen[str]]
+
+
+def test_a_bug_is_one_line_and_its_traceback_a_private_file(child: Child, home: Path) -> None:
+    process = child("def work(): raise KeyError('xfer1' + 'q' * 49)")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith("xfer: internal error: KeyError")
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 2
+    (log,) = home.rglob("errors/*.txt")
+    assert str(log) in err
+    text = log.read_text()
+    assert "Traceback" in text
+    assert "xfer1q" not in text + err
+    if os.name == "posix":
+        assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_bug_without_a_state_folder_is_still_one_line(child: Child, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    process = child("def work(): raise KeyError('x')", XFER_HOME=str(tmp_path / "file"))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "internal error" in err
+    assert "Traceback" not in err
+
+
+def test_a_group_exits_with_its_first_own_error(child: Child) -> None:
+    process = child(
+        "def work(): raise ExceptionGroup('g', [ValueError(), errors.JobGone('it is gone')])",
+        ("fetch", "--json"),
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert err == "xfer: it is gone; ask the sender for a new ticket\n"
+    assert json.loads(out)["kind"] == "JobGone"
+
+
+WAITING = """
+async def forever():
+    print("ready", flush=True)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("checkpoint", flush=True)
+def work(): cli.run.run(forever, resume=cli.run.same_command())
+"""
+
+
+@posix_only
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_checkpoints_and_names_the_command_that_resumes(child: Child, signum: int) -> None:
+    process = child(WAITING, ("send", "a file"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert out == "checkpoint\n"
+    assert err == "xfer: interrupted; carry on with `xfer send 'a file'`\n"
+
+
+@posix_only
+def test_the_command_that_resumes_withholds_a_ticket_where_a_log_may_listen(child: Child) -> None:
+    process = child(WAITING, ("fetch", TICKET, "-o", "d/"))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert "carry on with `xfer fetch TICKET -o d/`" in process.communicate(timeout=60)[1]
+
+
+@posix_only
+def test_a_second_signal_ends_it_at_once(child: Child) -> None:
+    process = child("""
+        async def stubborn():
+            print("ready", flush=True)
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    print("not yet", flush=True)
+        def work(): cli.run.run(stubborn)
+        """)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "not yet\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+@posix_only
+def test_a_signal_that_the_parent_ignores_stays_ignored(child: Child) -> None:
+    process = child("""
+        import signal
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        async def short():
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(0.01)
+            print("whole", flush=True)
+        def work(): cli.run.run(short)
+        """)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "whole\n")
+
+
+@posix_only
+def test_what_ends_well_despite_a_signal_ended_well(child: Child) -> None:
+    process = child("""
+        import signal
+        async def done():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return
+        def work(): cli.run.run(done)
+        """)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+@posix_only
+def test_a_reader_who_leaves_is_no_error(child: Child) -> None:
+    process = child("""
+        def work():
+            while True:
+                sys.stdout.buffer.write(bytes(65536))
+        """)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+@posix_only
+def test_another_broken_pipe_is_not_taken_for_the_reader_s(child: Child) -> None:
+    process = child("def work(): raise BrokenPipeError('a socket')")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "internal error: BrokenPipeError" in err

@@ -1,0 +1,104 @@
+"""`xfer context`, as typed, and `xfer broker` beside servers that run already."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Servers
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ADD = ("context", "add")
+OFFICE = ("--nats-url", "nats://bus.example:4222", "--user", "ann")
+
+
+def test_contexts_are_added_listed_chosen_shown_and_forgotten(xfer: Run) -> None:
+    assert xfer(*ADD, "office", *OFFICE).returncode == 0
+    assert xfer(*ADD, "home", "--nats-url", "tls://home.example", "--user", "ann").returncode == 0
+    assert xfer("context", "ls").stdout == (
+        "* office  nats://bus.example:4222  ann\n  home    tls://home.example  ann\n"
+    )
+    assert xfer("context", "use", "home").returncode == 0
+    assert "tls://home.example" in xfer("context", "show").stdout
+    assert xfer("context", "rm", "home").returncode == 0
+    shown = json.loads(xfer("context", "ls", "--json").stdout)
+    assert [(c["name"], c["current"]) for c in shown] == [("office", False)]
+
+
+def test_nothing_configured_exits_2_and_names_xfer_up(xfer: Run) -> None:
+    shown = xfer("context", "show")
+    assert shown.returncode == 2
+    assert "xfer up" in shown.stderr
+    assert shown.stdout == ""
+
+
+@pytest.mark.parametrize("verb", ["use", "rm", "show"])
+def test_an_unknown_context_exits_2(xfer: Run, verb: str) -> None:
+    tried = xfer("context", verb, "nowhere")
+    assert (tried.returncode, tried.stdout) == (2, "")
+    assert "nowhere" in tried.stderr
+
+
+def test_the_turn_password_comes_from_a_file_and_is_never_shown(xfer: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    turn = ("--turn", "turn:relay.example:3478", "--turn-user", "ann", "--turn-password-file", secret)
+    assert xfer(*ADD, "office", *OFFICE, *turn).returncode == 0
+    saved = (tmp_path / "xfer-home" / "config" / "contexts.toml").read_text()
+    assert 'password = "hunter2"' in saved
+    for args in (("show",), ("show", "--json"), ("ls",), ("ls", "--json")):
+        shown = xfer("context", *args)
+        assert shown.returncode == 0
+        assert "hunter2" not in shown.stdout + shown.stderr
+    assert "turn:relay.example:3478" in xfer("context", "show").stdout
+
+
+def test_a_missing_password_file_is_named(xfer: Run, tmp_path: Path) -> None:
+    turn = ("--turn", "turn:relay.example:3478", "--turn-password-file", tmp_path / "gone")
+    tried = xfer(*ADD, "office", *OFFICE, *turn)
+    assert tried.returncode == 2
+    assert "gone" in tried.stderr
+
+
+def test_a_relative_credentials_file_is_found_from_everywhere(xfer: Run, tmp_path: Path) -> None:
+    (tmp_path / "me.nk").write_text("SU")
+    assert xfer(*ADD, "office", *OFFICE, "--nats-creds", "me.nk", cwd=tmp_path).returncode == 0
+    assert json.loads(xfer("context", "show", "--json").stdout)["nats_creds"] == str(tmp_path / "me.nk")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
+def test_a_broker_of_ones_own_serves_beside_others_and_leaves_on_sigterm(
+    servers: Servers, tmp_path: Path
+) -> None:
+    env = {**servers.env, "AWS_SHARED_CREDENTIALS_FILE": str(servers.dir / "aws_credentials")}
+    where = ("--nats-url", servers.nats_url, "--nats-creds", str(servers.dir / "credentials" / "broker.nk"))
+    command = [sys.executable, "-P", "-m", "cli", "broker", *where, "--region", "us-east-1"]
+    command += ["--endpoint-url", servers.s3_endpoint, "--bucket", servers.bucket]
+    log = tmp_path / "log"
+    with open(log, "wb") as stderr:
+        process = subprocess.Popen(command, env=env, stderr=stderr, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 15
+        while "ready, bucket xfer" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_broker_without_nats_says_what_it_needs(xfer: Run) -> None:
+    tried = xfer("broker")
+    assert tried.returncode == 2
+    assert "NATS_URL" in tried.stderr

@@ -1,0 +1,186 @@
+"""The law of a job's record."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.api import TRANSITIONS, ErrorCode, JobState
+from transfer.broker.job import (
+    MAX_FETCHES,
+    MAX_OPEN,
+    MAX_RECEIPTS,
+    SETTLED_LIFE,
+    WINDOW,
+    JobRecord,
+    Refusal,
+    admit_holder,
+    admit_owner,
+)
+from transfer.seal import hash_token
+
+NOW = 1_000_000.0
+
+
+def job(**changes: object) -> JobRecord:
+    fresh = JobRecord(
+        job="q" * 16,
+        owner="alice",
+        token_hash=hash_token("secret"),
+        size=None,
+        created=NOW,
+        expires=NOW + 100,
+        expire=60.0,
+    )
+    return msgspec.structs.replace(fresh, **changes)
+
+
+def stored(record: JobRecord, *segments: int) -> JobRecord:
+    for segment in segments:
+        record = record.begin(segment, f"u{segment}", expires=NOW + 100)
+        record = record.complete(segment, f"u{segment}", expires=NOW + 100)
+    return record
+
+
+@given(st.permutations(range(12)))
+def test_in_whatever_order_segments_complete_the_count_has_no_gap(order: list[int]) -> None:
+    record = job()
+    for done, segment in enumerate(order, 1):
+        record = stored(record, segment)
+        assert record.segments + len(record.ahead) == done
+        assert all(record.has(n) for n in range(record.segments))
+        assert not record.has(record.segments)
+    assert (record.segments, record.ahead, record.uploads) == (12, (), {})
+
+
+def test_progress_moves_the_expiry_of_an_unfinished_job() -> None:
+    record = job().begin(0, "u", expires=NOW + 200)
+    assert record.expires == NOW + 200
+    assert record.complete(0, "u", expires=NOW + 300).expires == NOW + 300
+
+
+def test_completing_again_changes_nothing() -> None:
+    record = stored(job(), 0)
+    assert record.complete(0, "u0", expires=NOW + 999) is record
+
+
+def test_only_the_open_upload_completes() -> None:
+    record = job().begin(0, "old", expires=NOW).begin(0, "new", expires=NOW)
+    with pytest.raises(Refusal):
+        record.complete(0, "old", expires=NOW)
+
+
+def test_beginning_a_segment_beyond_the_gap_again_forgets_the_stored_one() -> None:
+    record = stored(job(), 1).begin(1, "again", expires=NOW)
+    assert not record.has(1)
+    assert record.uploads == {1: "again"}
+
+
+def test_a_segment_is_begun_neither_too_far_ahead_nor_with_too_many_open() -> None:
+    job().check_begin(WINDOW - 1)
+    with pytest.raises(Refusal):
+        job().check_begin(WINDOW)
+    full = job(uploads=dict.fromkeys(range(MAX_OPEN), "u"))
+    full.check_begin(0)
+    with pytest.raises(Refusal):
+        full.check_begin(MAX_OPEN)
+
+
+@pytest.mark.parametrize("state", [s for s in JobState if s is not JobState.OPEN])
+def test_a_finished_job_takes_no_segment(state: JobState) -> None:
+    with pytest.raises(Refusal) as refused:
+        job(state=state).check_begin(0)
+    assert refused.value.error.code is ErrorCode.CONFLICT
+
+
+@pytest.mark.parametrize("state", list(JobState))
+@pytest.mark.parametrize("outcome", list(JobState))
+def test_finish_follows_the_table(state: JobState, outcome: JobState) -> None:
+    record = job(state=state, segments=1)
+    overtaken = (state, outcome) == (JobState.DELIVERED, JobState.STORED)
+    if outcome is not JobState.OPEN and (outcome is state or overtaken):
+        assert record.finish(outcome, 1, now=NOW) is record
+    elif outcome in TRANSITIONS[state]:
+        assert record.finish(outcome, 1, now=NOW).state is outcome
+    else:
+        with pytest.raises(Refusal):
+            record.finish(outcome, 1, now=NOW)
+
+
+def test_expiry_counts_from_completion() -> None:
+    assert stored(job(), 0).finish(JobState.STORED, 1, now=NOW + 50).expires == NOW + 50 + 60
+    assert job().finish(JobState.VOID, 0, now=NOW + 50).expires == NOW + 50 + SETTLED_LIFE
+
+
+@pytest.mark.parametrize(("have", "stated"), [((), 0), ((0,), 2), ((0, 1), 1), ((0, 2), 1), ((1,), 1)])
+def test_stored_needs_exactly_its_segments(have: tuple[int, ...], stated: int) -> None:
+    with pytest.raises(Refusal):
+        stored(job(), *have).finish(JobState.STORED, stated, now=NOW)
+
+
+def test_receipts_are_counted_once_a_receiver() -> None:
+    record = job(fetches=2)
+    record = record.receive("a", "x", now=NOW).receive("a", "y", now=NOW)
+    assert (record.receipts, record.state) == ({"a": "x"}, JobState.OPEN)
+    assert record.receive("b", "z", now=NOW).state is JobState.DELIVERED
+
+
+def test_a_record_keeps_so_many_receipts_and_no_more() -> None:
+    record, counted = job(), job(fetches=MAX_RECEIPTS + 5)
+    for n in range(MAX_RECEIPTS + 4):
+        record, counted = record.receive(f"r{n}", "s", now=NOW), counted.receive(f"r{n}", "s", now=NOW)
+    assert len(record.receipts) == MAX_RECEIPTS
+    assert len([s for s in counted.receipts.values() if s]) == MAX_RECEIPTS
+    assert counted.state is JobState.OPEN
+    assert counted.receive("last", "s", now=NOW).state is JobState.DELIVERED
+    receipts = dict.fromkeys(map(str, range(MAX_FETCHES)), "s")
+    crowded = job(fetches=MAX_FETCHES, state=JobState.DELIVERED, receipts=receipts)
+    assert crowded.receive("more", "s", now=NOW) is crowded
+
+
+def test_a_void_job_takes_no_receipt() -> None:
+    with pytest.raises(Refusal):
+        job(state=JobState.VOID).receive("a", "x", now=NOW)
+
+
+def test_an_expired_job_becomes_void_and_stays_expired() -> None:
+    assert job().void_expired(NOW) == job()
+    late = job().void_expired(NOW + 100)
+    assert (late.state, late.expired(NOW + 100)) == (JobState.VOID, True)
+    delivered = job(state=JobState.DELIVERED)
+    assert delivered.void_expired(NOW + 100) is delivered
+
+
+def test_strangers_and_latecomers_are_told_the_same() -> None:
+    told = []
+    for attempt in (
+        lambda: admit_holder(None, "secret", NOW),
+        lambda: admit_holder(job(), "wrong", NOW),
+        lambda: admit_holder(job(), "", NOW),
+        lambda: admit_holder(job(), "secret", NOW + 100),
+        lambda: admit_owner(None, "alice", NOW),
+        lambda: admit_owner(job(), "bob", NOW),
+        lambda: admit_owner(job(), "alice", NOW + 100),
+    ):
+        with pytest.raises(Refusal) as refused:
+            attempt()
+        told.append(refused.value.error)
+    assert len(set(told)) == 1
+    assert told[0].code is ErrorCode.NOT_FOUND
+
+
+def test_the_rightful_are_admitted() -> None:
+    assert admit_holder(job(), "secret", NOW) == job()
+    assert admit_owner(job(), "alice", NOW) == job()
+
+
+def test_the_hash_of_nothing_admits_nobody() -> None:
+    with pytest.raises(Refusal):
+        admit_holder(job(token_hash="0" * 64), "0" * 64, NOW)
+
+
+def test_a_record_survives_its_way_to_disk() -> None:
+    record = stored(job(fetches=3), 0, 2).begin(1, "u", expires=NOW).receive("r", "s", now=NOW)
+    assert msgspec.json.decode(msgspec.json.encode(record), type=JobRecord) == record

@@ -1,0 +1,353 @@
+"""The door: hostile names and targets for every flavour, and a property: what comes out stays inside."""
+
+from __future__ import annotations
+
+import ntpath
+import os
+import posixpath
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.errors import UnsafeName
+from transfer.model import Entry, EntryKind
+from transfer.paths import MACOS, MAX_DEPTH, POSIX, WINDOWS, Admitted, Flavour, admit, printable
+
+FILE, DIRECTORY, LINK = EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.LINK
+FLAVOURS = pytest.mark.parametrize("flavour", [POSIX, MACOS, WINDOWS], ids=["posix", "macos", "windows"])
+
+
+def file(path: bytes | str) -> Entry:
+    return Entry(os.fsencode(path) if isinstance(path, str) else path, FILE, 0, 0o644, 0)
+
+
+def folder(path: str) -> Entry:
+    return Entry(path.encode(), DIRECTORY, 0, 0o755, 0)
+
+
+def link(path: str, target: str | bytes) -> Entry:
+    return Entry(path.encode(), LINK, 0, 0o777, 0, target.encode() if isinstance(target, str) else target)
+
+
+def written(path: bytes | str, flavour: Flavour) -> str:
+    return "/".join(admit([file(path)], flavour).places[0].parts)
+
+
+def through(*entries: Entry, flavour: Flavour = POSIX, unsafe_links: bool = False) -> Admitted:
+    return admit(entries, flavour, unsafe_links=unsafe_links)
+
+
+HOSTILE = [
+    b"/etc/passwd",
+    b"//host/share",
+    b"..",
+    b"../x",
+    b"a/../b",
+    b"a/..",
+    b".",
+    b"./a",
+    b"a/./b",
+    b"a//b",
+    b"a/",
+    b"a\0b",
+    b"a/b\0",
+    b"x" * 256,
+    "é".encode() * 128,
+    b"/".join([b"d"] * (MAX_DEPTH + 1)),
+    b".xfer-abc/tree",
+    b".XFER-abc",
+]
+
+
+@FLAVOURS
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: printable(path, 24))
+def test_a_path_that_could_lead_outside_or_cannot_be_is_refused(path: bytes, flavour: Flavour) -> None:
+    if flavour.windows and path == "é".encode() * 128:
+        pytest.skip("128 UTF-16 units are a fine name on Windows")
+    with pytest.raises(UnsafeName) as refusal:
+        admit([file(path)], flavour)
+    assert refusal.value.exit_code == 6
+    assert refusal.value.what.isprintable()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["C:", "c:/x", "C:x", "\\x", "\\\\host\\share", "\\\\?\\C:\\x", "a\\..\\..\\b", "..\\x", "a/..\\b"],
+)
+def test_drive_letters_unc_and_backslash_paths_are_refused_on_windows(path: str) -> None:
+    with pytest.raises(UnsafeName):
+        admit([file(path)], WINDOWS)
+
+
+@pytest.mark.parametrize("path", ["C:", "c:/x", "\\x", "..\\x", "con", "aux.txt", "a.", "a ", 'a"<>|?*'])
+def test_what_is_odd_only_on_windows_is_plain_elsewhere(path: str) -> None:
+    assert written(path, POSIX) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a\x1b[31m", "a%1B[31m"),
+        ("a\nb", "a%0Ab"),
+        ("a\x7f", "a%7F"),
+        ("a\x9b", "a%C2%9B"),
+        ("invoice\u202efdp.exe", "invoice%E2%80%AEfdp.exe"),
+        ("\u2066a", "%E2%81%A6a"),
+        ("a\u200bb", "a%E2%80%8Bb"),
+        ("\ufeffa", "%EF%BB%BFa"),
+        ("a\u2028b", "a%E2%80%A8b"),
+        ("dir\x01/f", "dir%01/f"),
+        ("grüße 日本 🎉 .bashrc", "grüße 日本 🎉 .bashrc"),
+        ("100%1B", "100%1B"),
+    ],
+)
+@FLAVOURS
+def test_control_bidi_and_invisible_characters_are_written_escaped(
+    path: str, name: str, flavour: Flavour
+) -> None:
+    assert written(path, flavour) == name
+    assert bool(admit([file(path)], flavour).notices) == (path != name)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a<b", "a%3Cb"),
+        ("a:stream", None),
+        ("file:stream", "file%3Astream"),
+        ("a\\b", "a%5Cb"),
+        ("a.", "a%2E"),
+        ("a. .", "a. %2E"),
+        ("...", "..%2E"),
+        ("a ", "a%20"),
+        ("CON", "%43ON"),
+        ("con", "%63on"),
+        ("AUX.txt", "%41UX.txt"),
+        ("nul.tar.gz", "%6Eul.tar.gz"),
+        ("COM1", "%43OM1"),
+        ("COM¹", "%43OM¹"),
+        ("lpt9 .x", "%6Cpt9 .x"),
+        ("CONIN$", "%43ONIN$"),
+        ("conf", "conf"),
+        ("COM10", "COM10"),
+        ("dir/PRN/x", "dir/%50RN/x"),
+    ],
+)
+def test_names_windows_cannot_hold_are_written_escaped(path: str, name: str | None) -> None:
+    if name is None:
+        with pytest.raises(UnsafeName):
+            admit([file(path)], WINDOWS)
+    else:
+        assert written(path, WINDOWS) == name
+
+
+def test_a_name_that_is_not_utf8_stays_raw_on_posix_and_is_escaped_elsewhere() -> None:
+    assert os.fsencode(written(b"caf\xe9\x9b", POSIX)) == b"caf\xe9\x9b"
+    assert written(b"caf\xe9", MACOS) == "caf%E9"
+    assert written(b"caf\xe9", WINDOWS) == "caf%E9"
+
+
+@FLAVOURS
+def test_an_escaped_name_that_meets_its_literal_twin_is_refused(flavour: Flavour) -> None:
+    with pytest.raises(UnsafeName):
+        through(file("a\x1b"), file("a%1B"), flavour=flavour)
+    with pytest.raises(UnsafeName):
+        through(file("a\x1b/x"), file("a%1B/y"), flavour=flavour)
+
+
+@FLAVOURS
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [file("a"), file("a")],
+        [file("a"), folder("a")],
+        [folder("a"), folder("a")],
+        [file("a"), file("a/b")],
+        [file("a/b"), file("a")],
+        [file("a/b/c"), file("a/b")],
+        [link("a", "b"), file("a/x")],
+        [file("a/x"), link("a", "b")],
+        [link("a", "b"), file("a/x/y")],
+        [link("a", "b"), folder("a/x")],
+    ],
+    ids=lambda entries: " ".join(f"{e.kind.name[0]}:{e.path.decode()}" for e in entries),
+)
+def test_two_things_in_one_place_and_anything_under_a_file_or_link_are_refused(
+    entries: list[Entry], flavour: Flavour
+) -> None:
+    with pytest.raises(UnsafeName):
+        admit(entries, flavour)
+
+
+@FLAVOURS
+def test_a_folder_may_come_before_or_after_what_it_holds(flavour: Flavour) -> None:
+    assert len(through(folder("a"), file("a/b"), flavour=flavour).places) == 2
+    assert len(through(file("a/b"), folder("a"), flavour=flavour).places) == 2
+
+
+def test_names_that_differ_in_case_are_two_files_where_the_folder_says_so() -> None:
+    assert len(through(file("Makefile"), file("makefile")).places) == 2
+    for flavour in (MACOS, WINDOWS):
+        with pytest.raises(UnsafeName):
+            through(file("Makefile"), file("makefile"), flavour=flavour)
+        with pytest.raises(UnsafeName):
+            through(file("Src/a"), file("src/b"), flavour=flavour)
+        with pytest.raises(UnsafeName):
+            through(link("L", "x"), file("l/y"), flavour=flavour)
+
+
+def test_names_that_differ_in_normalisation_are_two_files_where_the_folder_says_so() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    assert len(through(file(composed), file(decomposed)).places) == 2
+    assert len(through(file(composed), file(decomposed), flavour=WINDOWS).places) == 2
+    with pytest.raises(UnsafeName):
+        through(file(composed), file(decomposed), flavour=MACOS)
+    with pytest.raises(UnsafeName):
+        through(file(composed.upper()), file(decomposed), flavour=MACOS)
+
+
+@FLAVOURS
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "/", "..", "../..", "../../x", "a/../../..", "./../../x", "", "x\0", "x" * 256]
+)
+def test_a_link_that_is_absolute_leaves_the_folder_or_cannot_be_is_refused(
+    target: str, flavour: Flavour
+) -> None:
+    path = "top" if target == ".." else "d/l"
+    with pytest.raises(UnsafeName):
+        through(link(path, target), flavour=flavour)
+
+
+@pytest.mark.parametrize("target", ["C:\\x", "c:x", "\\x", "..\\..\\x", "\\\\h\\s"])
+def test_a_windows_link_with_a_drive_or_backslash_path_is_refused(target: str) -> None:
+    with pytest.raises(UnsafeName):
+        through(link("d/l", target), flavour=WINDOWS)
+
+
+@FLAVOURS
+@pytest.mark.parametrize("target", ["x", "../x", "..", ".", "./x", "a/b/", "../d/x", "a/../b", "dangling/x"])
+def test_a_link_that_stays_inside_is_kept_as_it_is(target: str, flavour: Flavour) -> None:
+    entries = [folder("d"), file("d/x"), link("d/l", target)]
+    assert admit(entries, flavour).places[-1].target == target
+
+
+def test_a_link_may_not_climb_out_through_another_link() -> None:
+    # d/a is the folder x, so d/a/.. is the destination and d/a/../.. lies outside, though the text stays inside.
+    with pytest.raises(UnsafeName):
+        through(folder("x"), folder("d/e"), link("d/e/a", "../../x"), link("d/e/l", "a/../../y"))
+    with pytest.raises(UnsafeName):
+        through(link("d/l", "A/../../y"), link("d/a", "../x"), flavour=MACOS)
+
+
+def test_a_links_target_is_escaped_as_the_entry_it_names() -> None:
+    places = through(file("a\x1b/f"), link("l", "a\x1b/f")).places
+    assert places[1].target == "/".join(places[0].parts)
+
+
+def test_unsafe_links_are_kept_byte_for_byte_when_asked_for() -> None:
+    for target in (b"/etc/passwd", b"../../x", b"a\x1b", b"\xff"):
+        found = through(link("l", target), unsafe_links=True).places[0].target
+        assert os.fsencode(found) == target
+
+
+def test_many_escaped_names_give_a_bounded_number_of_notices() -> None:
+    notices = admit([file(f"a\x01{n}") for n in range(1000)], POSIX).notices
+    assert len(notices) < 30
+    assert all(line.isprintable() for line in notices)
+
+
+def test_a_hundred_thousand_entries_pass_in_a_few_seconds_of_cpu() -> None:
+    entries = [file(f"project/package{n % 300}/module/file{n}.py") for n in range(100_000)]
+    began = time.process_time()
+    assert len(admit(entries, WINDOWS).places) == 100_000
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain näme", "plain näme"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        (b"a\xff", "a\\xff"),
+        ("a\u202eb", "a\\u202eb"),
+        (os.fsdecode(b"\x9b"), "\\udc9b"),
+        ("a\nb", "a\\nb"),
+    ],
+)
+def test_printable_shows_any_name_without_control_of_the_terminal(name: str | bytes, shown: str) -> None:
+    assert printable(name) == shown
+
+
+def test_printable_shortens_what_nobody_would_read() -> None:
+    assert len(printable("x" * 5000)) < 250
+
+
+NASTY = st.sampled_from(
+    [
+        b"..",
+        b".",
+        b"",
+        b"a",
+        b"A",
+        b"b",
+        b"con",
+        b"C:",
+        b"\\",
+        b"a\\..",
+        b"%2E",
+        b"\xff",
+        b"\0",
+        b"a.",
+        b"a\x01",
+    ]
+    + ["é".encode(), "e\u0301".encode(), "\u202e".encode(), b".xfer-", b"x" * 300]
+)
+PARTS = st.one_of(NASTY, st.binary(max_size=6).map(lambda raw: raw.replace(b"/", b"")))
+PATHS = st.lists(PARTS, min_size=1, max_size=5).map(b"/".join).filter(bool)
+ENTRIES = st.lists(
+    st.builds(
+        lambda path, kind, target: Entry(path, kind, 0, 0o644, 0, target if kind is LINK else b""),
+        PATHS,
+        st.sampled_from(list(EntryKind)),
+        PATHS,
+    ),
+    min_size=1,
+    max_size=6,
+)
+ANY_FLAVOUR = st.builds(Flavour, st.booleans(), st.booleans(), st.booleans(), st.booleans())
+
+
+@settings(max_examples=600, deadline=None)
+@given(entries=ENTRIES, flavour=ANY_FLAVOUR)
+def test_whatever_comes_through_the_door_stays_inside(entries: list[Entry], flavour: Flavour) -> None:
+    try:
+        places = admit(entries, flavour).places
+    except UnsafeName as refusal:
+        assert refusal.what.isprintable()
+        return
+    pure = ntpath if flavour.windows else posixpath
+    root = "C:\\top" if flavour.windows else "/top"
+    seen = set()
+    for entry, place in zip(entries, places, strict=True):
+        where = pure.normpath(pure.join(root, *place.parts))
+        assert where == pure.join(root, *place.parts)
+        assert where.startswith(root + pure.sep)
+        assert not any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in where)
+        assert where not in seen
+        seen.add(where)
+        if entry.kind is LINK:
+            leads = pure.normpath(pure.join(pure.dirname(where), place.target))
+            assert leads == root or leads.startswith(root + pure.sep)
+
+
+@settings(max_examples=300, deadline=None)
+@given(path=PATHS)
+def test_a_plain_name_is_written_as_it_is_on_posix(path: bytes) -> None:
+    text = path.decode("utf-8", "replace")
+    parts = path.split(b"/")
+    plain = text.isprintable() and "\ufffd" not in text and all(0 < len(p) < 256 for p in parts)
+    if plain and not {b".", b".."} & set(parts) and not path.startswith(b".xfer-"):
+        assert written(path, POSIX) == text

@@ -1,0 +1,327 @@
+"""What each view writes where, with the clock as an argument."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+
+import pytest
+
+from cli.render import Bars, Lines, Ndjson, Quiet, View, choose
+from transfer.errors import JobGone
+from transfer.events import (
+    Event,
+    Failure,
+    Notice,
+    Progress,
+    Receipt,
+    RouteChosen,
+    RouteName,
+    Stored,
+    Summary,
+    TicketReady,
+    Waiting,
+)
+
+TICKET = TicketReady(job="job", ticket="xfer1ticket")
+MOVING = Progress(done=3_000_000, total=12_000_000, wire=2_000_000, files=1, route="s3")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def summary(outcome: str = "receipt", *, paths: tuple[str, ...] = (), route: RouteName = "s3") -> Summary:
+    return Summary(
+        job="job",
+        outcome=outcome,  # type: ignore[arg-type]
+        bytes=12_000_000,
+        wire=9_000_000,
+        seconds=4.0,
+        route=route,
+        files=1,
+        chunks=12,
+        resent=0,
+        digest="00",
+        paths=list(paths),
+    )
+
+
+def lines(*events: Event) -> tuple[str, str]:
+    """(stdout, stderr) of the view for where there is no terminal."""
+    out, err = io.StringIO(), io.StringIO()
+    view = Lines(out, err, Clock())
+    for event in events:
+        view(event)
+    return out.getvalue(), err.getvalue()
+
+
+def bars(clock: Clock, *events: Event, out: io.StringIO | None = None) -> str:
+    """What the terminal got, without its control sequences."""
+    err = Terminal()
+    with Bars(out, err, clock, width=100) as view:
+        for event in events:
+            view(event)
+            view.tick()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue())
+
+
+def test_the_ticket_is_all_that_stdout_gets() -> None:
+    events = (
+        TICKET,
+        Waiting(what="waiting for a receiver", left=9.0),
+        MOVING,
+        Notice(text="skipped"),
+        summary(),
+    )
+    assert lines(*events)[0] == "xfer1ticket\n"
+
+
+def test_the_ticket_is_flushed_at_once() -> None:
+    flushed: list[str] = []
+
+    class Out(io.StringIO):
+        def flush(self) -> None:
+            flushed.append(self.getvalue())
+
+    Quiet(Out())(TICKET)
+    assert flushed == ["xfer1ticket\n"]
+
+
+def test_the_ticket_never_reaches_stderr() -> None:
+    out = io.StringIO()
+    assert "xfer1" not in lines(TICKET, summary())[1]
+    assert "xfer1" not in bars(
+        Clock(), Waiting(what="waiting", left=None), TICKET, MOVING, summary(), out=out
+    )
+    assert out.getvalue() == "xfer1ticket\n"
+
+
+def test_a_ticket_that_goes_to_a_file_is_not_shown() -> None:
+    err = io.StringIO()
+    Lines(None, err, Clock())(TICKET)
+    assert err.getvalue() == ""
+
+
+def test_quiet_shows_the_ticket_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with Quiet(out) as view:
+        for event in (TICKET, MOVING, Notice(text="skipped"), summary()):
+            view(event)
+            view.tick()
+    assert out.getvalue() == "xfer1ticket\n"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_gets_a_line_every_ten_seconds() -> None:
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock)
+    for second in range(31):
+        clock.now = 1000.0 + second
+        view(Progress(done=second * 100_000, total=10_000_000, wire=0, files=1, route="webrtc"))
+        view.tick()
+    assert err.getvalue().splitlines() == [
+        "1.0 MB of 10.0 MB (10 %), 100.0 kB/s, 1 min 30 s left, webrtc",
+        "2.0 MB of 10.0 MB (20 %), 100.0 kB/s, 1 min 20 s left, webrtc",
+        "3.0 MB of 10.0 MB (30 %), 100.0 kB/s, 1 min 10 s left, webrtc",
+    ]
+
+
+def test_an_unknown_length_has_no_share_and_no_end() -> None:
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock)
+    view(Progress(done=5_000_000, total=None, wire=0, files=1, route="s3"))
+    clock.now += 10
+    view.tick()
+    assert err.getvalue() == "5.0 MB, 500.0 kB/s, s3\n"
+
+
+def test_waiting_is_said_once_and_then_every_ten_seconds_with_less_left() -> None:
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock)
+    for second in range(21):
+        clock.now = 1000.0 + second
+        view(Waiting(what="waiting for a receiver", left=60.0 - second))
+        view.tick()
+    assert err.getvalue().splitlines() == [
+        "waiting for a receiver, 60 s left",
+        "waiting for a receiver, 50 s left",
+        "waiting for a receiver, 40 s left",
+    ]
+
+
+def test_the_seconds_left_count_down_without_an_event() -> None:
+    clock, err = Clock(), Terminal()
+    with Bars(None, err, clock, width=100) as view:
+        view(Waiting(what="waiting for a receiver", left=42.0))
+        clock.now += 30
+        view.tick()
+        assert "waiting for a receiver, 42 s left" in err.getvalue()
+        assert "waiting for a receiver, 12 s left" in err.getvalue()
+        clock.now += 30
+        view.tick()
+        assert "waiting for a receiver, 0 s left" in err.getvalue()
+
+
+def test_a_wait_without_limit_counts_nothing() -> None:
+    assert lines(Waiting(what="waiting for a receiver", left=None))[1] == "waiting for a receiver\n"
+
+
+def test_bars_show_bytes_rate_time_left_and_route() -> None:
+    clock, err = Clock(), Terminal()
+    with Bars(None, err, clock, width=100) as view:
+        for done in range(1, 7):
+            clock.now += 1
+            view(Progress(done=done * 1_000_000, total=12_000_000, wire=0, files=1, route="webrtc"))
+            view.tick()
+    shown = err.getvalue()
+    assert "6.0/12.0 MB" in shown
+    assert "1.0 MB/s" in shown
+    assert "00:06" in shown
+    assert "webrtc" in shown
+
+
+def test_bars_leave_only_the_lines_that_stay() -> None:
+    err = Terminal()
+    with Bars(None, err, Clock(), width=100) as view:
+        view(MOVING)
+        view.tick()
+        view(summary())
+    after_the_bar = err.getvalue().rpartition("\x1b[2K")[2]
+    assert after_the_bar.strip().endswith(
+        "receipt: somebody has it, verified (1 file, 12.0 MB in 4.0 s by s3)"
+    )
+    assert err.getvalue().count("\x1b[?25l") == err.getvalue().count("\x1b[?25h") > 0
+
+
+def test_an_error_gives_the_cursor_back() -> None:
+    err = Terminal()
+
+    def fail() -> None:
+        with Bars(None, err, Clock(), width=100) as view:
+            view(MOVING)
+            raise JobGone("gone")
+
+    with pytest.raises(JobGone):
+        fail()
+    assert err.getvalue().rfind("\x1b[?25h") > err.getvalue().rfind("\x1b[?25l")
+
+
+def test_no_color_leaves_out_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    def colours() -> list[str]:
+        err = Terminal()
+        with Bars(None, err, Clock(), width=100) as view:
+            view(MOVING)
+            view.tick()
+        return re.findall(r"\x1b\[(?:\d+;)*3\d", err.getvalue())
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert colours()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colours()
+
+
+def test_the_last_line_says_that_somebody_has_it() -> None:
+    assert lines(summary())[1] == "receipt: somebody has it, verified (1 file, 12.0 MB in 4.0 s by s3)\n"
+
+
+def test_the_last_line_says_until_when_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "localtime", time.gmtime)
+    stored = Stored(job="job", segments=2, expires=1_795_000_000.0)
+    text = lines(stored, summary("stored"))[1]
+    assert text.startswith("stored: anyone with the ticket can fetch it until 2026-11-18 ")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        ((), "it to stdout"),
+        (("a",), "a"),
+        (("a", "b", "c"), "a, b, c"),
+        (("a", "b", "c", "d", "e"), "a, b, c and 2 more"),
+    ],
+)
+def test_the_last_line_of_a_fetch_says_what_was_written(paths: tuple[str, ...], said: str) -> None:
+    assert lines(summary("fetched", paths=paths))[1].startswith(f"fetched: wrote {said}, verified (1 file, ")
+
+
+def test_a_peer_s_names_cannot_move_the_cursor() -> None:
+    evil = "a\x1b[2Jb\u202ec\nd"
+    for event in (
+        Notice(text=evil),
+        RouteChosen(route="s3", reason=evil),
+        summary("fetched", paths=(evil,)),
+        Waiting(what=evil, left=1.0),
+    ):
+        for text in (lines(event)[1], bars(Clock(), event)):
+            assert "\x1b" not in text
+            assert "\u202e" not in text
+            assert r"a\x1b[2Jb\u202ec\nd" in text
+
+
+def test_markup_in_a_name_is_text() -> None:
+    assert "[red]x[/red] :smile:" in bars(Clock(), Notice(text="[red]x[/red] :smile:"))
+
+
+def test_ndjson_is_one_object_a_line_with_event_and_version() -> None:
+    out = io.BytesIO()
+    events: list[Event] = [
+        TICKET,
+        Waiting(what="waiting", left=1.5),
+        RouteChosen(route="s3", reason="it is large"),
+        MOVING,
+        Notice(text="skipped"),
+        Stored(job="job", segments=2, expires=1.0),
+        Receipt(job="job", receiver="r", digest="00"),
+        summary("fetched", paths=("line\nbreak",)),
+        Failure(code=4, kind="JobGone", message="gone", next="ask"),
+    ]
+    with Ndjson(out) as view:
+        for event in events:
+            view(event)
+            view.tick()
+    objects = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [o["event"] for o in objects] == [
+        "ticket",
+        "waiting",
+        "route",
+        "progress",
+        "notice",
+        "stored",
+        "receipt",
+        "summary",
+        "error",
+    ]
+    assert {o["v"] for o in objects} == {1}
+    assert objects[0]["ticket"] == "xfer1ticket"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "json_wanted", "quiet", "dumb", "kind"),
+    [
+        (True, False, False, False, Bars),
+        (True, False, False, True, Lines),
+        (False, False, False, False, Lines),
+        (True, False, True, False, Quiet),
+        (True, True, True, False, Ndjson),
+    ],
+)
+def test_the_view_fits_the_terminal_and_the_options(
+    terminal: bool, json_wanted: bool, quiet: bool, dumb: bool, kind: type[View]
+) -> None:
+    err = Terminal() if terminal else io.StringIO()
+    view = choose(None, err, json=io.BytesIO() if json_wanted else None, quiet=quiet, dumb=dumb)
+    assert type(view) is kind

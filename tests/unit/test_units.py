@@ -1,0 +1,82 @@
+"""Sizes and durations as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.units import parse_duration, parse_size, show_duration, show_size
+from transfer.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("500", 500),
+        ("500B", 500),
+        ("100MB", 100_000_000),
+        ("100mb", 100_000_000),
+        ("64MiB", 64 << 20),
+        ("2G", 2_000_000_000),
+        ("1.5k", 1500),
+        (" 3 TiB ", 3 << 40),
+    ],
+)
+def test_a_size_is_read_in_decimal_and_binary_units(text: str, count: int) -> None:
+    assert parse_size(text, option="--threshold") == count
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("60", 60.0),
+        ("60s", 60.0),
+        ("10m", 600.0),
+        ("24h", 86400.0),
+        ("7d", 604800.0),
+        ("1.5h", 5400.0),
+    ],
+)
+def test_a_duration_is_read_in_its_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text, option="--wait") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1e9", "10 XB", "1_000", "٣", "0x10", "1MB2", "inf", "nan"])
+def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError) as size:
+        parse_size(text, option="--threshold")
+    with pytest.raises(UsageError) as duration:
+        parse_duration(text, option="--wait")
+    assert size.value.what.startswith(f"--threshold {text!r}")
+    assert duration.value.what.startswith(f"--wait {text!r}")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (3_000_000, "3.0 MB"),
+        (5e12, "5.0 TB"),
+    ],
+)
+def test_a_size_is_shown_with_its_unit(count: float, text: str) -> None:
+    assert show_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7620, "2 h 07 min"),
+    ],
+)
+def test_a_duration_is_shown_to_what_matters(seconds: float, text: str) -> None:
+    assert show_duration(seconds) == text
