@@ -208,7 +208,7 @@ class BrokerClient:
             message = asking.result()
         except NoRespondersError:
             raise BrokerAbsent("NATS answers, but no broker does") from None
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             raise BrokerAbsent("the broker does not answer") from None
         except (ConnectionClosedError, NatsError, OSError) as error:
             raise BusUnreachable(f"the connection to NATS is lost ({error})") from None

@@ -153,7 +153,7 @@ class Ledger:
         """Forget a job: it is done, or given up for good."""
         with self._transaction():
             for table in ("frames", "blocks", "segments", "parts", "jobs"):
-                self._db.execute(f"DELETE FROM {table} WHERE id = ?", (job.id,))  # noqa: S608 (table names are ours)
+                self._db.execute(f"DELETE FROM {table} WHERE id = ?", (job.id,))
 
     # frames
 

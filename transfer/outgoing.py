@@ -241,7 +241,7 @@ class Command:
         self.command = command
         self._process = subprocess.Popen(
             command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
-        )  # noqa: S602 (the user's own command)
+        )
         assert self._process.stdout is not None
         self.read = stream_reader(self._process.stdout)  # type: ignore[arg-type]
 

@@ -158,7 +158,9 @@ def scan(paths: Sequence[Path], *, exclude: Sequence[str] = (), links: Links = "
         UsageError: two paths have the same name, a path is neither file nor folder, a pattern is none.
     """
     try:
-        spec = GitIgnoreSpec.from_lines(exclude)
+        # To git `a/**` is what lies inside a; pathspec would take it for a itself, too.
+        lines = [line + "/*" if line.endswith("/**") else line for line in exclude]
+        spec = GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise UsageError(f"--exclude does not take that pattern: {error}") from None
     roots: dict[str, Path] = {}

@@ -36,9 +36,9 @@ def main() -> None:
         for line, took in seconds.items()
     }
     print(f"{'':18} {'median':>8} {'min':>8} {'goal':>8}")
-    for line, row in rows.items():
-        goal = f"{row['goal'] * 1000:5.0f} ms" if row["goal"] else ""
-        print(f"{line:18} {row['median'] * 1000:5.0f} ms {row['min'] * 1000:5.0f} ms {goal:>8}")
+    for line, took in seconds.items():
+        goal = f"{GOALS[line] * 1000:5.0f} ms" if line in GOALS else ""
+        print(f"{line:18} {statistics.median(took) * 1000:5.0f} ms {min(took) * 1000:5.0f} ms {goal:>8}")
 
     result = {
         "subject": "startup",

@@ -1,0 +1,256 @@
+"""The sending end of the S3 route: frames to parts, parts to segments, at most two segments open."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from transfer import api
+from transfer.broker_client import BrokerClient, Patience
+from transfer.codec import Codec, max_encoded
+from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
+from transfer.plan import MIN_PART, Part, SegmentBuilder, segment_size
+from transfer.transport import Limits
+from transfer.transports.s3.http import crc32c
+from transfer.transports.s3.store import CONCURRENCY, Store
+
+OPEN_SEGMENTS = 2
+
+
+class PartLog(Protocol):
+    """What the sending end writes down before and after each step (the sender's ledger)."""
+
+    def segment_begun(self, segment: int, upload: str) -> None: ...
+    def part_made(self, segment: int, part: Part, crc: str) -> None: ...
+    def segment_stored(self, ref: SegmentRef) -> None: ...
+
+
+class OpenSegment(NamedTuple):
+    """An upload that an earlier run left open: what the store has of it, as the ledger knows it."""
+
+    number: int
+    upload: str
+    parts: list[tuple[Part, api.StoredPart]]
+    used_numbers: int
+
+
+class Remains(NamedTuple):
+    """What an earlier run left. complete: references, gapless or not. stored: the frames in all of it."""
+
+    complete: dict[int, SegmentRef]
+    open: list[OpenSegment]
+    stored: set[FrameId]
+
+
+NOTHING = Remains({}, [], set())
+
+
+class _Upload:
+    """A segment on its way: its builder, and the parts that are being or have been stored."""
+
+    def __init__(self, upload: str, builder: SegmentBuilder) -> None:
+        self.upload, self.builder = upload, builder
+        self.stored: list[api.StoredPart] = []
+        self.puts: list[asyncio.Task[None]] = []
+
+
+class S3Outbound:
+    """The sending end.
+
+    Args:
+        digests: of the raw bytes of every frame that will be put, for the indexes.
+        log: told of each step before it is taken; see PartLog.
+        total: the job's raw bytes, None if unknown (sizes the segments).
+        remains: what an earlier run of this job left in the store.
+        on_stored: told of each complete segment, for the reference to the receivers.
+        on_part: told of each part that the store took.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerClient,
+        job: str,
+        codec: Codec,
+        digests: Mapping[FrameId, bytes],
+        log: PartLog,
+        *,
+        patience: Patience,
+        total: int | None,
+        remains: Remains = NOTHING,
+        concurrency: int = CONCURRENCY,
+        on_stored: Callable[[SegmentRef], Coroutine[Any, Any, None]] | None = None,
+        on_part: Callable[[Part], None] = lambda _part: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._broker, self._job, self._codec, self._digests, self._log = broker, job, codec, digests, log
+        self._total, self._clock = total, clock
+        self._on_stored, self._on_part = on_stored, on_part
+        self._store = Store(patience, concurrency)
+        self._remains = remains
+        self._reopen = list(remains.open)
+        taken = {*remains.complete, *(o.number for o in remains.open)}
+        self._numbers = (n for n in itertools.count() if n not in taken)
+        self._bytes = sum(ref.size for ref in remains.complete.values())
+        self._complete = len(remains.complete)
+        self._gate = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(OPEN_SEGMENTS)
+        self._turn = asyncio.Lock()
+        self._current: _Upload | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._timer: asyncio.Task[None] | None = None
+        self.limits = Limits(
+            MIN_PART, max_encoded(Kind.MANIFEST), concurrency, (concurrency + 1) * MIN_PART, False
+        )
+
+    @property
+    def segments(self) -> int:
+        """How many segments are complete."""
+        return self._complete
+
+    async def wanted(self) -> FrameSet:
+        wanted = FrameSet.everything()
+        for frame in self._remains.stored:
+            wanted.discard(frame)
+        return wanted
+
+    async def put(self, frame: Frame) -> None:
+        if len(frame.data) > self.limits.max_part:
+            raise ValueError("a frame is longer than any frame can be")
+        async with self._turn:
+            self._check()
+            if self._current is None:
+                self._current = await self._open()
+            current = self._current
+            part = current.builder.add(frame, self._digests[frame.id])
+            if part is not None:
+                await self._send(current, part)
+            if current.builder.full:
+                await self._close_segment()
+
+    async def delivered(self) -> AsyncIterator[Sequence[FrameId]]:
+        acknowledged: list[Sequence[FrameId]] = []  # the store acknowledges nothing
+        for batch in acknowledged:
+            yield batch
+
+    async def finish(self) -> None:
+        async with self._turn:
+            self._check()
+            while self._current is not None or self._reopen:
+                self._current = self._current or await self._open()
+                await self._close_segment()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        self._check()
+
+    async def close(self, reason: str = "") -> None:
+        tasks = [*self._tasks, *([self._timer] if self._timer else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._store.close()
+
+    async def _open(self) -> _Upload:
+        """The next segment: one that an earlier run left open, or a new one. At most two are open at once."""
+        await self._slots.acquire()
+        now = self._clock()
+        if self._reopen:
+            left = self._reopen.pop(0)
+            builder = SegmentBuilder(
+                left.number,
+                segment_size(left.number, self._bytes, self._total),
+                now,
+                [p for p, _ in left.parts],
+            )
+            builder.skip_numbers(left.used_numbers)
+            current = _Upload(left.upload, builder)
+            current.stored = [stored for _, stored in left.parts]
+        else:
+            number = next(self._numbers)
+            upload = await self._broker.begin(self._job, number)
+            self._log.segment_begun(number, upload)
+            current = _Upload(
+                upload, SegmentBuilder(number, segment_size(number, self._bytes, self._total), now)
+            )
+        self._timer = asyncio.create_task(self._close_when_due(current))
+        return current
+
+    async def _close_when_due(self, current: _Upload) -> None:
+        """A receiver follows one or two segments behind, so a slow source must not hold one open."""
+        await asyncio.sleep(max(0.0, current.builder.due() - self._clock()))
+        async with self._turn:
+            if self._current is current and self._failure is None:
+                try:
+                    await self._close_segment()
+                except Exception as error:
+                    self._failure = self._failure or error
+
+    async def _send(self, current: _Upload, part: Part) -> None:
+        """Log it, then store it while the caller makes the next; waits for a place among those under way."""
+        crc = crc32c(part.data)
+        self._log.part_made(current.builder.number, part, crc)
+        await self._gate.acquire()
+        put = asyncio.create_task(self._put(current, part, crc))
+        current.puts.append(put)
+        self._watch(put)
+
+    async def _put(self, current: _Upload, part: Part, crc: str) -> None:
+        number, length = part.number, len(part.data)
+        try:
+
+            async def sign(_renew: bool) -> api.SignedUrl:
+                return await self._broker.sign_part(
+                    self._job, current.builder.number, current.upload, api.PartToSign(number, length, crc)
+                )
+
+            etag = await self._store.put(sign, part.data)
+        finally:
+            self._gate.release()
+        current.stored.append(api.StoredPart(number, etag, length, crc))
+        self._on_part(part)
+
+    async def _close_segment(self) -> None:
+        current, self._current = self._current, None
+        assert current is not None
+        if self._timer is not None and self._timer is not asyncio.current_task():
+            self._timer.cancel()
+        number = current.builder.number
+
+        def seal(frames: list[IndexedFrame]) -> bytes:
+            raw = msgspec.msgpack.encode(SegmentIndex(FORMAT, number, frames))
+            return self._codec.encode(FrameId(Kind.INDEX, number), raw).frame.data
+
+        part, index = current.builder.close(seal)
+        self._bytes += current.builder.bytes + index
+        await self._send(current, part)
+        self._watch(asyncio.create_task(self._join(current, index)))
+
+    async def _join(self, current: _Upload, index: int) -> None:
+        try:
+            await asyncio.gather(*current.puts)
+            parts = sorted(current.stored, key=lambda p: p.number)
+            ref = await self._broker.complete(self._job, current.builder.number, current.upload, parts, index)
+        finally:
+            self._slots.release()
+        self._log.segment_stored(ref)
+        self._complete += 1
+        if self._on_stored is not None:
+            await self._on_stored(ref)
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
