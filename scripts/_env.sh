@@ -19,17 +19,19 @@ find_python() {
 make_env() {
     local folder=$1 extras=$2 python want
     python=$(find_python) || return 1
-    want="$extras $("$python" -V 2>&1) $(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)"
+    want="$extras $here $("$python" -V 2>&1) $(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)"
     if [ "$(cat "$folder/.installed" 2>/dev/null)" = "$want" ]; then
         return 0
     fi
-    # A half-made environment, or one of another Python, is made anew.
-    rm -rf "$folder"
-    if ! "$python" -m venv "$folder" >/dev/null 2>&1; then
+    # One of another Python, or a half-made one, is made anew; another set of packages is installed over it.
+    if [ "$("$folder/bin/python" -V 2>&1)" != "$("$python" -V 2>&1)" ] || ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
         rm -rf "$folder"
-        if ! "$python" -m virtualenv --quiet "$folder" 2>/dev/null; then
-            echo "$python cannot make environments: install its venv module (Debian: apt install python3-venv) or virtualenv." >&2
-            return 1
+        if ! "$python" -m venv "$folder" >/dev/null 2>&1; then
+            rm -rf "$folder"
+            if ! "$python" -m virtualenv --quiet "$folder" 2>/dev/null; then
+                echo "$python cannot make environments: install its venv module (Debian: apt install python3-venv) or virtualenv." >&2
+                return 1
+            fi
         fi
     fi
     echo "installing xfer[$extras] into $folder (once)" >&2

@@ -73,11 +73,7 @@ class Publisher:
 
     def refuse_conflicts(self) -> None:
         """Before a byte comes: raises as `plan` if publishing could not end well, as things are."""
-        if self._rename:
-            for node in self._root.children.values():
-                if self._base.look(self._final(node.name)) is not None:
-                    self._choose_another(node.name)
-        plan(self._root, self._base, None, self._finals, overwrite=self._overwrite)
+        self._plan(None)
 
     def publish(self) -> list[str]:
         """Everything under its final name and durable. Returns the names of the top-level entries.
@@ -91,7 +87,7 @@ class Publisher:
         else:
             self._finals.update(journal.finals)
             done = self._already_published(journal.moves)
-        moves = plan(self._root, self._base, self._staging.tree, self._finals, overwrite=self._overwrite)
+        moves = self._plan(self._staging.tree)
         everything = [*done, *moves]
         self._staging.write_journal(Journal(everything, self._finals))
         self._carry_out(moves, everything)
@@ -166,7 +162,17 @@ class Publisher:
             return
         here.touch(node.name, self._entry(node).mtime)
 
-    # -- an interrupted run
+    # -- plan
+
+    def _plan(self, staged: Folder | None) -> list[Move]:
+        """With free names for top-level entries first, if asked for."""
+        for name in self._root.children if self._rename else ():
+            found = self._base.look(self._final(name))
+            ready = staged.look(name) if staged is not None else None
+            moved = ready is None if staged is not None else False
+            if found is not None and not moved and (ready is None or not os.path.samestat(found, ready)):
+                self._choose_another(name)
+        return plan(self._root, self._base, staged, self._finals, overwrite=self._overwrite)
 
     def _already_published(self, moves: Sequence[Move]) -> list[Move]:
         """Those of an interrupted run that happened. Raises DamagedData if what they published is gone."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
-
-import msgspec
 
 from transfer import api, bus, config, content, wire
 from transfer.broker_client import BrokerClient, Patience, connected
@@ -20,17 +17,17 @@ from transfer.errors import (
     PartialSource,
     PeerAbsent,
     PeerLost,
-    PeerMisbehaved,
     ProtocolError,
     SourceTrouble,
     Temporary,
     UsageError,
 )
-from transfer.events import Listener, Receipt, Stored, Summary, TicketReady, ignore
+from transfer.events import Listener, Stored, Summary, TicketReady, ignore
 from transfer.ledger import Ledger
 from transfer.meter import Meter
-from transfer.model import FORMAT, FrameId, FrameSet, Kind, ReceiptBody, SegmentRef
+from transfer.model import FrameId, FrameSet, Kind, SegmentRef
 from transfer.plan import Part
+from transfer.receivers import Receivers
 from transfer.seal import Purpose
 from transfer.sent import SentJob, open_job
 from transfer.source import Links
@@ -43,8 +40,6 @@ THRESHOLD = 100_000_000
 """Bytes. Below it a peer is offered the transfer directly."""
 RECEIPT_SECONDS = 15.0
 """How long a peer that has everything may take to sync it to disk and say so, at least."""
-RECEIPT_POLL = 3.0
-"""Seconds between two questions to the broker whether a receipt came; a signal usually says it first."""
 
 
 async def send(
@@ -163,16 +158,12 @@ class _Sender:
         meter: Meter,
         listener: Listener,
     ) -> None:
-        self._job, self._broker, self._mailbox, self._codec = job, broker, mailbox, codec
+        self._job, self._broker, self._codec = job, broker, codec
         self._meter, self._listener = meter, listener
         self._out = material.outgoing(codec)
         self._out.digests.update(job.digests)
         self._safe: set[FrameId] = set()
-        self._receipts: dict[str, ReceiptBody] = {}
-        self._receipted = asyncio.Event()
-        self._hellos: asyncio.Queue[wire.Hello] = asyncio.Queue(64)
-        self._talks: dict[str, bus.Conversation] = {}
-        self._storing: S3Outbound | None = None
+        self._receivers = Receivers(mailbox, broker, job.sealer, lambda: self._out.root, meter, listener)
 
     async def run(
         self, via: Via, threshold: int, wait: float | None, receivers: int, receipt: bool
@@ -183,8 +174,7 @@ class _Sender:
             raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
         small = total is not None and total < threshold
         direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
-        await self._mailbox.open()
-        listening = asyncio.create_task(self._listen())
+        await self._receivers.open()
         try:
             self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
             if direct and await self._through_peers(via, wait, receivers):
@@ -201,9 +191,7 @@ class _Sender:
                 await self._void("the sender was interrupted")
             raise
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-            await self._mailbox.close()
+            await self._receivers.close()
             self._out.close()
 
     # peer to peer
@@ -212,8 +200,8 @@ class _Sender:
         """Serve whoever says hello until enough receipts came. False: the store must take over."""
         self._importing = asyncio.create_task(prepare())  # kept, or the loop might forget it
         deadline = None if wait is None else time.monotonic() + wait
-        while len(self._receipts) < receivers:
-            hello = await self._next_hello(deadline)
+        while len(self._receivers.receipts) < receivers:
+            hello = await self._receivers.next_hello(deadline)
             if hello is None:
                 if via == "webrtc":
                     raise PeerAbsent("nobody came for the transfer in time")
@@ -232,15 +220,6 @@ class _Sender:
                 return False
         return True
 
-    async def _next_hello(self, deadline: float | None) -> wire.Hello | None:
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return None
-            self._meter.waiting("waiting for a receiver", left)
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self._hellos.get(), 1.0 if left is None else min(1.0, left))
-
     async def _serve(self, hello: wire.Hello, patience: float) -> None:
         """Send one receiver what it lacks and await its receipt for `patience` seconds.
 
@@ -251,7 +230,7 @@ class _Sender:
         later: list[wire.Hello] = []
         try:
             while not serving.done():
-                another = asyncio.create_task(self._hellos.get())
+                another = asyncio.create_task(self._receivers.hellos.get())
                 await asyncio.wait({serving, another}, return_when=asyncio.FIRST_COMPLETED)
                 if not another.done():
                     another.cancel()
@@ -264,10 +243,10 @@ class _Sender:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             for waiting in later:
-                self._hellos.put_nowait(waiting)
+                self._receivers.hellos.put_nowait(waiting)
 
     async def _serve_session(self, hello: wire.Hello, patience: float) -> None:
-        channel = await offer(self._talks[hello.receiver], self.ice)
+        channel = await offer(self._receivers.talks[hello.receiver], self.ice)
         self._meter.choose("webrtc", "a receiver is there")
         route = PeerOutbound(channel)
         reason = "the sender stopped"
@@ -307,8 +286,8 @@ class _Sender:
     async def _receipt_of(self, receiver: str, within: float) -> None:
         """Raises PeerLost if it does not come."""
         deadline = time.monotonic() + within
-        while receiver not in self._receipts:
-            if not await self._receipt_before(deadline, "waiting for the receipt"):
+        while receiver not in self._receivers.receipts:
+            if not await self._receivers.receipt_before(deadline, "waiting for the receipt"):
                 raise PeerLost("the receiver has everything but its receipt did not come")
 
     # through the store
@@ -327,9 +306,8 @@ class _Sender:
             on_stored=self._tell_stored,
             on_part=self._part_stored,
         )
-        self._storing = store
         try:
-            await self._answer_hellos()
+            await self._receivers.use_store(lambda: store.segments)
             missing = _common(self._out.everything, await store.wanted())
             for frame in self._job.remains.stored:
                 self._is_safe(frame)
@@ -339,8 +317,8 @@ class _Sender:
                     missing.discard(frame)
                 await self._put_all(store, missing)
                 deadline = None if wait is None else time.monotonic() + wait
-                while len(self._receipts) < receivers:
-                    if not await self._receipt_before(deadline, "waiting for the receipt"):
+                while len(self._receivers.receipts) < receivers:
+                    if not await self._receivers.receipt_before(deadline, "waiting for the receipt"):
                         break
                 else:
                     return await self._delivered()
@@ -365,13 +343,7 @@ class _Sender:
 
     async def _tell_stored(self, ref: SegmentRef) -> None:
         """The reference: a hint that saves the receivers waiting; the broker's record alone would do."""
-        for talk in list(self._talks.values()):
-            with contextlib.suppress(Exception):  # the bus may be away; receivers also ask the broker
-                await talk.say(wire.SegmentStored, ref=ref)
-
-    async def _answer_hellos(self) -> None:
-        for talk in list(self._talks.values()):
-            await talk.say(wire.UseStore, segments=self._storing.segments if self._storing else 0)
+        await self._receivers.tell(wire.SegmentStored, ref=ref)
 
     # the ends
 
@@ -383,20 +355,19 @@ class _Sender:
     async def _stored(self, segments: int, receipt: bool) -> Summary:
         finished = await self._broker.finish(self._job.ticket.job, api.JobState.STORED, segments)
         self._job.end()
-        await self._answer_hellos()
+        await self._receivers.tell(wire.UseStore, segments=segments)
         self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
         if not receipt:
             return self._summary("stored")
-        while not self._receipts:
-            await self._receipt_before(None, "stored; waiting for the receipt")
+        while not self._receivers.receipts:
+            await self._receivers.receipt_before(None, "stored; waiting for the receipt")
         return self._summary("receipt")
 
     async def _void(self, reason: str) -> None:
         """Tell whoever waits that this will never be complete, and the broker to forget it."""
         with contextlib.suppress(Temporary, TimeoutError):
             async with asyncio.timeout(2):
-                for talk in list(self._talks.values()):
-                    await talk.say(wire.Void, reason=reason)
+                await self._receivers.tell(wire.Void, reason=reason)
                 await self._broker.finish(self._job.ticket.job, api.JobState.VOID)
         self._job.end()
 
@@ -415,62 +386,6 @@ class _Sender:
             resent=meter.resent,
             digest=self._out.root.hex(),
         )
-
-    # what the receivers say
-
-    async def _listen(self) -> None:
-        while True:
-            signal = await self._mailbox.next()
-            if isinstance(signal, wire.Hello):
-                await self._greet(signal)
-            elif isinstance(signal, wire.Receipted):
-                self._take_receipt(signal.sealed)
-
-    async def _greet(self, hello: wire.Hello) -> None:
-        """The same hello comes again until it is answered; only a new session is news."""
-        known = self._talks.get(hello.receiver)
-        if known is None or known.session != hello.session:
-            if not config.USER.fullmatch(hello.user) or len(self._talks) > 1000:
-                return
-            self._talks[hello.receiver] = self._mailbox.converse(hello.session, hello.user)
-            if self._storing is None and "webrtc" in hello.routes:
-                with contextlib.suppress(asyncio.QueueFull):
-                    self._hellos.put_nowait(hello)
-        if self._storing is not None:
-            await self._talks[hello.receiver].say(wire.UseStore, segments=self._storing.segments)
-
-    def _take_receipt(self, sealed: bytes) -> None:
-        """A receipt counts if it opens, and if it names the digest of what was sent."""
-        try:
-            body = msgspec.msgpack.decode(self._job.sealer.open(Purpose.RECEIPT, 0, sealed), type=ReceiptBody)
-        except (PeerMisbehaved, msgspec.MsgspecError):
-            return
-        if body.version != FORMAT or not self._out.root or body.digest != self._out.root:
-            return
-        if body.receiver not in self._receipts:
-            self._receipts[body.receiver] = body
-            self._listener(
-                Receipt(job=self._job.ticket.job, receiver=body.receiver, digest=body.digest.hex())
-            )
-        self._receipted.set()
-
-    async def _receipt_before(self, deadline: float | None, what: str) -> bool:
-        """Wait for the next receipt; signals say it at once, the broker says it when asked. False: the deadline came."""
-        before = len(self._receipts)
-        asked = time.monotonic()
-        while len(self._receipts) == before:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            self._meter.waiting(what, left)
-            self._receipted.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._receipted.wait(), 1.0 if left is None else min(1.0, left))
-            if time.monotonic() - asked > RECEIPT_POLL:
-                asked = time.monotonic()
-                for sealed in (await self._broker.status(self._job.ticket.job)).receipts:
-                    self._take_receipt(base64.b64decode(sealed))
-        return True
 
 
 def _common(all_frames: FrameSet, wanted: FrameSet) -> FrameSet:

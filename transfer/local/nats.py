@@ -37,12 +37,10 @@ def permissions(user: str) -> dict[str, object]:
     """What the server lets a user say and hear: this makes a subject's user token an identity."""
     if user == BROKER:
         return {
-            # FC: a KV watcher answers the server's flow control.
-            "publish": {"allow": ["$JS.API.>", "$JS.FC.>", f"$KV.{JOBS}.>"]},
+            "publish": {"allow": ["$JS.API.>", f"$KV.{JOBS}.>"]},
             "subscribe": {"allow": ["xfer.api.>", "$SRV.>", f"_INBOX_{user}.>"]},
-            # One answer a request; the server counts a second for a request that reaches two subscriptions
-            # of one connection, as the broker's for known and for unknown verbs do.
-            "allow_responses": {"max": 2, "expires": "2m"},
+            # Answers to requests; also a KV listing's answers to flow control.
+            "allow_responses": {"max": 1, "expires": "2m"},
         }
     return {
         "publish": {"allow": [f"xfer.api.{user}.>", "xfer.peer.>", f"xfer.events.{user}.>"]},

@@ -224,10 +224,12 @@ class PeerOutbound(_Peer):
         """Says End once for every Want. A frame that the receiver asks for again meanwhile is sent again."""
         await self._until(lambda: self._session.state is not State.OPENING)
         while not self._settled():
-            await self._until(lambda: self._settled() or (self._session.owed > 0 and not self._outbox))
-            if self._end is None and not self._outbox:
+            if self._end is not None:
+                raise self._end
+            if self._session.owed and not self._outbox:
                 self._finished = True
                 self._say(*[End()] * self._session.owed)
+            await self._until(lambda: self._settled() or (self._session.owed > 0 and not self._outbox))
 
     def _settled(self) -> bool:
         """Nothing is unsafe, and nothing is left to say to a peer that is there."""

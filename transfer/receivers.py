@@ -1,0 +1,139 @@
+"""Those who come for a job, as its sender hears them: their hellos, and the receipts they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from transfer import bus, config, wire
+from transfer.broker_client import BrokerClient
+from transfer.errors import PeerMisbehaved
+from transfer.events import Listener, Receipt
+from transfer.meter import Meter
+from transfer.model import FORMAT, ReceiptBody
+from transfer.seal import Purpose, Sealer
+
+RECEIPT_POLL = 3.0
+"""Seconds between two questions to the broker whether a receipt came; a signal usually says it first."""
+MOST = 1000
+"""Receivers heard at a time. Only holders of the ticket are heard at all."""
+
+
+class Receivers:
+    """Listens from `open` to `close`.
+
+    hellos: new sessions that want to be served directly. talks: how to answer each receiver.
+    receipts: of receivers that have everything.
+
+    Args:
+        root: the digest a receipt must name; empty while it is not known, and then no receipt counts.
+    """
+
+    def __init__(
+        self,
+        mailbox: bus.Mailbox,
+        broker: BrokerClient,
+        sealer: Sealer,
+        root: Callable[[], bytes],
+        meter: Meter,
+        listener: Listener,
+    ) -> None:
+        self.hellos: asyncio.Queue[wire.Hello] = asyncio.Queue()
+        self.talks: dict[str, bus.Conversation] = {}
+        self.receipts: dict[str, ReceiptBody] = {}
+        self._mailbox, self._broker, self._sealer, self._root = mailbox, broker, sealer, root
+        self._meter, self._listener = meter, listener
+        self._news = asyncio.Event()
+        self._stored: Callable[[], int] | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self._mailbox.open()
+        self._listening = asyncio.create_task(self._listen())
+
+    async def close(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        await self._mailbox.close()
+
+    async def next_hello(self, deadline: float | None) -> wire.Hello | None:
+        """Whoever is to be served next; None when the deadline (monotonic seconds) came first."""
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._meter.waiting("waiting for a receiver", left)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self.hellos.get(), 1.0 if left is None else min(1.0, left))
+
+    async def receipt_before(self, deadline: float | None, what: str) -> bool:
+        """Wait for the next receipt; a signal says it at once, the broker when asked. False: the deadline came."""
+        before, asked = len(self.receipts), time.monotonic()
+        while len(self.receipts) == before:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._meter.waiting(what, left)
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), 1.0 if left is None else min(1.0, left))
+            if time.monotonic() - asked > RECEIPT_POLL:
+                asked = time.monotonic()
+                for sealed in (await self._broker.status(self._sealer.job)).receipts:
+                    self._take(base64.b64decode(sealed))
+        return True
+
+    async def use_store(self, segments: Callable[[], int]) -> None:
+        """From now on whoever says hello is sent to the store. segments: how many are complete there."""
+        self._stored = segments
+        await self.tell(wire.UseStore, segments=segments())
+
+    async def tell(self, kind: type[wire.AnySignal], **fields: Any) -> None:
+        """Say something to all of them. Only a hint: who misses it asks the broker."""
+        for talk in list(self.talks.values()):
+            with contextlib.suppress(Exception):  # the bus may be away, and it is only a hint
+                await talk.say(kind, **fields)
+
+    async def _listen(self) -> None:
+        while True:
+            signal = await self._mailbox.next()
+            if isinstance(signal, wire.Hello):
+                await self._greet(signal)
+            elif isinstance(signal, wire.Receipted):
+                self._take(signal.sealed)
+
+    async def _greet(self, hello: wire.Hello) -> None:
+        """The same hello comes again until it is answered; only a new session is news."""
+        known = self.talks.get(hello.receiver)
+        if known is None or known.session != hello.session:
+            if not config.USER.fullmatch(hello.user) or (known is None and len(self.talks) >= MOST):
+                return
+            if known is not None:
+                known.close()
+            self.talks[hello.receiver] = self._mailbox.converse(hello.session, hello.user)
+            if self._stored is None and "webrtc" in hello.routes:
+                self.hellos.put_nowait(hello)
+        if self._stored is not None:
+            with contextlib.suppress(Exception):  # as in `tell`
+                await self.talks[hello.receiver].say(wire.UseStore, segments=self._stored())
+
+    def _take(self, sealed: bytes) -> None:
+        """A receipt counts if it opens and names the digest of what was sent."""
+        try:
+            plain = self._sealer.open(Purpose.RECEIPT, 0, sealed)
+            body = msgspec.msgpack.decode(plain, type=ReceiptBody)
+        except (PeerMisbehaved, msgspec.MsgspecError):
+            return
+        if body.version != FORMAT or not self._root() or body.digest != self._root():
+            return
+        if body.receiver not in self.receipts:
+            self.receipts[body.receiver] = body
+            self._listener(Receipt(job=self._sealer.job, receiver=body.receiver, digest=body.digest.hex()))
+        self._news.set()
