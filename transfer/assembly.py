@@ -47,8 +47,8 @@ Ack = Callable[[Sequence[FrameId]], Awaitable[None]]
 class Assembly:
     """One job on its way to a sink.
 
-    wanted: shrinks in place; routes look at it as they go. begun: called once the sink knows the manifest. ledger and row: None for a sink that
-    cannot be resumed (a pipe).
+    wanted: shrinks in place; routes look at it as they go. begun: called once the sink knows the manifest.
+    damaged: frames that came damaged once. ledger and row: None for a sink that cannot be resumed (a pipe).
     """
 
     def __init__(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -190,28 +189,18 @@ class BrokerClient:
         raise AssertionError("retrying ends with an answer or an error")
 
     async def _ask(self, verb: str, request: api.Request, answer: type[Answer]) -> Answer:
-        from nats.errors import ConnectionClosedError, NoRespondersError
-        from nats.errors import Error as NatsError
-
-        body = msgspec.json.encode(request)
+        subject = bus.api_subject(self.user, verb)
         asking = asyncio.ensure_future(
-            self._client.request(bus.api_subject(self.user, verb), body, timeout=ANSWER_WITHIN)
+            bus.request(self._client, subject, msgspec.json.encode(request), ANSWER_WITHIN)
         )
         try:
-            started = time.monotonic()
             while not asking.done():
                 await asyncio.wait({asking}, timeout=0.1)
                 if not asking.done() and any("xfer.api." in r or "_INBOX_" in r for r in self._refusals):
                     raise NotAllowed(f"NATS does not let user {self.user} talk to the broker")
-                if not self._client.is_connected and time.monotonic() - started > 1:
-                    raise BusUnreachable("the connection to NATS is lost")
             message = asking.result()
-        except NoRespondersError:
-            raise BrokerAbsent("NATS answers, but no broker does") from None
         except TimeoutError:
             raise BrokerAbsent("the broker does not answer") from None
-        except (ConnectionClosedError, NatsError, OSError) as error:
-            raise BusUnreachable(f"the connection to NATS is lost ({error})") from None
         finally:
             asking.cancel()
         if message.headers and "Nats-Service-Error-Code" in message.headers:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer import wire
-from transfer.errors import BusUnreachable, DamagedData, NotAllowed, NotConfigured, PeerMisbehaved
+from transfer.errors import (
+    BrokerAbsent,
+    BusUnreachable,
+    DamagedData,
+    NotAllowed,
+    NotConfigured,
+    PeerMisbehaved,
+)
 from transfer.seal import Purpose, Sealer
 
 if TYPE_CHECKING:
@@ -121,6 +128,40 @@ def _credentials(creds: Path | None) -> dict[str, Any]:
             f"{creds} holds no NATS credentials", hint="give a .creds file or an nkey seed (SU…)"
         )
     return {"nkeys_seed_str": seed}
+
+
+async def request(client: Client, subject: str, body: bytes, within: float) -> Msg:
+    """Ask and get the answer.
+
+    Raises:
+        BrokerAbsent: nobody listens there.
+        BusUnreachable: the connection is lost (it is being restored meanwhile).
+        TimeoutError: no answer within that many seconds.
+    """
+    from nats.errors import Error, NoRespondersError
+
+    async def watch() -> None:
+        while client.is_connected:
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)  # a reconnect that is quick loses no request
+
+    asking = asyncio.ensure_future(client.request(subject, body, timeout=within))
+    watching = asyncio.ensure_future(watch())
+    try:
+        await asyncio.wait({asking, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done() and not client.is_connected:
+            raise BusUnreachable("the connection to NATS is lost")
+        return await asking
+    except NoRespondersError:
+        raise BrokerAbsent("NATS answers, but no broker does") from None
+    except TimeoutError:
+        raise
+    except (Error, OSError) as error:
+        raise BusUnreachable(f"the connection to NATS is lost ({error})") from None
+    finally:
+        for task in (asking, watching):
+            task.cancel()
+        await asyncio.gather(asking, watching, return_exceptions=True)
 
 
 class Mailbox:

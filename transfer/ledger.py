@@ -127,8 +127,8 @@ class Ledger:
     def find(self, side: str, key: bytes, job: str | None = None) -> JobRow | None:
         """The newest unfinished job of that key (and id, if given)."""
         rows = self._query(
-            "SELECT id, job, key, secret, receiver, created, label FROM jobs WHERE side = ? AND key = ? AND (? IS NULL OR job = ?)"
-            " ORDER BY id DESC LIMIT 1",
+            "SELECT id, job, key, secret, receiver, created, label FROM jobs"
+            " WHERE side = ? AND key = ? AND (? IS NULL OR job = ?) ORDER BY id DESC LIMIT 1",
             (side, key, job, job),
         )
         return JobRow(*rows[0]) if rows else None

@@ -75,7 +75,8 @@ class Inbound(Protocol):
         """Encoded frames of `wanted`, in the order they were sent; ends when the far end has sent all it has.
 
         Not yet verified: they may be damaged, repeated or not wanted. Bounded memory: the iterator
-        stops reading while its consumer does. Close it (`aclose`) to let go early. Raises PeerLost, StoreUnreachable, ProtocolError.
+        stops reading while its consumer does. Close it (`aclose`) to let go early.
+        Raises PeerLost, StoreUnreachable, ProtocolError.
         """
         ...
 

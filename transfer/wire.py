@@ -20,7 +20,7 @@ from transfer.model import FORMAT, FrameId, FrameSet, Kind, SegmentRef
 from transfer.seal import Purpose, Sealer
 
 MAX_MESSAGE = 1 << 16
-"""Bytes of one channel message. Source: RFC 8831 section 6.6 warns beyond 16 KiB for old peers; 64 KiB is aiortc's and Chromium's safe default."""
+"""Bytes of one channel message. Source: RFC 8841 section 6.1: what a peer that states no limit accepts."""
 MAX_RANGES = 4096
 MAX_TEXT = 512
 MAX_SIGNAL = 60_000

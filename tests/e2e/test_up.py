@@ -20,6 +20,7 @@ import msgspec
 import nats
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from transfer import api, bus
 from transfer.errors import NotAllowed
@@ -73,15 +74,16 @@ def until(true: Callable[[], bool], what: str, within: float = SOON) -> None:
         time.sleep(0.05)
 
 
-def s3(servers: Servers) -> Any:
+def s3(servers: Servers, *, access: str | None = None, secret: str | None = None) -> Any:
+    """A client with the given keys, else with those of the servers."""
     keys = configparser.ConfigParser()
     keys.read(servers.dir / "aws_credentials")
     return boto3.client(
         "s3",
         endpoint_url=servers.s3_endpoint,
         region_name="us-east-1",
-        aws_access_key_id=keys["default"]["aws_access_key_id"],
-        aws_secret_access_key=keys["default"]["aws_secret_access_key"],
+        aws_access_key_id=access or keys["default"]["aws_access_key_id"],
+        aws_secret_access_key=secret or keys["default"]["aws_secret_access_key"],
         config=Config(s3={"addressing_style": "path"}, proxies={}),
     )
 
@@ -241,6 +243,13 @@ async def test_nobody_gets_in_without_a_key(servers: Servers, tmp_path: Path) ->
     for creds in (None, stranger):
         with pytest.raises(NotAllowed):
             await bus.connect(servers.nats_url, creds, "local", "test")
+
+
+def test_aws_keys_of_the_shell_that_started_the_servers_open_nothing(mine: Servers) -> None:
+    # SeaweedFS would make an administrator of whoever stands in its environment.
+    elsewhere = s3(mine, access=mine.env["AWS_ACCESS_KEY_ID"], secret=mine.env["AWS_SECRET_ACCESS_KEY"])
+    with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+        elsewhere.list_buckets()
 
 
 @pytest.mark.parametrize("name", ["nats", "store", "broker"])

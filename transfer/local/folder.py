@@ -72,7 +72,7 @@ class Folder:
         return self.root / "logs" / f"{name}.log"
 
     def make(self) -> None:
-        """Create what is missing. Raises XferError if it cannot be made, is another's or holds other things."""
+        """Create what is missing. Raises XferError if that fails, or if there are other things in it."""
         try:
             if self.root.is_dir() and not self.lock.exists() and any(self.root.iterdir()):
                 raise XferError(

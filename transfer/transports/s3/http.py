@@ -14,6 +14,13 @@ from transfer.api import SignedUrl
 from transfer.errors import JobGone, StoreUnreachable, Temporary, XferError
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+_KINDS = {
+    "NewConnectionError": "connection refused",
+    "ConnectTimeoutError": "timed out",
+    "ReadTimeoutError": "timed out",
+    "ProtocolError": "connection broken",
+    "NameResolutionError": "unknown host",
+}
 
 
 class SignatureRefused(Temporary):
@@ -81,9 +88,15 @@ class StoreHttp:
             raise StoreUnreachable("the transfer was stopped")
         try:
             response = self._pool(url.url).request(
-                method, url.url, body=body, headers={**url.headers, **(headers or {})}, redirect=False, retries=False, preload_content=False,
+                method,
+                url.url,
+                body=body,
+                headers={**url.headers, **(headers or {})},
+                redirect=False,
+                retries=False,
+                preload_content=False,
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
-            )  # fmt: skip
+            )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise StoreUnreachable(
                 f"the store at {_host(url.url)} does not answer ({_plain(error)})"
@@ -134,8 +147,7 @@ def _plain(error: Exception) -> str:
     """urllib3's messages hold the URL, which is a secret: say the kind only."""
     reason = getattr(error, "reason", None) or error
     text = type(reason).__name__
-    return {"NewConnectionError": "connection refused", "ConnectTimeoutError": "timed out", "ReadTimeoutError": "timed out",
-            "ProtocolError": "connection broken", "NameResolutionError": "unknown host"}.get(text, text)  # fmt: skip
+    return _KINDS.get(text, text)
 
 
 def _proxy_for(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Requests to the store: each signed by the broker just before it is sent, made in a thread, retried for as long as there is patience."""
+"""Requests to the store: signed by the broker just before they are sent, made in threads, retried with patience."""
 
 from __future__ import annotations
 
