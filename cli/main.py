@@ -36,6 +36,7 @@ def main() -> None:
     except BrokenPipeError:
         # Else the interpreter flushes again at its end, and complains.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = code or 141  # 128 + SIGPIPE
     sys.exit(code)
 
 

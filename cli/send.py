@@ -128,7 +128,8 @@ def send(
         transfer_send,
         [] if stdin else [Path(p) for p in paths],
         context=servers,
-        stream=sys.stdin.buffer if stdin else None,
+        # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
+        stream=open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) if stdin else None,
         command=from_command,
         name=name,
         via=via,

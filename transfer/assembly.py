@@ -69,6 +69,7 @@ class Assembly:
         self._digests: dict[FrameId, bytes] = {}
         self._blocks: dict[int, ManifestBlock] = {}
         self._manifest_bytes = 0
+        self._short: int | None = None  # the one chunk of a stream that is not full
         self.damaged: set[FrameId] = set()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self._beginning = asyncio.Lock()
@@ -121,8 +122,10 @@ class Assembly:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
-            batch.close()
-            await frames.aclose()
+            try:
+                batch.close()
+            finally:
+                await frames.aclose()
         if not self.wanted and not self.complete.is_set():
             self._check_whole()
             self.complete.set()
@@ -158,8 +161,10 @@ class Assembly:
 
     async def _write(self, index: int, raw: bytes) -> None:
         assert self.manifest is not None
-        if self.manifest.total is None and not 0 < len(raw) <= self.manifest.head.chunk_size:
-            raise ProtocolError(f"chunk {index} has an impossible length")
+        if self.manifest.total is None and len(raw) != self.manifest.head.chunk_size:
+            if not 0 < len(raw) < self.manifest.head.chunk_size or self._short not in (None, index):
+                raise ProtocolError(f"chunk {index} has an impossible length")
+            self._short = index
         await self._in_thread(self._sink.write, self.manifest.extents(index, len(raw)), raw)
 
     async def _take_block(self, frame: FrameId, raw: bytes, digest: bytes) -> None:
@@ -177,7 +182,9 @@ class Assembly:
             if block.head is not None:
                 self.wanted.clip(Kind.MANIFEST, block.head.blocks)
             head = self._blocks[0].head if 0 in self._blocks else None
-            if head is not None and len(self._blocks) >= head.blocks:
+            if head is not None and any(number >= head.blocks for number in self._blocks):
+                raise ProtocolError("the manifest has more blocks than it states")
+            if head is not None and len(self._blocks) == head.blocks:
                 await self._begin(head)
 
     async def _begin(self, head: Head) -> None:
@@ -217,9 +224,9 @@ class Assembly:
         if whole != self.trailer.digest or written != self.trailer.chunks:
             raise DamagedData("the transfer does not match the digest in its trailer")
         if self.manifest.total is None:
-            self._sink.set_length(0, self.trailer.total)
-            if self._meter.done != self.trailer.total:
+            if self._short not in (None, written - 1) or self._meter.done != self.trailer.total:
                 raise ProtocolError("the transfer is not as long as its trailer states")
+            self._sink.set_length(0, self.trailer.total)
         self._meter.total = self.trailer.total
 
     def _have(self, frame: FrameId, digest: bytes) -> None:
@@ -268,9 +275,11 @@ class _Batch:
             await self._ack(frames)
 
     def commit(self) -> list[FrameId]:
+        if self._frames:
+            self._write_down(
+                self._frames
+            )  # what cannot be written down stays, and fails again where it is seen
         frames, self._frames = self._frames, []
-        if frames:
-            self._write_down(frames)
         return [frame for frame, _ in frames]
 
     def close(self) -> None:

@@ -115,7 +115,7 @@ class _Elapsed(stop_base):
 
     def __call__(self, state: RetryCallState) -> bool:
         upcoming = state.upcoming_sleep if self._seconds else 0.0
-        return (state.seconds_since_start or 0.0) + upcoming > self._seconds
+        return (state.seconds_since_start or 0.0) + upcoming >= self._seconds
 
 
 class BrokerClient:

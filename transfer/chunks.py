@@ -140,16 +140,16 @@ def read_block(raw: bytes, index: int) -> ManifestBlock:
     """Raises ProtocolError for what is no manifest block, before a large one is believed."""
     try:
         block = msgspec.msgpack.decode(raw, type=ManifestBlock)
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError):
         raise ProtocolError("the manifest is not readable") from None
-    if len(block.entries) > MAX_ENTRIES_IN_BLOCK or (block.head is None) is (index == 0):
+    if index >= MAX_BLOCKS or (block.head is None) is (index == 0):
         raise ProtocolError("the manifest is not well formed")
     head = block.head
     if head is not None:
         if head.version != FORMAT:
             raise UnsupportedVersion("that transfer was made by a newer xfer")
         wanted = max(1, -(-head.entries // MAX_ENTRIES_IN_BLOCK))
-        if not 0 <= head.entries <= MAX_ENTRIES or head.blocks != wanted or head.blocks > MAX_BLOCKS:
+        if not 0 <= head.entries <= MAX_ENTRIES or head.blocks != wanted:
             raise ProtocolError("the manifest states an impossible number of entries")
     return block
 
@@ -173,7 +173,7 @@ def read_trailer(raw: bytes) -> Trailer:
     """Raises ProtocolError or UnsupportedVersion."""
     try:
         trailer = msgspec.msgpack.decode(raw, type=Trailer)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         raise ProtocolError("the trailer is not readable") from None
     if trailer.version != FORMAT:
         raise UnsupportedVersion("that transfer was made by a newer xfer")

@@ -8,6 +8,7 @@ against the disk, parts against the store) before it relies on them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -22,6 +23,8 @@ from transfer.errors import DiskFull, XferError
 from transfer.model import FrameId, IndexedFrame, Kind
 
 SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+"""How long another process' commit is waited for."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, side TEXT NOT NULL, job TEXT NOT NULL, key BLOB NOT NULL, secret BLOB NOT NULL,
@@ -72,6 +75,8 @@ class SegmentRow(NamedTuple):
     size: int
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_UNUSABLE = "make that file and its folder writable, or choose another place with XFER_HOME"
 _frames_encoder = msgspec.msgpack.Encoder()
 _frames_decoder = msgspec.msgpack.Decoder(tuple[IndexedFrame, ...])
 
@@ -81,15 +86,18 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         """Opens or creates. Raises XferError for a file that is none or of a newer xfer, DiskFull."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._lock = threading.Lock()
         self._path = path
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
         try:
             with _explained(path):
-                self._db.execute("PRAGMA journal_mode = WAL")
+                self._switch_to_wal()
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 version = self._db.execute("PRAGMA user_version").fetchone()[0]
                 if version > SCHEMA_VERSION:
@@ -237,6 +245,18 @@ class Ledger:
             PartRow(s, p, length, crc, _frames_decoder.decode(frames)) for s, p, length, crc, frames in rows
         ]
 
+    def _switch_to_wal(self) -> None:
+        """Two runs that make the ledger at once collide here, and SQLite's own wait does not cover this step."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
     def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
         with self._lock, _explained(self._path):
             return self._db.execute(sql, values).fetchall()
@@ -256,9 +276,13 @@ class Ledger:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors in our words."""
+    """SQLite's errors, and those of the file itself, in our words."""
     try:
         yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(f"no room for the ledger {path}") from None
+        raise XferError(f"the ledger {path} cannot be opened ({error.strerror})", hint=_UNUSABLE) from None
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "full" in text or "disk I/O" in text:
@@ -272,4 +296,6 @@ def _explained(path: Path) -> Iterator[None]:
                 f"the ledger {path} is damaged",
                 hint="move that file away; unfinished transfers then start anew",
             ) from None
+        if isinstance(error, sqlite3.OperationalError):
+            raise XferError(f"the ledger {path} cannot be used ({text})", hint=_UNUSABLE) from None
         raise

@@ -23,6 +23,7 @@ class Meter:
         self._listener, self._clock = listener, clock
         self._started = clock()
         self._told = 0.0
+        self._news = False
         self._waiting: tuple[str, float] = ("", 0.0)
         self._crossed: set[FrameId] = set()
         self.route: RouteName | None = None
@@ -50,11 +51,13 @@ class Meter:
     def moved(self, done: int) -> None:
         """That many more raw bytes are safe."""
         self.done += done
+        self._news = True
         if self._clock() - self._told >= EVERY:
             self.tell()
 
     def tell(self) -> None:
         self._told = self._clock()
+        self._news = False
         self._listener(
             Progress(done=self.done, total=self.total, wire=self.wire, files=self.files, route=self.route)
         )
@@ -64,6 +67,8 @@ class Meter:
         now = self._clock()
         if self._waiting[0] != what or now - self._waiting[1] >= 1:
             self._waiting = (what, now)
+            if self._news:  # nothing more may come for a long while
+                self.tell()
             self._listener(Waiting(what=what, left=left))
 
     def notice(self, text: str) -> None:

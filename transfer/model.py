@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ MAX_PATH = 4096
 MAX_FILE = 1 << 60
 """Bytes of one entry; leaves room for sums in 63 bits."""
 MAX_ENTRIES_IN_BLOCK = 4096
-MAX_BLOCKS = 1 << 16
+MAX_BLOCKS = -(-MAX_ENTRIES // MAX_ENTRIES_IN_BLOCK)
 
 
 class Kind(enum.IntEnum):
@@ -175,7 +175,7 @@ class ManifestBlock(msgspec.Struct, frozen=True, array_like=True):
     """The raw form of a manifest frame. Only block 0 has the head."""
 
     head: Head | None
-    entries: list[Entry]
+    entries: Annotated[list[Entry], msgspec.Meta(max_length=MAX_ENTRIES_IN_BLOCK)]  # before any is decoded
 
 
 class Trailer(msgspec.Struct, frozen=True, array_like=True):

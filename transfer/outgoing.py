@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import select
 import subprocess
 import threading
 from collections import deque
@@ -200,14 +201,16 @@ async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenera
     wanted: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
 
     def work() -> None:
-        while (answer := wanted.get()) is not None:
+        while (answer := wanted.get()) is not None and answer.set_running_or_notify_cancel():
             try:
                 parts, missing = [], size
                 while missing and (part := read(missing)):
                     parts.append(part)
                     missing -= len(part)
                 answer.set_result(b"".join(parts))
-            except (OSError, ValueError) as error:
+            except (
+                Exception
+            ) as error:  # a caller's stream may raise anything, and somebody waits for the answer
                 answer.set_exception(SourceTrouble(f"the input cannot be read ({error})"))
 
     threading.Thread(target=work, name="input", daemon=True).start()
@@ -231,7 +234,15 @@ def no_verdict() -> None:
 def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
     """Returns as soon as there are some bytes, so that a slow producer is followed closely."""
     read1 = getattr(stream, "read1", None)
-    return read1 if callable(read1) else stream.read
+    if callable(read1):
+        return read1
+
+    def read(size: int) -> bytes:
+        while (piece := stream.read(size)) is None:  # non-blocking, and nothing there yet: not the end
+            select.select([stream], [], [])
+        return piece
+
+    return read
 
 
 class Command:
@@ -239,11 +250,23 @@ class Command:
 
     def __init__(self, command: str) -> None:
         self.command = command
+        self._closed = False
+        self._reading = threading.Lock()
         self._process = subprocess.Popen(
-            command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+            # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
+            command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0
         )
         assert self._process.stdout is not None
-        self.read = stream_reader(self._process.stdout)  # type: ignore[arg-type]
+        self._stream = self._process.stdout
+        self._read = stream_reader(self._stream)  # type: ignore[arg-type]
+
+    def read(self, size: int) -> bytes:
+        """Blocking: up to that many bytes, empty at the end."""
+        with self._reading:
+            piece = b"" if self._closed else self._read(size)
+        if self._closed:
+            self.close()
+        return piece
 
     def verdict(self) -> None:
         """Raises CommandFailed unless it ended with 0."""
@@ -253,7 +276,10 @@ class Command:
             raise CommandFailed(f"the command {self.command!r} {how}")
 
     def close(self) -> None:
+        """End it without waiting: what the shell has started may hold the pipe long after, and a read with it."""
+        self._closed = True
         if self._process.poll() is None:
             self._process.terminate()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        if self._reading.acquire(blocking=False):  # else the read that is under way closes the pipe
+            self._stream.close()
+            self._reading.release()

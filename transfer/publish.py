@@ -167,10 +167,11 @@ class Publisher:
     def _plan(self, staged: Folder | None) -> list[Move]:
         """With free names for top-level entries first, if asked for."""
         for name in self._root.children if self._rename else ():
-            found = self._base.look(self._final(name))
             ready = staged.look(name) if staged is not None else None
-            moved = ready is None if staged is not None else False
-            if found is not None and not moved and (ready is None or not os.path.samestat(found, ready)):
+            if staged is not None and ready is None:
+                continue  # published before an interruption
+            found = self._base.look(self._final(name))
+            if found is not None and (ready is None or not os.path.samestat(found, ready)):
                 self._choose_another(name)
         return plan(self._root, self._base, staged, self._finals, overwrite=self._overwrite)
 

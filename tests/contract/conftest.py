@@ -28,8 +28,8 @@ SEALER = Sealer(TICKET)
 CODEC = Codec(SEALER, compress="off")
 WINDOW = 1 << 20
 """Bytes: small, so that a test reaches it soon."""
-SILENCE = 1.0
-"""Seconds."""
+SILENCE = 2.0
+"""Seconds: longer than aiortc's least retransmission time of 1 s."""
 
 
 @dataclass
@@ -93,9 +93,15 @@ async def nothing_left() -> AsyncIterator[None]:
     tasks, sockets = asyncio.all_tasks(), open_sockets()
     yield
     async with asyncio.timeout(2):
-        while asyncio.all_tasks() - tasks - {asyncio.current_task()} or open_sockets() > sockets:
-            await asyncio.sleep(0.01)
+        await until(lambda: asyncio.all_tasks() == tasks | {asyncio.current_task()})
+        await until(lambda: open_sockets() <= sockets)
     assert reports == []
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for what no one announces."""
+    while not true():
+        await asyncio.sleep(0.01)  # noqa: ASYNC110
 
 
 def open_sockets() -> int:
@@ -146,31 +152,29 @@ def talks() -> tuple[Talk, Talk]:
     return sender, receiver
 
 
-async def webrtc_pair(
-    sender: Talk | None = None,
-    receiver: Talk | None = None,
-    servers: IceServers | None = None,
-    deadline: float = 10.0,
-) -> tuple[DataChannel, DataChannel]:
-    """Connect two ends in this process over the loopback or host network. Raises the sender's error, or the receiver's."""
-    if sender is None or receiver is None:
-        sender, receiver = talks()
+async def set_up(
+    sender: Talk, receiver: Talk, servers: IceServers | None = None, deadline: float = 10.0
+) -> tuple[DataChannel | BaseException, DataChannel | BaseException]:
+    """What the sender's and the receiver's set-up each came to, over this host's own network."""
     ice = servers or IceServers()
-    theirs = receiver
 
     async def answering() -> DataChannel:
-        return await answer(theirs, await theirs.hear_offer(), ice, deadline=deadline)
+        return await answer(receiver, await receiver.hear_offer(), ice, deadline=deadline)
 
-    results = await asyncio.gather(offer(sender, ice, deadline=deadline), answering(), return_exceptions=True)
-    failed = [result for result in results if isinstance(result, BaseException)]
-    for result in results:
-        if failed and not isinstance(result, BaseException):
-            await result.close()
-    if failed:
-        raise failed[0]
-    near, far = results
-    assert isinstance(near, DataChannel)
-    assert isinstance(far, DataChannel)
+    return await asyncio.gather(offer(sender, ice, deadline=deadline), answering(), return_exceptions=True)
+
+
+async def webrtc_pair(
+    sender: Talk | None = None, receiver: Talk | None = None, servers: IceServers | None = None
+) -> tuple[DataChannel, DataChannel]:
+    """Two connected ends in this process."""
+    if sender is None or receiver is None:
+        sender, receiver = talks()
+    near, far = await set_up(sender, receiver, servers)
+    if isinstance(near, BaseException):
+        raise near
+    if isinstance(far, BaseException):
+        raise far
     return near, far
 
 

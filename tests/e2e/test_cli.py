@@ -266,6 +266,7 @@ def child(env: Mapping[str, str]) -> Iterator[Callable[..., subprocess.Popen[str
         process = subprocess.Popen(
             [sys.executable, "-c", CHILD.format(body=textwrap.dedent(body), args=args)],
             env={**env, **more},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -277,7 +278,10 @@ def child(env: Mapping[str, str]) -> Iterator[Callable[..., subprocess.Popen[str
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 Child = Callable[..., subprocess.Popen[str]]
@@ -412,6 +416,22 @@ def test_a_reader_who_leaves_is_no_error(child: Child) -> None:
         """)
     assert process.stdout is not None
     process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+@posix_only
+def test_a_reader_who_left_before_the_last_bytes_is_no_error(child: Child) -> None:
+    process = child("""
+        def work():
+            sys.stdin.readline()
+            print("small enough to stay in the buffer until the end")
+        """)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stdin is not None
+    process.stdin.close()
     assert process.wait(timeout=60) == 141
     assert process.stderr is not None
     assert process.stderr.read() == ""

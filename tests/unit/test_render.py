@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import time
 
 import pytest
@@ -106,6 +107,22 @@ def test_the_ticket_never_reaches_stderr() -> None:
         Clock(), Waiting(what="waiting", left=None), TICKET, MOVING, summary(), out=out
     )
     assert out.getvalue() == "xfer1ticket\n"
+
+
+def test_a_ticket_starts_a_line_of_its_own_where_stdout_is_the_same_terminal() -> None:
+    both = Terminal()
+    with Bars(both, both, Clock(), width=100) as view:
+        view(Waiting(what="waiting", left=None))
+        view(TICKET)
+    assert both.getvalue().partition("xfer1ticket\n")[0].endswith("\x1b[2K")
+
+
+def test_bars_leave_stdout_alone() -> None:
+    before = sys.stdout
+    with Bars(None, Terminal(), Clock(), width=100) as view:
+        view(MOVING)
+        view.tick()
+        assert sys.stdout is before
 
 
 def test_a_ticket_that_goes_to_a_file_is_not_shown() -> None:

@@ -314,7 +314,7 @@ class Store:
                     signature_version="s3v4",
                     s3={"addressing_style": "path"},
                     connect_timeout=2,
-                    read_timeout=30,
+                    read_timeout=8,
                     retries={"total_max_attempts": 2, "mode": "standard"},
                     max_pool_connections=_THREADS,
                     # The default adds a checksum that stores other than AWS refuse.

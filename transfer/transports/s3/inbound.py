@@ -162,7 +162,7 @@ def read_index(codec: Codec, ref: SegmentRef, sealed: bytes) -> list[IndexedFram
     raw = codec.decode(Frame(FrameId(Kind.INDEX, ref.number), sealed)).raw
     try:
         index = msgspec.msgpack.decode(raw, type=SegmentIndex)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         raise DamagedData(f"the index of segment {ref.number} is not readable") from None
     rows = index.frames
     fits = (

@@ -1,0 +1,222 @@
+"""Encoded frames: exact bytes come back, whatever lies is refused before memory is taken for it."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import tracemalloc
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.codec import (
+    AS_IS,
+    HEADER,
+    MAX_RAW,
+    PURPOSE,
+    SAMPLE,
+    WORTH,
+    ZSTD,
+    Codec,
+    digest_of,
+    max_encoded,
+)
+from transfer.errors import DamagedData
+from transfer.model import TRAILER, Frame, FrameId, Kind
+from transfer.seal import OVERHEAD, Purpose, Sealer, Suite
+from transfer.ticket import Ticket
+
+TICKET = Ticket("q" * 16, bytes(range(16)))
+SEALER = Sealer(TICKET)
+CODEC = Codec(SEALER)
+FIRST = FrameId(Kind.CHUNK, 0)
+MIB = 1 << 20
+NOISE = random.Random(1).randbytes(3 * SAMPLE)
+
+raws = st.binary(max_size=2000) | st.builds(
+    lambda b, n: b * n, st.binary(max_size=20), st.integers(0, 20_000)
+)
+
+
+def sealed(codec: int, length: int, body: bytes, digest: bytes = bytes(32), frame: FrameId = FIRST) -> Frame:
+    """A frame as a hostile holder of the ticket would make it: whatever it says, the seal is right."""
+    plain = HEADER.pack(codec, length, digest) + body
+    return Frame(frame, SEALER.seal(PURPOSE[frame.kind], frame.index, plain))
+
+
+def codec_of(frame: Frame) -> int:
+    return SEALER.open(PURPOSE[frame.id.kind], frame.id.index, frame.data)[0]
+
+
+def peak_of_refusal(frame: Frame, expected: int | None = None) -> int:
+    """Bytes at the peak while a frame is refused."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedData):
+            CODEC.decode(frame, expected)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@given(raws, st.sampled_from(["auto", "off", 1, 9]), st.sampled_from(list(Kind)), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_what_is_encoded_is_decoded(raw: bytes, compress: str | int, kind: Kind, index: int) -> None:
+    raw = raw[: MAX_RAW[kind]]
+    made = Codec(SEALER, compress).encode(FrameId(kind, index), raw)
+    assert made.raw_length == len(raw)
+    assert made.digest == digest_of(raw)
+    assert len(made.frame.data) <= max_encoded(kind)
+    for expected in (None, len(raw)):
+        assert CODEC.decode(made.frame, expected) == (raw, made.digest)
+
+
+@pytest.mark.parametrize("suite", Suite)
+def test_any_flipped_bit_anywhere_in_a_frame_is_refused(suite: Suite) -> None:
+    frame = Codec(Sealer(TICKET, suite)).encode(FIRST, b"abc" * 9).frame
+    for bit in range(8 * len(frame.data)):
+        altered = bytearray(frame.data)
+        altered[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedData):
+            CODEC.decode(Frame(FIRST, bytes(altered)))
+
+
+def test_a_frame_is_no_other_kind_index_or_jobs() -> None:
+    frame = CODEC.encode(FrameId(Kind.CHUNK, 1), b"abc").frame
+    others = [FrameId(kind, 1) for kind in Kind if kind is not Kind.CHUNK]
+    for other in (*others, FrameId(Kind.CHUNK, 0), FrameId(Kind.CHUNK, 2)):
+        with pytest.raises(DamagedData):
+            CODEC.decode(Frame(other, frame.data))
+    with pytest.raises(DamagedData):
+        Codec(Sealer(Ticket("p" * 16, TICKET.secret))).decode(frame)
+    for direction in (Purpose.TO_RECEIVER, Purpose.TO_SENDER, Purpose.RECEIPT):
+        with pytest.raises(DamagedData):
+            SEALER.open(direction, 1, frame.data)
+
+
+def test_each_kind_has_a_key_of_its_own_and_a_bound() -> None:
+    assert len(set(PURPOSE.values())) == len(PURPOSE) == len(MAX_RAW) == len(Kind)
+    assert all(max_encoded(kind) == MAX_RAW[kind] + 37 + OVERHEAD for kind in Kind)
+
+
+@pytest.mark.parametrize("level", ["auto", 1, 19])
+def test_incompressible_data_is_stored_as_it_is(level: str | int) -> None:
+    frame = Codec(SEALER, level).encode(FIRST, NOISE).frame
+    assert codec_of(frame) == AS_IS
+    assert len(frame.data) == len(NOISE) + HEADER.size + OVERHEAD
+
+
+@pytest.mark.parametrize("size", [100, SAMPLE, 3 * SAMPLE])
+def test_compressible_data_shrinks_unless_told_not_to(size: int) -> None:
+    raw = b"what repeats " * (size // 13 + 1)
+    assert codec_of(small := CODEC.encode(FIRST, raw).frame) == ZSTD
+    assert len(small.data) < len(raw)
+    assert codec_of(Codec(SEALER, "off").encode(FIRST, raw).frame) == AS_IS
+
+
+def test_a_start_that_shrinks_before_noise_that_does_not_costs_nothing() -> None:
+    raw = bytes(SAMPLE // 8) + NOISE * 4
+    assert codec_of(frame := CODEC.encode(FIRST, raw).frame) == AS_IS
+    assert len(frame.data) <= len(raw) + HEADER.size + OVERHEAD
+    assert WORTH < 1
+
+
+def test_an_empty_frame_is_a_frame() -> None:
+    assert CODEC.decode(CODEC.encode(TRAILER, b"").frame, 0).raw == b""
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_stated_length_beyond_the_kinds_bound_is_refused_without_allocating(kind: Kind) -> None:
+    frame_id = FrameId(kind, 0)
+    huge = MAX_RAW[kind] + 1
+    bomb = zstandard.ZstdCompressor(level=1).compress(bytes(huge))
+    for length in (huge, 2**32 - 1):
+        for frame in (
+            sealed(ZSTD, length, bomb, frame=frame_id),
+            sealed(AS_IS, length, b"x", frame=frame_id),
+        ):
+            assert peak_of_refusal(frame) < MIB // 2
+
+
+def test_a_bomb_that_says_less_than_it_holds_is_refused_without_allocating() -> None:
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(64 * MIB))
+    assert len(bomb) < 64 << 10
+    assert peak_of_refusal(sealed(ZSTD, 1000, bomb)) < MIB // 2
+    assert peak_of_refusal(sealed(ZSTD, 1000, bomb), expected=1000) < MIB // 2
+
+
+def test_a_bomb_whose_zstd_header_lies_is_refused_without_allocating() -> None:
+    """The frame's own content size says 1000, its blocks hold 64 MiB."""
+    packer = zstandard.ZstdCompressor(level=1, write_content_size=True)
+    honest, bomb = packer.compress(bytes(1000)), bytearray(packer.compress(bytes(64 * MIB)))
+    assert zstandard.frame_content_size(honest) == 1000
+    parameters = zstandard.get_frame_parameters(bytes(bomb))
+    size_at = bytes(bomb).index(struct.pack("<I", 64 * MIB))
+    bomb[size_at : size_at + 4] = struct.pack("<I", 1000)
+    assert parameters.content_size == 64 * MIB
+    assert zstandard.frame_content_size(bytes(bomb)) == 1000
+    assert peak_of_refusal(sealed(ZSTD, 1000, bytes(bomb))) < MIB // 2
+
+
+def test_a_bomb_of_unknown_size_is_refused_without_allocating() -> None:
+    bomb = zstandard.ZstdCompressor(level=3, write_content_size=False).compress(bytes(16 * MIB))
+    assert zstandard.frame_content_size(bomb) == -1
+    for length in (0, 1000, 16 * MIB):
+        assert peak_of_refusal(sealed(ZSTD, length, bomb)) < MIB // 2
+
+
+@pytest.mark.parametrize("second", [b"a", bytes(32 * MIB)], ids=["small", "huge"])
+def test_a_second_zstd_frame_is_refused_without_allocating(second: bytes) -> None:
+    pack = zstandard.ZstdCompressor(level=1).compress
+    raw = b"first" * 100
+    frame = sealed(ZSTD, len(raw), pack(raw) + pack(second), digest_of(raw))
+    assert peak_of_refusal(frame) < MIB // 2
+
+
+def test_garbage_where_zstd_should_be_is_refused() -> None:
+    raw = b"first" * 100
+    packed = zstandard.ZstdCompressor().compress(raw)
+    skippable = b"\x50\x2a\x4d\x18" + struct.pack("<I", 4) + b"skip"
+    for body in (b"", b"garbage", packed[:-1], packed + b"\0", packed[1:], skippable, skippable + packed):
+        assert peak_of_refusal(sealed(ZSTD, len(raw), body, digest_of(raw))) < MIB // 2
+
+
+@given(st.binary(max_size=200), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_no_body_under_a_right_seal_does_more_than_be_refused(body: bytes, codec: int, length: int) -> None:
+    with pytest.raises(DamagedData):
+        CODEC.decode(sealed(codec, length, body))
+
+
+def test_a_way_of_compressing_nobody_knows_is_refused() -> None:
+    with pytest.raises(DamagedData, match="does not know"):
+        CODEC.decode(sealed(2, 3, b"abc", digest_of(b"abc")))
+
+
+def test_a_plain_text_shorter_than_its_header_is_refused() -> None:
+    for length in (0, 1, HEADER.size - 1):
+        with pytest.raises(DamagedData, match="own header"):
+            CODEC.decode(Frame(FIRST, SEALER.seal(Purpose.CHUNK, 0, bytes(length))))
+
+
+def test_another_length_than_expected_is_refused() -> None:
+    frame = CODEC.encode(FIRST, b"abc").frame
+    for expected in (0, 2, 4):
+        with pytest.raises(DamagedData, match="cannot be"):
+            CODEC.decode(frame, expected)
+
+
+@pytest.mark.parametrize("codec", [AS_IS, ZSTD])
+def test_a_digest_of_other_bytes_is_refused(codec: int) -> None:
+    raw = os.urandom(100)
+    body = raw if codec == AS_IS else zstandard.ZstdCompressor().compress(raw)
+    with pytest.raises(DamagedData, match="digest"):
+        CODEC.decode(sealed(codec, len(raw), body, digest_of(raw + b"!")))
+
+
+def test_bytes_that_are_fewer_or_more_than_stated_are_refused() -> None:
+    for body in (b"ab", b"abcd"):
+        with pytest.raises(DamagedData):
+            CODEC.decode(sealed(AS_IS, 3, body, digest_of(body)))

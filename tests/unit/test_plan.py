@@ -1,0 +1,190 @@
+"""Parts and segments: sizes, moments, and where everything lies in the object."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.model import Frame, FrameId, IndexedFrame, Kind
+from transfer.plan import (
+    FULL_SEGMENT,
+    MIB,
+    MIN_PART,
+    SEGMENT_FRAMES,
+    SEGMENT_SECONDS,
+    Part,
+    SegmentBuilder,
+    segment_size,
+)
+
+GB, TB = 10**9, 10**12
+SMALLEST_PART_OF_S3 = 5 * MIB
+ZEROS = bytes(17 * MIB)
+
+
+def frame(index: int, length: int) -> Frame:
+    return Frame(FrameId(Kind.CHUNK, index), ZEROS[:length])
+
+
+def digest(index: int) -> bytes:
+    return index.to_bytes(32, "big")
+
+
+def seal(rows: list[IndexedFrame]) -> bytes:
+    return b"I" * (10 + len(rows))
+
+
+def fill(builder: SegmentBuilder, lengths: list[int], first: int = 0) -> tuple[list[Part], int]:
+    """All parts of a segment with frames of these lengths, and the bytes of its index."""
+    parts = []
+    for number, length in enumerate(lengths, first):
+        part = builder.add(frame(number, length), digest(number))
+        parts += [part] if part else []
+    last, index = builder.close(seal)
+    return [*parts, last], index
+
+
+def segments_for(total: int, *, known: bool) -> int:
+    """How many segments a job of incompressible data has, by size alone."""
+    stored = 0
+    for number in itertools.count():
+        if stored >= total:
+            return number
+        stored += segment_size(number, stored, total if known else None)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("total", [None, 1, 50 * GB])
+def test_segments_ramp_from_8_to_64_mib(total: int | None) -> None:
+    sizes = [segment_size(n, sum(8 * MIB << k for k in range(n)), total) // MIB for n in range(4)]
+    assert sizes == [8, 16, 32, 64]
+
+
+def test_a_job_of_up_to_128_gb_has_segments_of_64_mib() -> None:
+    assert {segment_size(n, n * FULL_SEGMENT, 128 * GB) for n in range(3, 2500)} == {FULL_SEGMENT}
+
+
+@pytest.mark.parametrize("total", [2 * TB, 20 * TB])
+def test_a_job_of_terabytes_stays_near_2000_segments(total: int) -> None:
+    assert 1990 <= segments_for(total, known=True) <= 2010
+
+
+def test_a_job_of_unknown_length_reaches_17_tb_in_2000_segments() -> None:
+    assert segments_for(17 * TB, known=False) <= 2000
+
+
+def test_a_segment_number_beyond_any_real_one_is_no_trouble() -> None:
+    assert segment_size(10**6, 0, None) == FULL_SEGMENT
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.integers(1, 2 * MIB) | st.sampled_from([MIN_PART - 1, MIN_PART, 17 * MIB]), min_size=1, max_size=30
+    )
+)
+def test_parts_are_whole_frames_and_large_enough_but_for_the_last(lengths: list[int]) -> None:
+    builder = SegmentBuilder(0, 1 << 40, 0.0)
+    parts, index = fill(builder, lengths)
+    assert [p.number for p in parts] == list(range(1, len(parts) + 1))
+    assert all(len(p.data) >= MIN_PART > SMALLEST_PART_OF_S3 for p in parts[:-1])
+    rows = [row for p in parts for row in p.frames]
+    assert [(r.index, r.length, r.digest) for r in rows] == [
+        (n, ln, digest(n)) for n, ln in enumerate(lengths)
+    ]
+    assert all(len(p.data) == sum(f.length for f in p.frames) for p in parts[:-1])
+    assert len(parts[-1].data) == sum(f.length for f in parts[-1].frames) + index
+    assert parts[-1].data.endswith(seal(rows))
+    assert builder.bytes == sum(lengths)
+
+
+def test_the_index_lists_the_frames_in_the_order_of_the_bytes() -> None:
+    seen: list[list[IndexedFrame]] = []
+    builder = SegmentBuilder(0, 1 << 40, 0.0)
+    given_frames = [Frame(FrameId(Kind.CHUNK, n), bytes([n]) * (3 * MIB + n)) for n in range(9)]
+    parts = [p for f in given_frames if (p := builder.add(f, digest(f.id.index)))]
+
+    def remember(rows: list[IndexedFrame]) -> bytes:
+        seen.append(list(rows))
+        return b"index"
+
+    last, length = builder.close(remember)
+    whole = b"".join(p.data for p in [*parts, last])
+    at = 0
+    for row, given_frame in zip(seen[0], given_frames, strict=True):
+        assert whole[at : at + row.length] == given_frame.data
+        at += row.length
+    assert whole[at:] == b"index"
+    assert length == 5
+
+
+def test_a_segment_is_full_at_its_size_and_keeps_the_rest_for_the_last_part() -> None:
+    builder = SegmentBuilder(0, 8 * MIB, 0.0)
+    assert builder.add(frame(0, 4 * MIB), digest(0)) is None
+    assert not builder.full
+    assert builder.add(frame(1, 4 * MIB), digest(1)) is None  # it is full: the last part takes it all
+    assert builder.full
+    last, index = builder.close(seal)
+    assert (last.number, len(last.data)) == (1, 8 * MIB + index)
+
+
+def test_a_segment_is_full_at_256_frames() -> None:
+    builder = SegmentBuilder(0, 1 << 40, 0.0)
+    for number in range(SEGMENT_FRAMES):
+        assert not builder.full
+        builder.add(frame(number, 50_000), digest(number))
+    assert builder.full
+
+
+def test_a_segment_is_due_five_seconds_after_it_was_opened() -> None:
+    assert SegmentBuilder(0, 1, 100.0).due() == 100.0 + SEGMENT_SECONDS == 105.0
+
+
+def test_a_new_segment_is_empty_until_its_first_frame() -> None:
+    builder = SegmentBuilder(0, 1, 0.0)
+    assert builder.empty
+    builder.add(frame(0, 1), digest(0))
+    assert not builder.empty
+
+
+def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:
+    first = SegmentBuilder(3, 1 << 40, 0.0)
+    before = [p for n in range(5) if (p := first.add(frame(n, 4 * MIB), digest(n)))]
+    assert len(before) == 2  # frames 0 to 3; frame 4 was pending and died with that run
+    kept = [p._replace(data=b"") for p in before]
+
+    second = SegmentBuilder(3, 1 << 40, 9.0, kept)
+    second.skip_numbers(5)  # parts 3 to 5 were announced but never stored
+    assert not second.empty
+    assert second.bytes == 16 * MIB
+    rows: list[IndexedFrame] = []
+
+    def remember(frames: list[IndexedFrame]) -> bytes:
+        rows.extend(frames)
+        return b"index"
+
+    new = second.add(frame(4, MIN_PART), digest(4))
+    second.add(frame(5, 7), digest(5))
+    last, _ = second.close(remember)
+    assert new is not None
+    assert [p.number for p in (new, last)] == [6, 7]
+    assert [r.index for r in rows] == [0, 1, 2, 3, 4, 5]
+    offsets = list(itertools.accumulate((r.length for r in rows), initial=0))
+    assert offsets == [0, 4 * MIB, 8 * MIB, 12 * MIB, 16 * MIB, 24 * MIB, 24 * MIB + 7]
+    assert sum(len(p.data) for p in (*before, new, last)) == offsets[-1] + len(b"index")
+
+
+def test_parts_of_an_earlier_run_count_towards_full() -> None:
+    rows = tuple(IndexedFrame(Kind.CHUNK, n, 40_000, digest(n)) for n in range(SEGMENT_FRAMES))
+    assert SegmentBuilder(0, 1 << 40, 0.0, [Part(1, b"", rows)]).full
+    assert SegmentBuilder(0, 40_000 * SEGMENT_FRAMES, 0.0, [Part(1, b"", rows[:-1])]).full is False
+    assert SegmentBuilder(0, 40_000, 0.0, [Part(1, b"", rows[:1])]).full
+
+
+def test_numbers_that_were_used_are_never_used_again_nor_lowered() -> None:
+    builder = SegmentBuilder(0, 1 << 40, 0.0, [Part(4, b"", ())])
+    builder.skip_numbers(2)
+    assert builder.close(seal)[0].number == 5

@@ -1,0 +1,128 @@
+"""Seals: nothing altered, cut, renamed or turned round ever opens."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.errors import DamagedData
+from transfer.seal import NONCE, OVERHEAD, Purpose, Sealer, Suite, fastest_suite, hash_token
+from transfer.ticket import Ticket
+
+TICKET = Ticket("q" * 16, bytes(range(16)))
+SUITES = list(Suite)
+purposes = st.sampled_from([p for p in Purpose if p is not Purpose.TOKEN])
+
+
+@pytest.fixture(params=SUITES, ids=lambda suite: suite.name)
+def sealer(request: pytest.FixtureRequest) -> Sealer:
+    suite: Suite = request.param
+    return Sealer(TICKET, suite)
+
+
+@given(purposes, st.integers(0, 2**32 - 1), st.binary(max_size=300), st.sampled_from(SUITES))
+def test_what_is_sealed_opens_whichever_suite_the_opener_prefers(
+    purpose: Purpose, index: int, plain: bytes, suite: Suite
+) -> None:
+    sealed = Sealer(TICKET, suite).seal(purpose, index, plain)
+    assert len(sealed) == len(plain) + OVERHEAD
+    for other in SUITES:
+        assert Sealer(TICKET, other).open(purpose, index, sealed) == plain
+
+
+def test_any_flipped_bit_anywhere_is_refused(sealer: Sealer) -> None:
+    sealed = sealer.seal(Purpose.CHUNK, 7, b"some bytes of a file")
+    for bit in range(8 * len(sealed)):
+        altered = bytearray(sealed)
+        altered[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedData):
+            sealer.open(Purpose.CHUNK, 7, bytes(altered))
+
+
+def test_every_cut_and_every_addition_is_refused(sealer: Sealer) -> None:
+    sealed = sealer.seal(Purpose.CHUNK, 7, b"some bytes of a file")
+    for candidate in (*(sealed[:n] for n in range(len(sealed))), sealed + b"\0", b"\0" + sealed):
+        with pytest.raises(DamagedData):
+            sealer.open(Purpose.CHUNK, 7, candidate)
+
+
+def test_nothing_opens_for_another_purpose_or_direction(sealer: Sealer) -> None:
+    for purpose, other in itertools.permutations(Purpose, 2):
+        sealed = sealer.seal(purpose, 0, b"plain")
+        with pytest.raises(DamagedData):
+            sealer.open(other, 0, sealed)
+
+
+def test_nothing_opens_under_another_index(sealer: Sealer) -> None:
+    sealed = sealer.seal(Purpose.CHUNK, 1, b"plain")
+    for other in (0, 2, 11, 2**32 + 1):
+        with pytest.raises(DamagedData):
+            sealer.open(Purpose.CHUNK, other, sealed)
+
+
+@pytest.mark.parametrize(
+    "other", [Ticket("p" * 16, TICKET.secret), Ticket(TICKET.job, bytes(16))], ids=["job", "secret"]
+)
+def test_nothing_opens_in_another_job_or_with_another_secret(sealer: Sealer, other: Ticket) -> None:
+    with pytest.raises(DamagedData):
+        Sealer(other).open(Purpose.CHUNK, 0, sealer.seal(Purpose.CHUNK, 0, b"plain"))
+
+
+def test_a_job_with_the_same_key_is_still_told_apart_by_the_associated_data(sealer: Sealer) -> None:
+    twin = Sealer(TICKET)
+    twin._ciphers.update(sealer._ciphers)
+    sealed = sealer.seal(Purpose.CHUNK, 0, b"plain")
+    twin._ciphers.update(sealer._ciphers)
+    twin.job = "p" * 16
+    with pytest.raises(DamagedData):
+        twin.open(Purpose.CHUNK, 0, sealed)
+
+
+def test_a_suite_nobody_knows_is_refused(sealer: Sealer) -> None:
+    sealed = sealer.seal(Purpose.CHUNK, 0, b"plain")
+    for suite in (0, 3, 255):
+        with pytest.raises(DamagedData):
+            sealer.open(Purpose.CHUNK, 0, bytes([suite]) + sealed[1:])
+
+
+def test_the_same_plain_text_never_looks_the_same_twice(sealer: Sealer) -> None:
+    sealed = [sealer.seal(Purpose.CHUNK, 0, b"plain") for _ in range(200)]
+    assert len({s[1 : 1 + NONCE] for s in sealed}) == len(set(sealed)) == 200
+
+
+@settings(max_examples=20)
+@given(st.binary(max_size=100))
+def test_buffers_of_any_kind_are_sealed_and_opened(plain: bytes) -> None:
+    sealer = Sealer(TICKET)
+    for kind in (bytes, bytearray, memoryview):
+        sealed = sealer.seal(Purpose.CHUNK, 0, kind(plain))
+        assert sealer.open(Purpose.CHUNK, 0, memoryview(sealed)) == plain
+
+
+def test_many_threads_share_one_sealer(sealer: Sealer) -> None:
+    def there_and_back(index: int) -> bool:
+        plain = bytes([index % 251]) * 5000
+        return sealer.open(Purpose.CHUNK, index, sealer.seal(Purpose.CHUNK, index, plain)) == plain
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(there_and_back, range(200)))
+
+
+def test_the_token_belongs_to_the_ticket_and_tells_no_key() -> None:
+    token = Sealer(TICKET).token()
+    assert token == Sealer(TICKET).token()
+    assert len(bytes.fromhex(token)) == 32
+    assert token not in (Sealer(Ticket("p" * 16, TICKET.secret)).token(), Sealer(Ticket.new()).token())
+    assert Sealer(TICKET).token_hash() == hash_token(token) != token
+    keys = {Sealer(TICKET)._derive(p, s, 32) for p in Purpose for s in (0, *SUITES)}
+    assert len(keys) == len(Purpose) * 3
+
+
+def test_the_fastest_suite_is_one_of_ours_and_found_once() -> None:
+    assert fastest_suite() in SUITES
+    assert fastest_suite() is fastest_suite()
+    assert Sealer(TICKET).seal(Purpose.CHUNK, 0, b"")[0] == fastest_suite()

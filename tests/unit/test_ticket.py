@@ -1,0 +1,157 @@
+"""Tickets: what is written is read back, what is mistyped is told apart without asking anyone."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.errors import MistypedTicket, UnsupportedVersion
+from transfer.ticket import (
+    _BECH32M,
+    ALPHABET,
+    CHECK_SYMBOLS,
+    JOB_SYMBOLS,
+    SECRET_BYTES,
+    SECRET_SYMBOLS,
+    Ticket,
+    _expand,
+    _polymod,
+    is_job_id,
+)
+
+LENGTH = 54
+tickets = st.builds(
+    Ticket,
+    job=st.text(ALPHABET, min_size=JOB_SYMBOLS, max_size=JOB_SYMBOLS),
+    secret=st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES),
+)
+
+
+def with_check(symbols: list[int]) -> str:
+    """A ticket text of these symbols whose check characters are right."""
+    check = _polymod(_expand() + symbols + [0] * CHECK_SYMBOLS) ^ _BECH32M
+    tail = [check >> 5 * (CHECK_SYMBOLS - 1 - k) & 31 for k in range(CHECK_SYMBOLS)]
+    return "xfer1" + "".join(ALPHABET[s] for s in symbols + tail)
+
+
+@given(tickets)
+def test_what_is_written_is_read_back(ticket: Ticket) -> None:
+    text = str(ticket)
+    assert len(text) == LENGTH
+    assert Ticket.parse(text) == ticket
+
+
+@given(tickets)
+def test_letter_case_and_blanks_around_it_do_not_matter(ticket: Ticket) -> None:
+    assert Ticket.parse(f"  {str(ticket).upper()}\r\n") == ticket
+
+
+@given(tickets, st.data())
+def test_one_to_four_wrong_characters_are_found(ticket: Ticket, data: st.DataObject) -> None:
+    text = list(str(ticket))
+    places = data.draw(st.sets(st.integers(len("xfer1"), LENGTH - 1), min_size=1, max_size=4))
+    for place in places:
+        text[place] = data.draw(st.sampled_from([c for c in ALPHABET if c != text[place]]))
+    with pytest.raises(MistypedTicket):
+        Ticket.parse("".join(text))
+
+
+def test_every_single_wrong_character_and_every_swap_of_neighbours_is_found() -> None:
+    text = str(Ticket("q" * 8 + "pzry9x8g", bytes(range(SECRET_BYTES))))
+    wrong = [text[:at] + c + text[at + 1 :] for at in range(5, LENGTH) for c in ALPHABET if c != text[at]]
+    swapped = [text[:at] + text[at + 1] + text[at] + text[at + 2 :] for at in range(5, LENGTH - 1)]
+    for candidate in itertools.chain(wrong, swapped):
+        if candidate != text:
+            with pytest.raises(MistypedTicket):
+                Ticket.parse(candidate)
+
+
+def test_twenty_thousand_random_pairs_of_wrong_characters_are_found() -> None:
+    chance = random.Random(20)
+    text = str(Ticket("7" * JOB_SYMBOLS, b"\xa5" * SECRET_BYTES))
+    symbols = [ALPHABET.index(c) for c in text[5:]]
+    for _ in range(20_000):
+        wrong = symbols.copy()
+        for place in chance.sample(range(len(symbols)), 2):
+            wrong[place] ^= chance.randrange(1, 32)
+        assert _polymod(_expand() + wrong) != _BECH32M
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "xfer1",
+        "xfer",
+        "hello",
+        "xfer1q",
+        "xfer1" + "q" * 49,
+        "yfer1" + "q" * 49,
+        "xfer1" + "b" * 49,
+        "ÄÖ" * 27,
+    ],
+)
+def test_what_is_no_ticket_is_refused(text: str) -> None:
+    with pytest.raises(MistypedTicket):
+        Ticket.parse(text)
+
+
+@given(st.text(max_size=80))
+def test_any_text_at_all_gives_a_ticket_or_a_mistyped_one(text: str) -> None:
+    with pytest.raises((MistypedTicket, UnsupportedVersion)):
+        Ticket.parse(text)
+
+
+def test_a_part_that_is_missing_is_found_and_so_is_one_too_many() -> None:
+    text = str(Ticket.new())
+    for candidate in (*(text[:n] for n in range(LENGTH)), *(text[:n] + text[n + 1 :] for n in range(LENGTH))):
+        with pytest.raises(MistypedTicket):
+            Ticket.parse(candidate)
+    with pytest.raises(MistypedTicket):
+        Ticket.parse(text + "q")
+
+
+def test_mixed_letter_case_is_refused() -> None:
+    text = str(Ticket("q" * JOB_SYMBOLS, bytes(SECRET_BYTES)))
+    with pytest.raises(MistypedTicket, match="mixes"):
+        Ticket.parse(text[:20] + text[20:].upper())
+
+
+def test_a_right_checksum_over_a_wrong_length_is_refused() -> None:
+    with pytest.raises(MistypedTicket, match="length"):
+        Ticket.parse(with_check([0] * (1 + JOB_SYMBOLS + SECRET_SYMBOLS - 1)))
+
+
+def test_a_secret_whose_padding_is_not_zero_is_refused() -> None:
+    with pytest.raises(MistypedTicket, match="at its end"):
+        Ticket.parse(with_check([0] * (JOB_SYMBOLS + SECRET_SYMBOLS) + [1]))
+
+
+def test_a_later_version_says_so() -> None:
+    with pytest.raises(UnsupportedVersion):
+        Ticket.parse(with_check([1] + [0] * (JOB_SYMBOLS + SECRET_SYMBOLS)))
+
+
+def test_new_tickets_differ_and_are_well_formed() -> None:
+    made = [Ticket.new() for _ in range(50)]
+    assert len({t.job for t in made}) == len({t.secret for t in made}) == 50
+    assert all(is_job_id(t.job) and Ticket.parse(str(t)) == t for t in made)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "q" * 15, "q" * 17, "b" * 16, "Q" * 16, "q" * 15 + ".", "q" * 15 + "\n"]
+)
+def test_only_sixteen_symbols_of_the_alphabet_are_a_job_id(text: str) -> None:
+    assert is_job_id("q" * 16)
+    assert not is_job_id(text)
+
+
+def test_the_repr_withholds_the_secret() -> None:
+    ticket = Ticket("q" * JOB_SYMBOLS, b"\xde\xad" * 8)
+    assert "secret withheld" in repr(ticket)
+    assert "xde" not in repr(ticket)
+    assert str(ticket)[22:48] not in repr(ticket)
