@@ -94,6 +94,7 @@ def send(
     """Send files to whoever gets the ticket, which stands on stdout."""
     import sys
     from functools import partial
+    from io import FileIO
 
     from cli.run import same_command
     from cli.show import show
@@ -129,7 +130,7 @@ def send(
         [] if stdin else [Path(p) for p in paths],
         context=servers,
         # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
-        stream=open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) if stdin else None,
+        stream=FileIO(sys.stdin.fileno(), closefd=False) if stdin else None,
         command=from_command,
         name=name,
         via=via,
@@ -162,6 +163,8 @@ def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: s
         raise UsageError("- (stdin) cannot be sent together with paths", hint="send them one after the other")
     if stdin and name is None:
         raise UsageError("stdin has no name", hint="say what to call it with --name")
+    if stdin and (sys.stdin is None or sys.stdin.closed):
+        raise UsageError("stdin is closed", hint="pipe something in")
     if stdin and sys.stdin.isatty():
         raise UsageError(
             "stdin is a terminal", hint="pipe something in: `tar c . | xfer send - --name site.tar`"

@@ -44,7 +44,7 @@ ROUNDS = 2
 
 
 async def fetch(
-    ticket: Ticket,
+    ticket: Ticket | str,
     output: Path | str | BinaryIO = "",
     *,
     context: config.Context | None = None,
@@ -69,6 +69,7 @@ async def fetch(
     """
     meter = Meter(on_event)
     context = context or config.load()
+    ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     sealer = Sealer(ticket)
     async with connected(context, "xfer fetch", Patience(patience, meter.waiting)) as (client, broker):
         opened = await broker.open(sealer)

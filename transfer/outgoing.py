@@ -233,12 +233,10 @@ def no_verdict() -> None:
 
 def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
     """Returns as soon as there are some bytes, so that a slow producer is followed closely."""
-    read1 = getattr(stream, "read1", None)
-    if callable(read1):
-        return read1
+    take: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)
 
     def read(size: int) -> bytes:
-        while (piece := stream.read(size)) is None:  # non-blocking, and nothing there yet: not the end
+        while (piece := take(size)) is None:  # a non-blocking one has nothing yet: that is not its end
             select.select([stream], [], [])
         return piece
 
@@ -252,9 +250,13 @@ class Command:
         self.command = command
         self._closed = False
         self._reading = threading.Lock()
+        # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
         self._process = subprocess.Popen(
-            # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
-            command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0
+            command,
+            shell=True,
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            bufsize=0,
         )
         assert self._process.stdout is not None
         self._stream = self._process.stdout

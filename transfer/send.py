@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ RECEIPT_SECONDS = 15.0
 
 
 async def send(
-    paths: Sequence[Path] = (),
+    paths: Sequence[str | os.PathLike[str]] = (),
     *,
     context: config.Context | None = None,
     stream: BinaryIO | None = None,
@@ -119,7 +120,7 @@ async def send(
 
 
 def _open_content(
-    paths: Sequence[Path],
+    paths: Sequence[str | os.PathLike[str]],
     stream: BinaryIO | None,
     command: str | None,
     name: str | None,
@@ -136,7 +137,7 @@ def _open_content(
         )
     if name is not None:
         raise UsageError("--name is for stdin and --from-command; files keep their names")
-    return content.of_paths(paths, exclude, links)
+    return content.of_paths([Path(path) for path in paths], exclude, links)
 
 
 class _StartedAnew(Exception):

@@ -20,7 +20,7 @@ from transfer.seal import Sealer
 from transfer.ticket import Ticket
 from transfer.transport import Inbound, Outbound
 from transfer.transports.memory import MemoryChannel, channel_pair
-from transfer.transports.peer import PeerInbound, PeerOutbound
+from transfer.transports.peer import Channel, PeerInbound, PeerOutbound
 from transfer.transports.webrtc import DataChannel, IceServers, answer, offer
 
 TICKET = Ticket("q" * 16, bytes(16))
@@ -93,15 +93,15 @@ async def nothing_left() -> AsyncIterator[None]:
     tasks, sockets = asyncio.all_tasks(), open_sockets()
     yield
     async with asyncio.timeout(2):
-        await until(lambda: asyncio.all_tasks() == tasks | {asyncio.current_task()})
+        await until(lambda: asyncio.all_tasks() <= {*tasks, asyncio.current_task()})
         await until(lambda: open_sockets() <= sockets)
     assert reports == []
 
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for what no one announces."""
-    while not true():
-        await asyncio.sleep(0.01)  # noqa: ASYNC110
+    while not true():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 def open_sockets() -> int:
@@ -158,10 +158,14 @@ async def set_up(
     """What the sender's and the receiver's set-up each came to, over this host's own network."""
     ice = servers or IceServers()
 
-    async def answering() -> DataChannel:
+    async def answering() -> Channel:
         return await answer(receiver, await receiver.hear_offer(), ice, deadline=deadline)
 
-    return await asyncio.gather(offer(sender, ice, deadline=deadline), answering(), return_exceptions=True)
+    offering = offer(sender, ice, deadline=deadline)
+    near, far = await asyncio.gather(offering, answering(), return_exceptions=True)
+    assert isinstance(near, DataChannel | BaseException)
+    assert isinstance(far, DataChannel | BaseException)
+    return near, far
 
 
 async def webrtc_pair(

@@ -190,9 +190,7 @@ class Two:
     ) -> Background:  # fmt: skip
         """Any command; on the sender's machine unless told otherwise."""
         log = self.tmp / f"stderr.{len(self.started)}"
-        new = Background(
-            args, env=env or self.here, cwd=cwd or self.tmp, log=log, stdin=stdin, prefix=prefix
-        )
+        new = Background(args, env=env or self.here, cwd=cwd or self.tmp, log=log, stdin=stdin, prefix=prefix)
         self.started.append(new)
         return new
 
@@ -237,8 +235,7 @@ class Two:
 def write(path: Path, size: int) -> Path:
     """Bytes that do not compress, a megabyte at a time."""
     with open(path, "wb") as file:
-        for at in range(0, size, MIB):
-            file.write(os.urandom(min(MIB, size - at)))
+        file.writelines(os.urandom(min(MIB, size - at)) for at in range(0, size, MIB))
     return path
 
 
@@ -314,7 +311,9 @@ def make_tree(root: Path, files: int) -> Path:
     (root / "locked").chmod(0o555)
     for number, (folder_name, _, names) in enumerate(os.walk(root, topdown=False)):
         for name in names:
-            os.utime(Path(folder_name, name), ns=(0, 1_500_000_000_123_456_789 + number), follow_symlinks=False)
+            os.utime(
+                Path(folder_name, name), ns=(0, 1_500_000_000_123_456_789 + number), follow_symlinks=False
+            )
         os.utime(folder_name, ns=(0, 1_400_000_000_987_654_321 + number))
     return root
 

@@ -157,12 +157,12 @@ async def _connect(place: Place, user: str = "alice") -> Client:
     return await bus.connect(place.nats_url, None, user, "test")
 
 
-async def _answers(client: Client, within: float = 20.0) -> api.ApiError | api.BrokerInfo:
-    """Wait until a broker answers anything at all."""
-    async with asyncio.timeout(within):
+async def _answers(client: Client, each: float = 2.0) -> api.ApiError | api.BrokerInfo:
+    """Wait until a broker answers anything at all. each: seconds for one try."""
+    async with asyncio.timeout(20):
         while True:
             try:
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(each):
                     return await _ask(client, "info", api.Info(), api.BrokerInfo)
             except (nats.errors.Error, TimeoutError):
                 await asyncio.sleep(0.05)
@@ -948,7 +948,7 @@ async def test_sigterm_leaves_no_request_without_an_answer(place: Place, tmp_pat
 
 async def test_sigterm_waits_for_an_answer_that_is_under_way(place: Place, tmp_path: Path) -> None:
     async def hang_up_late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         writer.close()
 
     network = await asyncio.start_server(hang_up_late, "127.0.0.1", 0)
@@ -957,9 +957,9 @@ async def test_sigterm_waits_for_an_answer_that_is_under_way(place: Place, tmp_p
         alone = Place(url, "", {**place.env, "NATS_URL": url}, tmp_path)
         with _broker(alone, tmp_path / "log", XFER_S3_ENDPOINT=endpoint) as process:
             client = await _connected(alone)
-            assert _code(await _answers(client)) is ErrorCode.STORE
+            assert _code(await _answers(client, each=10)) is ErrorCode.STORE
             asking = asyncio.ensure_future(_ask(client, "info", api.Info(), api.BrokerInfo))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
             process.send_signal(signal.SIGTERM)
             assert _code(await asking) is ErrorCode.STORE
             await client.close()

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_empty_stdin_is_an_empty_file(two: Two) -> None:
     assert (two.out / "stream").read_bytes() == b""
 
 
+def test_a_stdin_that_does_not_block_is_read_to_its_end(two: Two) -> None:
+    end, feed = os.pipe()
+    os.set_blocking(end, False)
+    with open(end, "rb") as stdin, open(feed, "wb") as source:
+        sending = two.send("-", "--name", "stream", stdin=stdin)
+        assert sending.ticket
+        for _ in range(3):
+            source.write(os.urandom(70_000))
+            source.flush()
+            time.sleep(0.05)  # so that there is nothing to read in between
+    assert sending.summary.bytes == 210_000
+
+
+def test_a_closed_stdin_exits_2(two: Two) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh"]
+    sent = two.start("send", "--json", "-", "--name", "x", prefix=closed)
+    assert (complaint(sent).code, complaint(sent).message) == (2, "stdin is closed")
+
+
 def test_stdin_without_a_name_exits_2(two: Two) -> None:
     sent = two.send("-")
     assert (complaint(sent).code, complaint(sent).message) == (2, "stdin has no name")
@@ -82,7 +102,7 @@ def test_fetch_into_a_pipe_gives_exactly_the_bytes(two: Two, route: str) -> None
     got = piped(two, sending.ticket)
     assert (got.returncode, got.stdout == source.read_bytes()) == (0, True)
     assert sending.summary.route == route
-    assert f"fetched: wrote it to stdout, verified (1 file, 5.2 MB in" in got.stderr.decode()
+    assert "fetched: wrote it to stdout, verified (1 file, 5.2 MB in" in got.stderr.decode()
     assert os.listdir(two.out) == []
 
 
@@ -99,7 +119,7 @@ def test_several_entries_to_stdout_are_refused_before_a_byte(two: Two) -> None:
     ticket = two.store(two.file("a", 10), two.file("b", 10))
     got = piped(two, ticket)
     assert (got.returncode, got.stdout) == (2, b"")
-    assert b"-o - takes exactly one file, and this transfer has 2 entries; name a folder" in got.stderr
+    assert b"-o - takes exactly one file, and this transfer has 2 entries;\n      name a folder" in got.stderr
 
 
 def test_stdout_cannot_take_payload_and_events(two: Two) -> None:
@@ -160,15 +180,30 @@ def test_a_silent_producer_holds_nobody_up_who_wants_to_leave(two: Two) -> None:
     assert sending.end(10).code == 130
 
 
+SLOW_READER = """
+import sys, time
+count = 0
+while piece := sys.stdin.buffer.read(1 << 20):
+    count += len(piece)
+    time.sleep(0.01)
+print(count)
+"""
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+"""
+
+
 def test_a_stream_keeps_memory_bounded_when_the_reader_is_slow(two: Two) -> None:
     size = 150 * MIB
-    sending = two.send("-", "--name", "z", "--compress", "off", stdin=_zeros(two.tmp, size))
+    with open(zeros(two.tmp / "zeros", size), "rb") as stdin:
+        sending = two.send("-", "--name", "z", "--compress", "off", stdin=stdin)
     assert sending.summary.bytes == size
     env = {**two.there, "XFER_TICKET": sending.ticket}
-    reader = [sys.executable, "-c", "import sys, time\nn = 0\nwhile d := sys.stdin.buffer.read(1 << 20): n += len(d)\nprint(n)"]  # fmt: skip
-    measure = "import resource, subprocess, sys\nsubprocess.run(sys.argv[1:], check=True)\nsys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))"  # fmt: skip
-    command = [sys.executable, "-c", measure, *XFER, "fetch", "-q", "-o", "-"]
+    command = [sys.executable, "-c", MEASURED, *XFER, "fetch", "-q", "-o", "-"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as got:
+        reader = [sys.executable, "-c", SLOW_READER]
         read = subprocess.run(reader, stdin=got.stdout, capture_output=True, check=True, timeout=SOON)
         _, said = got.communicate(timeout=SOON)
     assert int(read.stdout) == size
@@ -176,8 +211,7 @@ def test_a_stream_keeps_memory_bounded_when_the_reader_is_slow(two: Two) -> None
     assert int(said) * unit < 300 * MIB
 
 
-def _zeros(folder: Path, size: int):
-    path = folder / "zeros"
+def zeros(path: Path, size: int) -> Path:
     with open(path, "wb") as file:
         file.truncate(size)
-    return open(path, "rb")
+    return path

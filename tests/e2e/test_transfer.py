@@ -245,5 +245,3 @@ def keys(servers: Servers, job: str) -> list[str]:
     """The job's objects in the store."""
     listed = s3(servers).list_objects_v2(Bucket=servers.bucket, Prefix=f"xfer/{job}/")
     return [found["Key"] for found in listed.get("Contents", [])]
-
-

@@ -118,7 +118,7 @@ def test_compressible_data_shrinks_unless_told_not_to(size: int) -> None:
 
 
 def test_a_start_that_shrinks_before_noise_that_does_not_costs_nothing() -> None:
-    raw = bytes(SAMPLE // 8) + NOISE * 4
+    raw = bytes(SAMPLE // 8) + NOISE
     assert codec_of(frame := CODEC.encode(FIRST, raw).frame) == AS_IS
     assert len(frame.data) <= len(raw) + HEADER.size + OVERHEAD
     assert WORTH < 1

@@ -1,0 +1,381 @@
+"""The ledger: what was committed is there after any death, and every trouble has a clear sentence."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from transfer.errors import DiskFull, XferError
+from transfer.ledger import SCHEMA_VERSION, JobRow, Ledger, PartRow, SegmentRow
+from transfer.model import TRAILER, FrameId, IndexedFrame, Kind
+
+ROOT = Path(__file__).resolve().parents[2]
+posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX modes and limits")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(path)) as opened:
+        yield opened
+
+
+def chunk(index: int) -> FrameId:
+    return FrameId(Kind.CHUNK, index)
+
+
+def digest(index: int) -> bytes:
+    return index.to_bytes(32, "big")
+
+
+def part(segment: int, number: int, frames: int = 2) -> PartRow:
+    rows = tuple(IndexedFrame(Kind.CHUNK, n, 1000 + n, digest(n)) for n in range(frames))
+    return PartRow(segment, number, sum(r.length for r in rows), "AAAAAA==", rows)
+
+
+def in_another_process(code: str, *args: str | Path) -> subprocess.Popen[str]:
+    """Runs code with `ledger` imported and `path` = the first argument. Talks over its pipes."""
+    head = (
+        "import sys; from pathlib import Path; from transfer.ledger import *; from transfer.model import *\n"
+        "from transfer.errors import *; path = Path(sys.argv[1])\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", head + code, *map(str, args)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# jobs
+
+
+def test_the_same_job_again_gives_the_row_that_is_there(ledger: Ledger) -> None:
+    first = ledger.add("fetch", "job", b"key", b"secret", receiver="r1", label="a label")
+    again = ledger.add("fetch", "job", b"key", b"other", receiver="r2")
+    assert again == first
+    assert (first.job, first.key, first.secret, first.receiver, first.label) == (
+        "job",
+        b"key",
+        b"secret",
+        "r1",
+        "a label",
+    )
+
+
+def test_side_key_and_job_tell_rows_apart(ledger: Ledger) -> None:
+    rows = [
+        ledger.add(side, job, key, b"s")
+        for side, job, key in itertools.product(("send", "fetch"), ("j1", "j2"), (b"k1", b"k2"))
+    ]
+    assert len({row.id for row in rows}) == 8
+    found = ledger.find("send", b"k1", "j1")
+    assert found is not None
+    assert found.id == rows[0].id
+    assert ledger.find("send", b"k1", "j3") is None
+    assert ledger.find("neither", b"k1") is None
+
+
+def test_a_key_alone_finds_its_newest_job(ledger: Ledger) -> None:
+    ledger.add("send", "older", b"k", b"s")
+    newer = ledger.add("send", "newer", b"k", b"s")
+    assert ledger.find("send", b"k") == newer
+
+
+def test_unfinished_lists_one_side_oldest_first_until_a_job_ends(ledger: Ledger) -> None:
+    first, second = (ledger.add("send", job, b"k", b"s") for job in ("j1", "j2"))
+    ledger.add("fetch", "j3", b"k", b"s")
+    assert ledger.unfinished("send") == [first, second]
+    ledger.end(first)
+    assert ledger.unfinished("send") == [second]
+
+
+def test_the_state_is_what_was_kept_last(ledger: Ledger) -> None:
+    row = ledger.add("fetch", "j", b"k", b"s")
+    assert ledger.state(row) == b""
+    ledger.set_state(row, b"one")
+    ledger.set_state(row, b"two\0three")
+    assert ledger.state(row) == b"two\0three"
+
+
+def test_the_end_of_a_job_forgets_all_of_it_and_nothing_of_others(ledger: Ledger) -> None:
+    gone, kept = (ledger.add("send", job, b"k", b"s") for job in ("j1", "j2"))
+    for row in (gone, kept):
+        ledger.add_frames(row, [(chunk(0), digest(0))])
+        ledger.add_block(row, 0, b"block")
+        ledger.add_segment(row, 0, "upload")
+        ledger.add_part(row, part(0, 1))
+        ledger.set_state(row, b"state")
+    ledger.end(gone)
+    everything = (ledger.frames, ledger.blocks, ledger.segments, ledger.parts, ledger.state)
+    assert not any(of(gone) for of in everything)
+    assert all(of(kept) for of in everything)
+    assert ledger.find("send", b"k", "j1") is None
+
+
+# frames, blocks, segments, parts
+
+
+def test_frames_are_kept_with_their_digests_until_they_are_dropped(ledger: Ledger) -> None:
+    row = ledger.add("fetch", "j", b"k", b"s")
+    frames = [
+        (FrameId(Kind.MANIFEST, 0), digest(9)),
+        *((chunk(n), digest(n)) for n in (0, 5, 2**32 - 1)),
+        (TRAILER, digest(8)),
+    ]
+    ledger.add_frames(row, frames)
+    ledger.add_frames(row, [(chunk(5), digest(55))])
+    assert ledger.frames(row) == {**dict(frames), chunk(5): digest(55)}
+    assert all(isinstance(frame.kind, Kind) for frame in ledger.frames(row))
+    ledger.drop_frames(row, [chunk(5), chunk(77), FrameId(Kind.MANIFEST, 5)])
+    assert set(ledger.frames(row)) == {frame for frame, _ in frames} - {chunk(5)}
+
+
+def test_blocks_are_kept_as_they_were_decoded(ledger: Ledger) -> None:
+    row = ledger.add("fetch", "j", b"k", b"s")
+    ledger.add_block(row, 1, b"second")
+    ledger.add_block(row, 0, b"first\0")
+    assert list(ledger.blocks(row).items()) == [(0, b"first\0"), (1, b"second")]
+
+
+def test_a_new_upload_of_a_segment_forgets_the_parts_of_the_earlier_one(ledger: Ledger) -> None:
+    row = ledger.add("send", "j", b"k", b"s")
+    for number in (0, 1):
+        ledger.add_segment(row, number, f"upload {number}")
+        ledger.add_part(row, part(number, 1))
+    ledger.add_segment(row, 0, "again")
+    assert ledger.segments(row) == [SegmentRow(0, "again", 0), SegmentRow(1, "upload 1", 0)]
+    assert [(p.segment, p.part) for p in ledger.parts(row)] == [(1, 1)]
+
+
+def test_parts_come_back_in_order_with_their_frames(ledger: Ledger) -> None:
+    row = ledger.add("send", "j", b"k", b"s")
+    parts = [part(s, p, frames=p) for s in (0, 1) for p in (1, 2, 10)]
+    for each in reversed(parts):
+        ledger.add_part(row, each)
+    assert ledger.parts(row) == parts
+    ledger.drop_parts(row, 1, [2, 10, 11])
+    assert [(p.segment, p.part) for p in ledger.parts(row)] == [(0, 1), (0, 2), (0, 10), (1, 1)]
+
+
+def test_a_complete_segment_has_its_size(ledger: Ledger) -> None:
+    row = ledger.add("send", "j", b"k", b"s")
+    ledger.add_segment(row, 0, "upload")
+    ledger.complete_segment(row, 0, 8 << 20)
+    assert ledger.segments(row) == [SegmentRow(0, "upload", 8 << 20)]
+
+
+def test_a_commit_that_fails_in_its_middle_leaves_nothing_of_itself(ledger: Ledger) -> None:
+    row = ledger.add("fetch", "j", b"k", b"s")
+
+    def frames() -> Iterator[tuple[FrameId, bytes]]:
+        yield chunk(0), digest(0)
+        raise RuntimeError("the caller's own trouble")
+
+    with pytest.raises(RuntimeError):
+        ledger.add_frames(row, frames())
+    assert ledger.frames(row) == {}
+    ledger.add_frames(row, [(chunk(1), digest(1))])  # and the ledger is usable
+    assert set(ledger.frames(row)) == {chunk(1)}
+
+
+# deaths, neighbours, troubles
+
+
+def test_what_was_committed_survives_kill_9(path: Path) -> None:
+    child = in_another_process(
+        """
+ledger = Ledger(path)
+row = ledger.add("fetch", "j", b"k", b"s")
+for n in range(10**9):
+    ledger.add_frames(row, [(FrameId(Kind.CHUNK, n), n.to_bytes(32, "big"))])
+    print(n, flush=True)
+""",
+        path,
+    )
+    assert child.stdout is not None
+    told = -1
+    while told < 150:
+        told = int(child.stdout.readline())
+    child.kill()
+    for line in child.stdout:
+        if line.endswith("\n"):  # one that kill -9 cut off told nothing
+            told = int(line)
+    assert child.communicate()[1] == ""
+    with closing(Ledger(path)) as ledger:
+        row = ledger.find("fetch", b"k")
+        assert row is not None
+        found = ledger.frames(row)
+    assert {chunk(n): digest(n) for n in range(told + 1)}.items() <= found.items()
+    assert len(found) - (told + 1) in (0, 1)  # committed but not told of, at most the one
+
+
+def test_two_processes_write_at_once_and_lose_nothing(path: Path) -> None:
+    code = """
+ledger = Ledger(path)
+row = ledger.add("fetch", "j", sys.argv[2].encode(), b"s")
+for n in range(60):
+    ledger.add_frames(row, [(FrameId(Kind.CHUNK, n), n.to_bytes(32, "big"))])
+"""
+    children = [in_another_process(code, path, f"key{n}") for n in range(2)]
+    assert [child.communicate(timeout=60)[1] for child in children] == ["", ""]
+    with closing(Ledger(path)) as ledger:
+        rows = ledger.unfinished("fetch")
+        assert [len(ledger.frames(row)) for row in rows] == [60, 60]
+
+
+def test_many_that_make_the_ledger_at_the_same_moment_all_get_it(tmp_path: Path) -> None:
+    """Switching a new file to WAL needs it alone, and SQLite's own waiting does not cover that."""
+    threads = 8
+    for attempt in range(6):
+        gate = threading.Barrier(threads)
+
+        def opened(_: int, gate: threading.Barrier = gate, path: Path = tmp_path / f"{attempt}.db") -> int:
+            gate.wait()
+            with closing(Ledger(path)) as ledger:
+                return len(ledger.unfinished("send"))
+
+        with ThreadPoolExecutor(threads) as pool:
+            assert list(pool.map(opened, range(threads))) == [0] * threads
+
+
+def test_the_file_may_be_switched_to_wal_a_little_later(path: Path) -> None:
+    """Another process that has the new file for itself just now is waited for."""
+    path.parent.mkdir(parents=True)
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("CREATE TABLE t (x)")
+    holder.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.1, lambda: holder.execute("COMMIT"))
+    release.start()
+    with closing(Ledger(path)) as ledger:
+        ledger.add("send", "j", b"k", b"s")
+    release.join()
+    holder.close()
+
+
+def test_threads_share_one_ledger(ledger: Ledger) -> None:
+    row = ledger.add("fetch", "j", b"k", b"s")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: ledger.add_frames(row, [(chunk(n), digest(n))]), range(120)))
+    assert ledger.frames(row) == {chunk(n): digest(n) for n in range(120)}
+
+
+@posix_only
+def test_nobody_else_may_read_it_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(Ledger(path)) as ledger:
+            ledger.add("send", "j", b"k", b"a secret")
+            modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in path.parent.iterdir()}
+        assert modes == {name: 0o600 for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm")}
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_a_file_that_is_no_ledger_says_so_and_stays_as_it_is(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"these are somebody's notes\n" * 100)
+    with pytest.raises(XferError, match="is damaged") as caught:
+        Ledger(path)
+    assert "move that file away" in caught.value.next_step
+    assert path.read_bytes().startswith(b"these are")
+
+
+def test_a_ledger_damaged_in_its_middle_says_so(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        row = ledger.add("fetch", "j", b"k", b"s")
+        ledger.add_frames(row, [(chunk(n), digest(n)) for n in range(3000)])
+    raw = bytearray(path.read_bytes())
+    raw[4096:] = b"\xff" * (len(raw) - 4096)
+    path.write_bytes(raw)
+    with pytest.raises(XferError, match="is damaged"), closing(Ledger(path)) as ledger:
+        ledger.frames(row)
+
+
+def test_a_ledger_of_a_newer_xfer_says_so_and_stays_as_it_is(path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(XferError, match="newer xfer") as caught:
+        Ledger(path)
+    assert "upgrade" in caught.value.next_step
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
+
+
+def test_a_ledger_that_cannot_be_opened_says_why_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder.db").mkdir()
+    for path in (tmp_path / "file" / "ledger.db", tmp_path / "folder.db"):
+        with pytest.raises(XferError, match="the ledger .* cannot be") as caught:
+            Ledger(path)
+        assert "XFER_HOME" in caught.value.next_step
+
+
+@posix_only
+@pytest.mark.parametrize("limit", [0, 20_000, 200_000])
+def test_a_full_disk_is_told_as_such_and_what_was_committed_stays(path: Path, limit: int) -> None:
+    child = in_another_process(
+        """
+import resource
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+done = -1
+try:
+    ledger = Ledger(path)
+    row = ledger.add("fetch", "j", b"k", b"s")
+    for n in range(10**9):
+        ledger.add_frames(row, [(FrameId(Kind.CHUNK, n), n.to_bytes(32, "big"))])
+        done = n
+except DiskFull as error:
+    print(done, error.exit_code, "no room" in error.what)
+""",
+        path,
+        limit,
+    )
+    out, errors = child.communicate(timeout=60)
+    assert not errors
+    done, code, said = out.split()
+    assert (code, said) == ("5", "True")
+    assert int(done) > 10 or limit < 200_000
+    with closing(Ledger(path)) as ledger:
+        row = ledger.find("fetch", b"k")
+        found = ledger.frames(row) if row is not None else {}
+        assert found == {chunk(n): digest(n) for n in range(int(done) + 1)}
+
+
+def test_a_lock_held_for_too_long_is_told_as_such(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer.ledger.BUSY_SECONDS", 0.05)
+    with closing(Ledger(path)) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(XferError, match="another program holds the ledger"):
+            ledger.add("send", "j", b"k", b"s")
+        other.execute("ROLLBACK")
+        ledger.add("send", "j", b"k", b"s")
+
+
+def test_it_opens_again_and_again_with_what_was_in_it(path: Path) -> None:
+    rows: list[JobRow] = []
+    for number in range(3):
+        with ExitStack() as stack:
+            ledger = stack.enter_context(closing(Ledger(path)))
+            rows.append(ledger.add("send", f"j{number}", b"k", b"s"))
+            assert ledger.unfinished("send") == rows
