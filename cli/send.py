@@ -80,6 +80,10 @@ def send(
             help="Write the ticket to F (0600), not to stdout",
         ),
     ] = None,
+    no_resume: Annotated[
+        bool,
+        Option("--no-resume", envvar="XFER_NO_RESUME", help="Start anew, whatever an earlier run left"),
+    ] = False,
     patience: Annotated[
         str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
     ] = "10m",
@@ -142,6 +146,7 @@ def send(
         compress=level,
         exclude=exclude or (),
         links=links,
+        resume=not no_resume,
         patience=outage,
     )
     show(call, also=keep_ticket, ticket=ticket_file is None, json=json, quiet=quiet, resume=resume)

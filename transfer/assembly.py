@@ -275,10 +275,8 @@ class _Batch:
             await self._ack(frames)
 
     def commit(self) -> list[FrameId]:
-        if self._frames:
-            self._write_down(
-                self._frames
-            )  # what cannot be written down stays, and fails again where it is seen
+        if self._frames:  # what cannot be written down stays here, to fail again where it is seen
+            self._write_down(self._frames)
         frames, self._frames = self._frames, []
         return [frame for frame, _ in frames]
 

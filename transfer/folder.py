@@ -147,9 +147,7 @@ class Folder:
         try:
             os.link(name, new, src_dir_fd=self._fd, dst_dir_fd=to._fd, follow_symlinks=False)
             os.unlink(name, dir_fd=self._fd)
-        except FileExistsError:
-            raise
-        except OSError:  # no hard links either (FAT): look first, which leaves an instant for somebody else
+        except OSError:  # taken, or no hard links either (FAT), where a look leaves an instant for others
             if to.look(new) is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
             os.rename(name, new, src_dir_fd=self._fd, dst_dir_fd=to._fd)

@@ -73,7 +73,7 @@ class Publisher:
 
     def refuse_conflicts(self) -> None:
         """Before a byte comes: raises as `plan` if publishing could not end well, as things are."""
-        self._plan(None)
+        self._plan(None, set())
 
     def publish(self) -> list[str]:
         """Everything under its final name and durable. Returns the names of the top-level entries.
@@ -87,7 +87,7 @@ class Publisher:
         else:
             self._finals.update(journal.finals)
             done = self._already_published(journal.moves)
-        moves = self._plan(self._staging.tree)
+        moves = self._plan(self._staging.tree, {move.staged[0] for move in done if len(move.staged) > 1})
         everything = [*done, *moves]
         self._staging.write_journal(Journal(everything, self._finals))
         self._carry_out(moves, everything)
@@ -164,9 +164,11 @@ class Publisher:
 
     # -- plan
 
-    def _plan(self, staged: Folder | None) -> list[Move]:
-        """With free names for top-level entries first, if asked for."""
+    def _plan(self, staged: Folder | None, merged: set[str]) -> list[Move]:
+        """With free names for top-level entries first, if asked for: but not for those half merged already."""
         for name in self._root.children if self._rename else ():
+            if name in merged:
+                continue
             ready = staged.look(name) if staged is not None else None
             if staged is not None and ready is None:
                 continue  # published before an interruption

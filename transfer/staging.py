@@ -26,14 +26,13 @@ JOURNAL, TREE, PROBE = "journal", "tree", "probe"
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Enough to find a staging folder again, and to tell it from another. Ids are (device, inode)."""
+    """Enough to find a staging folder again, and to tell it from another. staging_id: device, inode."""
 
     version: int
     job: str
     output: str
     file: str | None
     base: str
-    base_id: tuple[int, int]
     name: str
     staging_id: tuple[int, int]
     made: list[str]
@@ -85,7 +84,7 @@ class Staging:
             base = Folder.at(Path(mark.base))
         except OSError:
             return None
-        found = None if _id(base.facts()) != mark.base_id else base.look(mark.name)
+        found = base.look(mark.name)
         if found is None or not _is_ours(found) or _id(found) != mark.staging_id:
             base.close()
             return None
@@ -97,8 +96,7 @@ class Staging:
         return cls(base, mark.name, folder)
 
     def mark(self, job: str, output: str, file: str | None, made: list[str]) -> Mark:
-        base_id, staging_id = _id(self.base.facts()), _id(self._folder.facts())
-        return Mark(1, job, output, file, self.base.path, base_id, self.name, staging_id, made)
+        return Mark(1, job, output, file, self.base.path, self.name, _id(self._folder.facts()), made)
 
     def flavour(self) -> Flavour:
         """Try out what names this very folder can store and tell apart: mounts differ, not only systems."""

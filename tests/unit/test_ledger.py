@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.errors import DiskFull, XferError
+from transfer.errors import XferError
 from transfer.ledger import SCHEMA_VERSION, JobRow, Ledger, PartRow, SegmentRow
 from transfer.model import TRAILER, FrameId, IndexedFrame, Kind
 
@@ -284,7 +284,7 @@ def test_nobody_else_may_read_it_whatever_the_umask(path: Path) -> None:
         with closing(Ledger(path)) as ledger:
             ledger.add("send", "j", b"k", b"a secret")
             modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in path.parent.iterdir()}
-        assert modes == {name: 0o600 for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm")}
+        assert modes == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm"), 0o600)
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     finally:
         os.umask(before)
@@ -325,7 +325,7 @@ def test_a_ledger_that_cannot_be_opened_says_why_in_our_words(tmp_path: Path) ->
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder.db").mkdir()
     for path in (tmp_path / "file" / "ledger.db", tmp_path / "folder.db"):
-        with pytest.raises(XferError, match="the ledger .* cannot be") as caught:
+        with pytest.raises(XferError, match=r"the ledger .* cannot be") as caught:
             Ledger(path)
         assert "XFER_HOME" in caught.value.next_step
 
@@ -349,7 +349,7 @@ except DiskFull as error:
     print(done, error.exit_code, "no room" in error.what)
 """,
         path,
-        limit,
+        str(limit),
     )
     out, errors = child.communicate(timeout=60)
     assert not errors

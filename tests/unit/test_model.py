@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +67,7 @@ class FrameSetMachine(RuleBasedStateMachine):
         ranges = self.ours.ranges()
         assert ranges == sorted(ranges)
         assert all(s < e for _, s, e in ranges)
-        for (kind, _, end), (next_kind, start, _) in zip(ranges, ranges[1:], strict=False):
+        for (kind, _, end), (next_kind, start, _) in itertools.pairwise(ranges):
             assert kind != next_kind or end < start
 
 

@@ -144,10 +144,9 @@ def test_a_segment_is_due_five_seconds_after_it_was_opened() -> None:
 
 
 def test_a_new_segment_is_empty_until_its_first_frame() -> None:
-    builder = SegmentBuilder(0, 1, 0.0)
-    assert builder.empty
-    builder.add(frame(0, 1), digest(0))
-    assert not builder.empty
+    used = SegmentBuilder(0, 1, 0.0)
+    used.add(frame(0, 1), digest(0))
+    assert (SegmentBuilder(0, 1, 0.0).empty, used.empty) == (True, False)
 
 
 def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:

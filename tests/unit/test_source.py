@@ -254,6 +254,21 @@ def test_a_file_locked_after_the_scan_is_trouble_not_a_change(unprivileged: Path
     with pytest.raises(SourceTrouble) as trouble:
         whole(tree, "f")
     assert not isinstance(trouble.value, SourceChanged)
+    os.chmod(unprivileged, 0)
+    try:
+        with pytest.raises(SourceTrouble) as trouble:
+            whole(tree, "f")
+    finally:
+        os.chmod(unprivileged, 0o700)
+    assert not isinstance(trouble.value, SourceChanged)
+
+
+@posix
+def test_a_link_put_in_a_files_place_is_not_even_opened(top: Path) -> None:
+    tree = scan([top / "b.txt"])
+    _swap_for_a_link(top / "b.txt")
+    with pytest.raises(SourceChanged, match="was replaced"):
+        whole(tree, "b.txt")
 
 
 def test_extents_are_read_end_to_end(top: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
 
 import aioice
@@ -17,7 +18,7 @@ from aioice.ice import StunProtocol, relayed_candidate, server_reflexive_candida
 from aioice.stun import TransactionError
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, parse_stun_turn_uri
-from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport
+from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport, SackChunk
 from OpenSSL import SSL
 
 from transfer.errors import UsageError, XferError
@@ -33,12 +34,18 @@ for _name, _found, _known in KNOWN:
         )
 
 MAX_HOST_ADDRESSES = 16
+RECEIVE_BUFFER = 4 << 20
+"""Bytes that the system may hold for a socket (it grants what it allows): with aioice's 256 KiB a burst overflows it,
+and each loss that SCTP does not see at once costs its least timeout of 1 s."""
 LATE = 5.0
 """Seconds that a STUN or TURN server may take; nothing waits for it but its own candidate."""
 BRIDGES = ("docker", "br-", "veth", "virbr", "vmnet", "vboxnet")
 """Names of interfaces that lead into this host's own containers and machines."""
 REASSEMBLY = WINDOW + (2 << 20)
 """Bytes of unfinished messages that an honest sender cannot exceed, as it keeps to the window."""
+MAX_FLIGHT = 512 << 10
+"""Bytes sent and not acknowledged: aiortc walks all of them at each acknowledgement, so that a window that grows
+without a loss slows it to a crawl."""
 
 Server = tuple[str, int]
 Relay = tuple[Server, str, bool, str, str]
@@ -57,6 +64,9 @@ class Ice(RTCIceTransport):
         ice._local_candidates_start = True
         ice._local_candidates += await ice.get_component_candidates(1, host_addresses())
         ice._local_candidates_end = True
+        for protocol in ice._protocols:
+            found = protocol.transport.get_extra_info("socket")
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         return [candidate.to_sdp() for candidate in ice.local_candidates]
 
     async def gather_late(self, stun: Sequence[Server], turn: Sequence[Relay]) -> AsyncIterator[str]:
@@ -137,7 +147,11 @@ class Dtls(RTCDtlsTransport):
 
 
 class Sctp(RTCSctpTransport):
-    """Bounds what a peer can make it hold in unfinished messages; aiortc only advertises a window."""
+    """aiortc's, with two bounds that it lacks: on unfinished messages of the peer, and on what is in flight."""
+
+    async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
+        self._cwnd = min(self._cwnd, MAX_FLIGHT)
+        await super()._receive_sack_chunk(chunk)
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         await super()._receive_data_chunk(chunk)

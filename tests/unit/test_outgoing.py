@@ -1,0 +1,421 @@
+"""Outgoing frames: in order, few at a time, the trailer only after a good end, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from transfer.chunks import Extent, make_manifest, read_trailer, root_digest
+from transfer.codec import Codec, Encoded, digest_of
+from transfer.content import Content, of_command, of_stream
+from transfer.errors import CommandFailed, SourceChanged, SourceTrouble
+from transfer.model import TRAILER, FrameId, FrameSet, Kind
+from transfer.outgoing import AHEAD, WORKERS, Command, Outgoing, OutgoingStream, no_verdict
+from transfer.seal import Sealer
+from transfer.source import Tree, scan
+from transfer.ticket import Ticket
+
+MIB = 1 << 20
+CHUNK = 1 * MIB
+STREAM_CHUNK = 4 * MIB
+CODEC = Codec(Sealer(Ticket("q" * 16, bytes(16))))
+SOON = 20.0
+"""Seconds after which a test gives up on what should be immediate."""
+posix_only = pytest.mark.skipif(os.name != "posix", reason="shell and FIFO")
+
+
+class Counted:
+    """A tree whose reads are counted."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._lock = threading.Lock()
+        self.reads: list[Extent] = []
+
+    def read(self, extents: Sequence[Extent]) -> bytearray:
+        with self._lock:
+            self.reads += extents
+        return self._tree.read(extents)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    """Forty chunks in three files, one of them empty."""
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "a").write_bytes(random.Random(3).randbytes(2 * MIB + 7))
+    (folder / "b").touch()
+    (folder / "c").write_bytes(b"c" * (37 * MIB))
+    found = scan([folder])
+    yield found
+    found.close()
+
+
+async def collect(frames: AsyncGenerator[Encoded, None]) -> list[Encoded]:
+    return [made async for made in frames]
+
+
+async def collect_ids(frames: AsyncGenerator[Encoded, None], into: list[FrameId]) -> None:
+    """What came before an error is in `into`."""
+    async with asyncio.timeout(SOON):
+        async for made in frames:
+            into += [made.frame.id]
+
+
+def chunk(index: int) -> FrameId:
+    return FrameId(Kind.CHUNK, index)
+
+
+def raw_of(made: Encoded) -> bytes:
+    return CODEC.decode(made.frame).raw
+
+
+def stream_of(read: Callable[[int], bytes], verdict: Callable[[], None] = no_verdict) -> OutgoingStream:
+    manifest = of_stream(io.BytesIO(), "s").manifest
+    return OutgoingStream(read, manifest, CODEC, verdict)
+
+
+def pieces_of(whole: bytes, at_most: int) -> Callable[[int], bytes]:
+    stream = io.BytesIO(whole)
+    return lambda size: stream.read(min(size, at_most))
+
+
+def threads(name: str) -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith(name)]
+
+
+def gone(name: str, before: Sequence[threading.Thread]) -> bool:
+    """Whether all threads of that name but those before end soon."""
+    ours = [t for t in threads(name) if t not in before]
+    for thread in ours:
+        thread.join(SOON)
+    return not any(t.is_alive() for t in ours)
+
+
+# files that can be read again
+
+
+async def test_frames_come_in_order_with_the_trailer_last(tree: Tree) -> None:
+    manifest = make_manifest(tree.entries)
+    outgoing = Outgoing(tree, manifest, CODEC)
+    made = await collect(outgoing.frames(FrameSet.everything()))
+    ids = [m.frame.id for m in made]
+    assert ids == list(outgoing.everything) == [FrameId(Kind.MANIFEST, 0), *map(chunk, range(40)), TRAILER]
+    whole = b"".join(raw_of(m) for m in made[1:-1])
+    assert whole == random.Random(3).randbytes(2 * MIB + 7) + b"c" * (37 * MIB)
+    trailer = read_trailer(raw_of(made[-1]))
+    assert trailer.digest == outgoing.root == root_digest([made[0].digest], [m.digest for m in made[1:-1]])
+    assert (trailer.total, trailer.chunks) == (len(whole), 40)
+    assert sum(outgoing.raw_length(i) for i in ids) == len(whole)
+    assert outgoing.digests == {m.frame.id: digest_of(raw_of(m)) for m in made}
+    outgoing.close()
+
+
+async def test_an_empty_folder_is_a_manifest_and_a_trailer(tmp_path: Path) -> None:
+    outgoing = Outgoing(found := scan([tmp_path]), make_manifest(found.entries), CODEC)
+    made = await collect(outgoing.frames(FrameSet.everything()))
+    assert [m.frame.id for m in made] == [FrameId(Kind.MANIFEST, 0), TRAILER]
+    outgoing.close()
+
+
+async def test_a_slow_consumer_bounds_what_is_made_ahead(tree: Tree) -> None:
+    source = Counted(tree)
+    outgoing = Outgoing(source, make_manifest(tree.entries), CODEC)
+    taken = 0
+    async for _ in outgoing.frames(FrameSet.everything()):
+        taken += 1
+        await asyncio.wrap_future(outgoing._pool.submit(int))  # whatever was begun has its thread by now
+        assert len({e.start // CHUNK for e in source.reads if e.entry == 3}) <= taken + AHEAD
+    assert taken == 42
+    assert AHEAD == WORKERS + 1
+    outgoing.close()
+
+
+async def test_only_what_is_wanted_is_made_and_the_trailer_covers_the_rest(tree: Tree) -> None:
+    manifest = make_manifest(tree.entries)
+    source = Counted(tree)
+    outgoing = Outgoing(source, manifest, CODEC)
+    wanted = FrameSet([(Kind.CHUNK, 2, 3), (Kind.CHUNK, 30, 31), (Kind.TRAILER, 0, 1)])
+    made = await collect(outgoing.frames(wanted))
+    assert [m.frame.id for m in made] == [chunk(2), chunk(30), TRAILER]
+    assert len(outgoing.digests) == 42
+    whole = Outgoing(tree, manifest, CODEC)
+    await collect(whole.frames(FrameSet.everything()))
+    assert read_trailer(raw_of(made[-1])).digest == outgoing.root == whole.root != b""
+    outgoing.close()
+    whole.close()
+
+
+async def test_chunks_whose_digest_is_known_are_not_read_again(tree: Tree) -> None:
+    manifest = make_manifest(tree.entries)
+    earlier = Outgoing(tree, manifest, CODEC)
+    await collect(earlier.frames(FrameSet.everything()))
+    source = Counted(tree)
+    outgoing = Outgoing(source, manifest, CODEC)
+    outgoing.digests.update({f: d for f, d in earlier.digests.items() if f != chunk(5)})
+    made = await collect(outgoing.frames(FrameSet([(Kind.CHUNK, 9, 10), (Kind.TRAILER, 0, 1)])))
+    assert [m.frame.id for m in made] == [chunk(9), TRAILER]
+    assert len(source.reads) == 2
+    assert outgoing.root == earlier.root
+    earlier.close()
+    outgoing.close()
+
+
+async def test_without_the_trailer_what_is_not_wanted_is_not_even_read(tree: Tree) -> None:
+    source = Counted(tree)
+    outgoing = Outgoing(source, make_manifest(tree.entries), CODEC)
+    await collect(outgoing.frames(FrameSet([(Kind.CHUNK, 7, 9)])))
+    assert len(source.reads) == 2
+    outgoing.close()
+
+
+async def test_what_a_peer_wants_beyond_the_job_is_ignored(tree: Tree) -> None:
+    outgoing = Outgoing(tree, make_manifest(tree.entries), CODEC)
+    made = await collect(outgoing.frames(FrameSet([(Kind.CHUNK, 39, 2**32), (Kind.MANIFEST, 1, 2**32)])))
+    assert [m.frame.id for m in made] == [chunk(39)]
+    outgoing.close()
+
+
+async def test_a_file_that_changes_meanwhile_ends_it_without_a_trailer(tree: Tree, tmp_path: Path) -> None:
+    outgoing = Outgoing(tree, make_manifest(tree.entries), CODEC)
+    frames = outgoing.frames(FrameSet.everything())
+    seen = [(await anext(frames)).frame.id]
+    os.truncate(tmp_path / "src" / "c", 36 * MIB)
+    with pytest.raises(SourceChanged):
+        await collect_ids(frames, seen)
+    assert TRAILER not in seen
+    outgoing.close()
+
+
+async def test_closing_early_leaves_no_thread_and_no_task(tree: Tree) -> None:
+    before = threads("encode")
+    outgoing = Outgoing(tree, make_manifest(tree.entries), CODEC)
+    frames = outgoing.frames(FrameSet.everything())
+    await anext(frames)
+    await frames.aclose()
+    outgoing.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert gone("encode", before)
+
+
+async def test_cancelling_the_consumer_leaves_no_thread_and_no_task(tree: Tree) -> None:
+    before = threads("encode")
+    outgoing = Outgoing(tree, make_manifest(tree.entries), CODEC)
+    begun = asyncio.Event()
+
+    async def consume() -> None:
+        async for _ in outgoing.frames(FrameSet.everything()):
+            begun.set()
+
+    task = asyncio.create_task(consume())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    outgoing.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert gone("encode", before)
+
+
+# a stream
+
+
+@pytest.mark.parametrize(
+    "total", [0, 1, STREAM_CHUNK - 1, STREAM_CHUNK, 2 * STREAM_CHUNK, 2 * STREAM_CHUNK + 3]
+)
+@pytest.mark.parametrize("at_most", [700_001, 1 << 30])
+async def test_a_stream_is_cut_into_full_chunks_whatever_its_pieces(total: int, at_most: int) -> None:
+    whole = random.Random(total).randbytes(total)
+    outgoing = stream_of(pieces_of(whole, at_most))
+    made = await collect(outgoing.frames(outgoing.everything))
+    count = -(-total // STREAM_CHUNK)
+    assert [m.frame.id for m in made] == [FrameId(Kind.MANIFEST, 0), *map(chunk, range(count)), TRAILER]
+    assert all(m.raw_length == STREAM_CHUNK for m in made[1:-2])
+    assert b"".join(raw_of(m) for m in made[1:-1]) == whole
+    trailer = read_trailer(raw_of(made[-1]))
+    assert (trailer.total, trailer.chunks, trailer.digest) == (total, count, outgoing.root)
+    assert outgoing.root == root_digest([made[0].digest], [m.digest for m in made[1:-1]])
+    assert sum(outgoing.raw_length(m.frame.id) for m in made) == total
+    outgoing.close()
+
+
+async def test_a_slow_producer_does_not_hold_back_what_is_made() -> None:
+    more = threading.Event()
+    given = iter([b"x" * STREAM_CHUNK, b"y" * STREAM_CHUNK])
+
+    def read(size: int) -> bytes:
+        piece = next(given, None)
+        if piece is None:
+            more.wait(SOON)
+            return b""
+        return piece
+
+    outgoing = stream_of(read)
+    frames = outgoing.frames(outgoing.everything)
+    try:
+        first = [(await asyncio.wait_for(anext(frames), SOON / 2)).frame.id for _ in range(3)]
+        assert first == [FrameId(Kind.MANIFEST, 0), chunk(0), chunk(1)]
+        assert not more.is_set()
+    finally:
+        more.set()
+    assert [m.frame.id for m in await collect(frames)] == [TRAILER]
+    outgoing.close()
+
+
+async def test_a_slow_consumer_holds_back_an_endless_producer() -> None:
+    served = 0
+
+    def read(size: int) -> bytes:
+        nonlocal served
+        served += size
+        return bytes(size)
+
+    outgoing = stream_of(read)
+    frames = outgoing.frames(outgoing.everything)
+    for taken in range(1, 12):
+        await anext(frames)
+        await asyncio.wrap_future(outgoing._pool.submit(int))
+        assert served // STREAM_CHUNK <= taken + AHEAD + 1
+    await frames.aclose()
+    outgoing.close()
+
+
+def python(code: str) -> str:
+    return f'"{sys.executable}" -c "{code}"'
+
+
+async def run_command(command: str) -> tuple[list[FrameId], Exception | None, Content]:
+    content = of_command(command, "x")
+    outgoing = content.outgoing(CODEC)
+    seen: list[FrameId] = []
+    try:
+        await collect_ids(outgoing.frames(outgoing.everything), seen)
+    except CommandFailed as failed:
+        return seen, failed, content
+    finally:
+        outgoing.close()
+        content.close()
+    return seen, None, content
+
+
+async def test_a_good_commands_output_is_a_whole_job() -> None:
+    seen, failed, _ = await run_command(python("print('hello')"))
+    assert (seen, failed) == ([FrameId(Kind.MANIFEST, 0), chunk(0), TRAILER], None)
+
+
+async def test_a_failing_command_gives_no_trailer() -> None:
+    seen, failed, _ = await run_command(python("import sys; print('hello'); sys.exit(3)"))
+    assert seen == [FrameId(Kind.MANIFEST, 0), chunk(0)]
+    assert failed is not None
+    assert "exit code 3" in str(failed)
+
+
+async def test_a_command_that_does_not_exist_gives_no_trailer() -> None:
+    seen, failed, _ = await run_command("no-such-command-anywhere 2>&1 >/dev/null")
+    assert TRAILER not in seen
+    assert isinstance(failed, CommandFailed)
+
+
+@posix_only
+async def test_a_killed_command_gives_no_trailer() -> None:
+    seen, failed, _ = await run_command("echo hello; kill -9 $$")
+    assert TRAILER not in seen
+    assert "signal 9" in str(failed)
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("closed"), RuntimeError("a caller's own")])
+async def test_a_stream_that_cannot_be_read_gives_no_trailer(error: Exception) -> None:
+    given = iter([b"x" * STREAM_CHUNK])
+
+    def read(size: int) -> bytes:
+        if (piece := next(given, None)) is None:
+            raise error
+        return piece
+
+    outgoing = stream_of(read)
+    seen: list[FrameId] = []
+    with pytest.raises(SourceTrouble, match=str(error)):
+        await collect_ids(outgoing.frames(outgoing.everything), seen)
+    assert TRAILER not in seen
+    outgoing.close()
+
+
+async def test_cancelling_during_a_silent_read_leaves_no_task_and_the_thread_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+    before = threads("input")
+    reading, release = threading.Event(), threading.Event()
+
+    def read(size: int) -> bytes:
+        reading.set()
+        release.wait(SOON)
+        return b""
+
+    outgoing = stream_of(read)
+
+    async def consume() -> None:
+        await collect(outgoing.frames(outgoing.everything))
+
+    task = asyncio.create_task(consume())
+    await asyncio.to_thread(reading.wait, SOON)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    outgoing.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    release.set()
+    assert gone("input", before)
+    assert gone("encode", [])
+    assert not complaints
+
+
+async def test_a_reader_thread_never_keeps_the_process_alive() -> None:
+    outgoing = stream_of(pieces_of(b"x", 1))
+    before = threads("input")
+    frames = outgoing.frames(outgoing.everything)
+    await anext(frames)
+    assert all(t.daemon for t in threads("input") if t not in before)
+    await collect(frames)
+    outgoing.close()
+    assert gone("input", before)
+
+
+@posix_only
+def test_closing_a_command_does_not_wait_for_what_it_has_started(tmp_path: Path) -> None:
+    """The shell dies at once; its child still holds the pipe, and a read of it is under way."""
+    os.mkfifo(fifo := tmp_path / "fifo")
+    feed = os.open(fifo, os.O_RDWR)
+    command = Command(f"cat '{fifo}'; true")
+    try:
+        os.write(feed, b"up")
+        assert command.read(100) == b"up"
+        ends: list[bytes] = []
+        reader = threading.Thread(target=lambda: ends.append(command.read(100)), daemon=True)
+        reader.start()
+        deadline = time.monotonic() + SOON
+        while not command._reading.locked() and time.monotonic() < deadline:
+            os.sched_yield()
+        closer = threading.Thread(target=command.close, daemon=True)
+        closer.start()
+        closer.join(SOON / 4)
+        assert not closer.is_alive()
+        assert reader.is_alive()
+    finally:
+        os.close(feed)  # cat ends
+    reader.join(SOON)
+    assert ends == [b""]
+    assert command._stream.closed
+    with pytest.raises(CommandFailed):
+        command.verdict()
+    command.close()
