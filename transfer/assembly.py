@@ -224,7 +224,8 @@ class Assembly:
         if whole != self.trailer.digest or written != self.trailer.chunks:
             raise DamagedData("the transfer does not match the digest in its trailer")
         if self.manifest.total is None:
-            if self._short not in (None, written - 1) or self._meter.done != self.trailer.total:
+            as_long = self._meter.done == self.trailer.total or self._sink.publishing
+            if self._short not in (None, written - 1) or not as_long:
                 raise ProtocolError("the transfer is not as long as its trailer states")
             self._sink.set_length(0, self.trailer.total)
         self._meter.total = self.trailer.total
@@ -234,15 +235,20 @@ class Assembly:
         self.wanted.discard(frame)
 
     async def _still_there(self, frame: FrameId, digest: bytes) -> bool:
-        """A stream's last chunk is not full, so it is never found again: that much is sent anew."""
+        """Whether the bytes on disk are still that chunk's; once publishing began they were all verified and synced.
+
+        A stream's last chunk is not full, so it is never found again: that much is sent anew.
+        """
         manifest = self.manifest
         if manifest is None or frame.index >= (INDEX_LIMIT if manifest.chunks is None else manifest.chunks):
             return False
-        raw = await self._in_thread(self._sink.read, manifest.extents(frame.index, manifest.head.chunk_size))
-        if await self._in_thread(digest_of, raw) != digest:
-            return False
+        length = manifest.chunk_length(frame.index) or manifest.head.chunk_size
+        if not self._sink.publishing:
+            raw = await self._in_thread(self._sink.read, manifest.extents(frame.index, length))
+            if await self._in_thread(digest_of, raw) != digest:
+                return False
         self._have(frame, digest)
-        self._meter.done += len(raw)
+        self._meter.done += length
         return True
 
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -34,6 +34,10 @@ class PipeSink:
         self._size: int | None = None
         self.notices: list[str] = []
 
+    @property
+    def publishing(self) -> bool:
+        return False
+
     def begin(self, manifest: Manifest) -> None:
         entries = manifest.entries
         if len(entries) != 1 or entries[0].kind is not EntryKind.FILE:

@@ -34,6 +34,11 @@ class Sink(Protocol):
         """Lines for people: names written escaped, links that could not be made."""
         ...
 
+    @property
+    def publishing(self) -> bool:
+        """An earlier run verified and synced all and began to publish: `publish` is all that is left."""
+        ...
+
     def begin(self, manifest: Manifest) -> None:
         """Once, before anything is written; after a resume, too.
 

@@ -214,7 +214,7 @@ def open_signal(sealer: Sealer, direction: Purpose, sealed: bytes) -> AnySignal:
     plain = sealer.open(direction, 0, sealed)
     try:
         signal: AnySignal = _decoder.decode(plain)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         if b"\xa1v" in plain[:64] and _version(plain) > FORMAT:
             raise UnsupportedVersion("the peer runs a newer xfer") from None
         raise DamagedData("a signal is not readable") from None
@@ -234,7 +234,7 @@ class _Versioned(msgspec.Struct):
 def _version(plain: bytes) -> int:
     try:
         return msgspec.msgpack.decode(plain, type=_Versioned).v
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return 0
 
 

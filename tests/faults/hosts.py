@@ -117,7 +117,20 @@ def two_hosts(env: Mapping[str, str], folder: Path) -> Iterator[Hosts]:
         for host in (hosts.near, hosts.far):
             _ip("netns", "add", host)
             _ip("-n", host, "link", "set", "lo", "up")
-        _ip("link", "add", "peer", "netns", hosts.near, "type", "veth", "peer", "name", "peer", "netns", hosts.far)
+        _ip(
+            "link",
+            "add",
+            "peer",
+            "netns",
+            hosts.near,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "peer",
+            "netns",
+            hosts.far,
+        )
         for host, end in ((hosts.near, 1), (hosts.far, 2)):
             _ip("-n", host, "addr", "add", f"{net}.{end}/24", "dev", "peer")
             _ip("-n", host, "link", "set", "peer", "up")

@@ -48,7 +48,10 @@ class Run:
                 for event in self.events[at:]:
                     if wanted(event):
                         return event
-                    assert event["event"] != "end", (self.events, self.process.stderr and self.process.stderr.read())
+                    assert event["event"] != "end", (
+                        self.events,
+                        self.process.stderr and self.process.stderr.read(),
+                    )
                 at = len(self.events)
                 assert self._more.wait(deadline - time.monotonic()), self.events[-5:]
 
@@ -121,4 +124,6 @@ def test_what_the_peer_acknowledged_is_stored_only_if_no_receipt_comes(hosts: Ho
     assert sending.end() == 0
     summary = sending.events[-2]
     assert summary["outcome"] == "receipt"
-    assert summary["wire"] < SIZE + WINDOW + 2 * MIB, "frames that were acknowledged crossed the network again"
+    assert summary["wire"] < SIZE + WINDOW + 2 * MIB, (
+        "frames that were acknowledged crossed the network again"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -112,7 +113,8 @@ class Receiver:
         resumed = FolderSink.resume(state, self.out, job=JOB) if state else None
         self.sink = resumed or FolderSink(self.out, job=JOB)
         self.events: list[Event] = []
-        self.meter = Meter(self.events.append)
+        self.meter = Meter(self._hear, clock=map(float, itertools.count()).__next__)  # tells of every chunk
+        self._news = asyncio.Event()
         self.begun = 0
         self.assembly = Assembly(CODEC, self.sink, self.meter, self.ledger, self.row, self._begin)
         self.acked: list[FrameId] = []
@@ -120,13 +122,22 @@ class Receiver:
     def _begin(self) -> None:
         self.begun += 1
 
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+
     async def ack(self, frames: Sequence[FrameId]) -> None:
         self.acked += frames
 
     async def take(self, frames: Iterable[Frame]) -> None:
         await self.assembly.consume(feed(frames), self.ack)
 
-    @property
+    async def written(self, done: int) -> None:
+        """Returns once that many bytes are in the sink."""
+        while self.meter.done < done:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), SOON)
+
     def complete(self) -> bool:
         return self.assembly.complete.is_set()
 
@@ -170,7 +181,7 @@ async def test_frames_in_any_order_behind_the_manifest_give_exact_bytes(
     rest = IN_ORDER[1:]
     random.Random(seed).shuffle(rest)
     await receiver.take([IN_ORDER[0], *rest])
-    assert receiver.complete
+    assert receiver.complete()
     assert receiver.files() == FILES
     assert sorted(receiver.acked) == sorted(WHOLE)
     assert receiver.begun == 1
@@ -183,7 +194,7 @@ async def test_the_blocks_of_a_long_manifest_may_come_in_any_order(receiver: Rec
     frames = frames_of(entries, [b"abc"])
     blocks = [FrameId(Kind.MANIFEST, n) for n in (2, 0, 1)]
     await receiver.take([*(frames[b] for b in blocks), frames[chunk(0)], frames[TRAILER]])
-    assert receiver.complete
+    assert receiver.complete()
     assert receiver.assembly.manifest is not None
     assert list(receiver.assembly.manifest.entries) == entries
 
@@ -197,7 +208,7 @@ async def test_repeats_are_harmless(receiver: Receiver) -> None:
 
 async def test_two_routes_at_once_count_and_write_every_chunk_once(receiver: Receiver) -> None:
     await asyncio.gather(receiver.take(IN_ORDER), receiver.take(IN_ORDER[:1] + IN_ORDER[:0:-1]))
-    assert receiver.complete
+    assert receiver.complete()
     assert receiver.files() == FILES
     assert receiver.meter.done == receiver.meter.total
 
@@ -213,14 +224,14 @@ async def test_a_chunk_before_the_manifest_is_nothing_yet_and_stays_wanted(recei
 
 async def test_a_job_without_a_byte_is_a_job(receiver: Receiver) -> None:
     await receiver.take(job({b"empty": b""}).values())
-    assert receiver.complete
+    assert receiver.complete()
     assert receiver.files() == {b"empty": b""}
 
 
 async def test_what_is_wanted_shrinks_to_what_the_manifest_says(receiver: Receiver) -> None:
     await receiver.take(IN_ORDER[:3])
     assert receiver.assembly.wanted == FrameSet([(Kind.CHUNK, 2, 6), (Kind.TRAILER, 0, 1)])
-    assert not receiver.complete
+    assert not receiver.complete()
 
 
 async def test_it_stops_reading_a_route_once_all_is_here(receiver: Receiver) -> None:
@@ -236,7 +247,7 @@ async def test_it_stops_reading_a_route_once_all_is_here(receiver: Receiver) -> 
             closed = True
 
     await asyncio.wait_for(receiver.assembly.consume(endless(), receiver.ack), SOON)
-    assert receiver.complete
+    assert receiver.complete()
     assert closed
 
 
@@ -249,12 +260,12 @@ async def test_a_frame_damaged_once_stays_wanted_and_is_taken_when_it_comes_whol
 ) -> None:
     frames = [damaged(f) if n == index else f for n, f in enumerate(IN_ORDER)]
     await receiver.take(frames)
-    assert not receiver.complete
+    assert not receiver.complete()
     assert IN_ORDER[index].id in receiver.assembly.wanted
     assert receiver.assembly.damaged == {IN_ORDER[index].id}
     assert IN_ORDER[index].id not in receiver.acked
     await receiver.take(IN_ORDER)
-    assert receiver.complete
+    assert receiver.complete()
     assert receiver.files() == FILES
 
 
@@ -263,7 +274,7 @@ async def test_a_frame_damaged_twice_is_damaged_data(receiver: Receiver, index: 
     bad = damaged(IN_ORDER[index])
     with pytest.raises(DamagedData):
         await receiver.take([*IN_ORDER[:index], bad, bad])
-    assert not receiver.complete
+    assert not receiver.complete()
     assert receiver.nothing_published()
 
 
@@ -301,13 +312,13 @@ TOTAL = sum(map(len, FILES.values()))
 async def test_a_trailer_that_lies_is_refused(receiver: Receiver, lie: Frame, error: type[Exception]) -> None:
     with pytest.raises(error):
         await receiver.take([*IN_ORDER[:-1], lie])
-    assert not receiver.complete
+    assert not receiver.complete()
     assert receiver.nothing_published()
 
 
 async def test_a_job_without_its_trailer_never_is_complete(receiver: Receiver) -> None:
     await receiver.take(IN_ORDER[:-1])
-    assert not receiver.complete
+    assert not receiver.complete()
     assert list(receiver.assembly.wanted) == [TRAILER]
 
 
@@ -315,7 +326,7 @@ async def test_another_chunk_under_the_right_seal_is_found_by_the_trailer(receiv
     swapped = encode(chunk(0), b"!" * CHUNK)
     with pytest.raises(DamagedData, match="trailer"):
         await receiver.take([IN_ORDER[0], swapped, *IN_ORDER[2:]])
-    assert not receiver.complete
+    assert not receiver.complete()
 
 
 # hostile manifests
@@ -379,7 +390,7 @@ async def test_a_stream_of_any_length_arrives(
     if trailer_first:
         order = [order[0], order[-1], *order[-2:0:-1]]
     await receiver.take(frames[f] for f in order)
-    assert receiver.complete
+    assert receiver.complete()
     assert receiver.meter.total == sum(lengths)
     assert receiver.files() == {b"s": b"".join(bytes([n + 1]) * ln for n, ln in enumerate(lengths))}
 
@@ -398,7 +409,7 @@ async def test_a_stream_of_any_length_arrives(
 async def test_a_stream_with_a_hole_is_refused(receiver: Receiver, lengths: list[int]) -> None:
     with pytest.raises(ProtocolError):
         await receiver.take(stream(lengths).values())
-    assert not receiver.complete
+    assert not receiver.complete()
     assert receiver.nothing_published()
 
 
@@ -424,7 +435,7 @@ async def test_a_streams_trailer_that_lies_about_its_length_is_refused(
     frames[TRAILER] = trailer(total, digests, blocks)
     with pytest.raises((ProtocolError, DamagedData)):
         await receiver.take(frames.values())
-    assert not receiver.complete
+    assert not receiver.complete()
 
 
 # the ledger comes first
@@ -500,7 +511,7 @@ async def test_a_full_ledger_ends_it_and_nothing_is_acknowledged(
     with pytest.raises(DiskFull):
         await receiver.assembly.consume(route(), receiver.ack)
     assert receiver.acked == []
-    assert not receiver.complete
+    assert not receiver.complete()
     assert closed
 
 
@@ -508,8 +519,7 @@ async def test_what_is_written_is_kept_when_the_route_dies(receiver: Receiver) -
     async def dying() -> AsyncGenerator[Frame, None]:
         for frame in IN_ORDER[:3]:
             yield frame
-        while receiver.meter.done < 2 * CHUNK:
-            await asyncio.sleep(0)
+        await receiver.written(2 * CHUNK)
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
@@ -520,8 +530,7 @@ async def test_what_is_written_is_kept_when_the_route_dies(receiver: Receiver) -
 async def test_a_cancelled_fetch_keeps_what_is_written_and_leaves_no_task(receiver: Receiver) -> None:
     never = asyncio.Event()
     task = asyncio.create_task(receiver.assembly.consume(hold(IN_ORDER[:3], never), hear_nothing))
-    while receiver.meter.done < 2 * CHUNK:
-        await asyncio.sleep(0)
+    await receiver.written(2 * CHUNK)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -549,7 +558,7 @@ async def test_an_interrupted_fetch_goes_on_where_it_was(receiver: Receiver) -> 
         told = [e for e in second.events if isinstance(e, Progress)]
         assert (told[-1].done, told[-1].total) == (3 * CHUNK, TOTAL)
         await second.take(IN_ORDER)
-        assert second.complete
+        assert second.complete()
         assert second.meter.done == TOTAL
         assert second.meter.wire == sum(len(f.data) for f in IN_ORDER[4:])
         assert second.files() == FILES
@@ -615,7 +624,7 @@ async def test_a_streams_full_chunks_are_found_again_and_its_last_is_fetched(rec
         assert chunk(1) not in second.assembly.wanted
         assert chunk(2) in second.assembly.wanted
         await second.take(frames.values())
-        assert second.complete
+        assert second.complete()
         assert second.files() == {b"s": b"".join(bytes([n + 1]) * ln for n, ln in enumerate(lengths))}
 
 

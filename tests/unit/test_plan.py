@@ -123,10 +123,11 @@ def test_the_index_lists_the_frames_in_the_order_of_the_bytes() -> None:
 
 def test_a_segment_is_full_at_its_size_and_keeps_the_rest_for_the_last_part() -> None:
     builder = SegmentBuilder(0, 8 * MIB, 0.0)
-    assert builder.add(frame(0, 4 * MIB), digest(0)) is None
-    assert not builder.full
-    assert builder.add(frame(1, 4 * MIB), digest(1)) is None  # it is full: the last part takes it all
-    assert builder.full
+    full = []
+    for number in range(2):
+        assert builder.add(frame(number, 4 * MIB), digest(number)) is None  # the last part takes it all
+        full.append(builder.full)
+    assert full == [False, True]
     last, index = builder.close(seal)
     assert (last.number, len(last.data)) == (1, 8 * MIB + index)
 

@@ -1,0 +1,79 @@
+"""The meter: counts once, tells at most five times a second."""
+
+from __future__ import annotations
+
+import pytest
+
+from transfer.events import Event, Notice, Progress, RouteChosen, Waiting
+from transfer.meter import EVERY, Meter
+from transfer.model import TRAILER, FrameId, Kind
+
+CHUNK = FrameId(Kind.CHUNK, 0)
+
+
+class Watched:
+    """A meter on a clock that moves by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.events: list[Event] = []
+        self.meter = Meter(self.events.append, clock=lambda: self.now)
+
+    def told(self, kind: type[Event] = Progress) -> list[Event]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_progress_is_told_at_most_five_times_a_second(watched: Watched) -> None:
+    for _ in range(1000):
+        watched.now += 0.01
+        watched.meter.moved(1)
+    assert 45 <= len(watched.told()) <= 10 / EVERY
+    assert watched.meter.done == 1000
+
+
+def test_a_chunk_that_crosses_twice_is_resent_and_other_frames_are_not(watched: Watched) -> None:
+    for frame in (CHUNK, FrameId(Kind.CHUNK, 1), CHUNK, CHUNK, TRAILER, TRAILER):
+        watched.meter.crossed(frame, 10)
+    assert (watched.meter.resent, watched.meter.wire) == (2, 60)
+
+
+def test_what_is_waited_for_is_told_when_it_changes_and_once_a_second(watched: Watched) -> None:
+    for tenth in range(30):
+        watched.now = 100 + tenth / 10
+        watched.meter.waiting("a receiver", 60 - tenth / 10)
+    watched.meter.waiting("the broker", 5)
+    assert [getattr(e, "what", "") for e in watched.told(Waiting)] == ["a receiver"] * 3 + ["the broker"]
+
+
+def test_before_a_wait_the_last_progress_is_told(watched: Watched) -> None:
+    watched.meter.moved(5)
+    watched.meter.moved(7)
+    watched.meter.waiting("a receiver", None)
+    assert [type(e) for e in watched.events[-2:]] == [Progress, Waiting]
+    assert getattr(watched.told()[-1], "done", 0) == 12
+    watched.now += 2
+    watched.meter.waiting("a receiver", None)
+    assert [type(e) for e in watched.events[-2:]] == [Waiting, Waiting]
+
+
+def test_progress_says_all_that_is_known(watched: Watched) -> None:
+    meter = watched.meter
+    meter.total, meter.files = 10, 2
+    meter.choose("s3", "it is large")
+    meter.crossed(CHUNK, 4)
+    meter.moved(6)
+    meter.tell()
+    meter.notice("a pipe is left out")
+    assert watched.told()[-1] == Progress(done=6, total=10, wire=4, files=2, route="s3")
+    assert watched.told(RouteChosen) == [RouteChosen(route="s3", reason="it is large")]
+    assert watched.told(Notice) == [Notice(text="a pipe is left out")]
+
+
+def test_seconds_count_from_the_start(watched: Watched) -> None:
+    watched.now += 2.5
+    assert watched.meter.seconds == 2.5
