@@ -105,7 +105,7 @@ class Assembly:
                     task = asyncio.create_task(self._take(frame, batch))
                     under_way.add(task)
                     if frame.id.kind is not Kind.CHUNK or len(under_way) >= WORKERS:
-                        done, under_way = await asyncio.wait(
+                        done, rest = await asyncio.wait(
                             under_way,
                             return_when=asyncio.ALL_COMPLETED
                             if frame.id.kind is not Kind.CHUNK
@@ -113,6 +113,7 @@ class Assembly:
                         )
                         for task in done:
                             task.result()
+                        under_way = rest  # not before: if two have failed, both are looked at below
                 if not self.wanted:
                     break
             for task in under_way:

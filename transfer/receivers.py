@@ -129,7 +129,7 @@ class Receivers:
         try:
             plain = self._sealer.open(Purpose.RECEIPT, 0, sealed)
             body = msgspec.msgpack.decode(plain, type=ReceiptBody)
-        except (PeerMisbehaved, msgspec.MsgspecError):
+        except (PeerMisbehaved, msgspec.MsgspecError, RecursionError):
             return
         if body.version != FORMAT or not self._root() or body.digest != self._root():
             return

@@ -317,6 +317,7 @@ class _Sender:
                 for frame in with_peer:
                     missing.discard(frame)
                 await self._put_all(store, missing)
+                await store.flush()
                 deadline = None if wait is None else time.monotonic() + wait
                 while len(self._receivers.receipts) < receivers:
                     if not await self._receivers.receipt_before(deadline, "waiting for the receipt"):
@@ -325,6 +326,7 @@ class _Sender:
                     return await self._delivered()
                 missing = FrameSet((frame.kind, frame.index, frame.index + 1) for frame in with_peer)
             await self._put_all(store, missing)
+            await store.finish()
         finally:
             await store.close()
         return await self._stored(store.segments, receipt)
@@ -333,7 +335,6 @@ class _Sender:
         async with contextlib.aclosing(self._out.frames(frames)) as encoded:
             async for made in encoded:
                 await store.put(made.frame)
-        await store.finish()
 
     def _part_stored(self, part: Part) -> None:
         self._meter.wire += len(part.data) - sum(row.length for row in part.frames)

@@ -57,7 +57,7 @@ class Outbound(Protocol):
         ...
 
     async def finish(self) -> None:
-        """Returns when every frame put is safe: acknowledged, or stored. Idempotent. Raises as `put`."""
+        """Returns when every frame put is safe: acknowledged, or stored. Idempotent; nothing is put after it. Raises as `put`."""
         ...
 
     async def close(self, reason: str = "") -> None:

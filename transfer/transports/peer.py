@@ -202,11 +202,9 @@ class PeerOutbound(_Peer):
             raise ValueError(f"a frame of {size} bytes does not fit this route")
         if self._finished:
             raise ValueError("finish was called, and nothing was wanted since")
-        if self._end is not None:
-            raise self._end
-        if frame.id in self._session.acknowledged:
+        await self._until(lambda: self._is_safe(frame.id) or self._has_room(frame.id, size))
+        if self._is_safe(frame.id):
             return
-        await self._until(lambda: self._session.owed > 0 and self._taken.fits(frame.id, size))
         self._taken.take(frame.id, size)
         self._unsafe[frame.id] = frame
         self._say(frame)
@@ -224,12 +222,16 @@ class PeerOutbound(_Peer):
         """Says End once for every Want. A frame that the receiver asks for again meanwhile is sent again."""
         await self._until(lambda: self._session.state is not State.OPENING)
         while not self._settled():
-            if self._end is not None:
-                raise self._end
             if self._session.owed and not self._outbox:
-                self._finished = True
                 self._say(*[End()] * self._session.owed)
+                self._finished = True
             await self._until(lambda: self._settled() or (self._session.owed > 0 and not self._outbox))
+
+    def _is_safe(self, frame: FrameId) -> bool:
+        return frame in self._session.acknowledged
+
+    def _has_room(self, frame: FrameId, size: int) -> bool:
+        return self._session.owed > 0 and self._taken.fits(frame, size)
 
     def _settled(self) -> bool:
         """Nothing is unsafe, and nothing is left to say to a peer that is there."""

@@ -102,6 +102,7 @@ class S3Outbound:
         self._turn = asyncio.Lock()
         self._current: _Upload | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finished = False
         self._failure: BaseException | None = None
         self._timer: asyncio.Task[None] | None = None
         self.limits = Limits(
@@ -121,7 +122,41 @@ class S3Outbound:
 
     async def put(self, frame: Frame) -> None:
         if len(frame.data) > self.limits.max_part:
-            raise ValueError("a frame is longer than any frame can be")
+            raise ValueError("a frame that long does not fit in a part")
+        if self._finished:
+            raise ValueError("nothing is put after the finish")
+        await self._whole(self._take(frame))
+
+    async def delivered(self) -> AsyncIterator[Sequence[FrameId]]:
+        acknowledged: list[Sequence[FrameId]] = []  # the store acknowledges nothing
+        for batch in acknowledged:
+            yield batch
+
+    async def flush(self) -> None:
+        """Returns when everything put so far is stored; more may follow."""
+        await self._whole(self._close_all())
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        self._check()
+
+    async def finish(self) -> None:
+        self._finished = True
+        await self.flush()
+
+    async def close(self, reason: str = "") -> None:
+        tasks = [*self._tasks, *([self._timer] if self._timer else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._store.close()
+
+    async def _whole(self, step: Coroutine[Any, Any, None]) -> None:
+        """Done to its end even if the caller is cancelled: half a step would leave a part that no index knows."""
+        task = asyncio.create_task(step)
+        self._watch(task)
+        await asyncio.shield(task)
+
+    async def _take(self, frame: Frame) -> None:
         async with self._turn:
             self._check()
             if self._current is None:
@@ -133,27 +168,12 @@ class S3Outbound:
             if current.builder.full:
                 await self._close_segment()
 
-    async def delivered(self) -> AsyncIterator[Sequence[FrameId]]:
-        acknowledged: list[Sequence[FrameId]] = []  # the store acknowledges nothing
-        for batch in acknowledged:
-            yield batch
-
-    async def finish(self) -> None:
+    async def _close_all(self) -> None:
         async with self._turn:
             self._check()
             while self._current is not None or self._reopen:
                 self._current = self._current or await self._open()
                 await self._close_segment()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-        self._check()
-
-    async def close(self, reason: str = "") -> None:
-        tasks = [*self._tasks, *([self._timer] if self._timer else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._store.close()
 
     async def _open(self) -> _Upload:
         """The next segment: one that an earlier run left open, or a new one. At most two are open at once."""
