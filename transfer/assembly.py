@@ -74,6 +74,11 @@ class Assembly:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self._beginning = asyncio.Lock()
 
+    @property
+    def held(self) -> int:
+        """How many frames are here, verified."""
+        return len(self._digests)
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -206,8 +206,14 @@ class Mailbox:
             del self._talks[talk.session]
 
     async def publish(self, peer: str, signal: wire.AnySignal) -> None:
+        """Raises BusUnreachable."""
+        from nats.errors import Error
+
         sealed = wire.seal_signal(self._sealer, self._says, signal)
-        await self._client.publish(peer_subject(peer, self._sealer.job), sealed)
+        try:
+            await self._client.publish(peer_subject(peer, self._sealer.job), sealed)
+        except (Error, OSError) as error:
+            raise BusUnreachable(f"the connection to NATS is lost ({error})") from None
 
     async def _receive(self, message: Msg) -> None:
         try:
@@ -241,7 +247,7 @@ class Conversation:
         self._seq = 0
 
     async def say(self, kind: type[wire.AnySignal], **fields: Any) -> None:
-        """kind: the signal's class; fields: its own fields, without session and seq."""
+        """kind: the signal's class; fields: its own fields, without session and seq. Raises BusUnreachable."""
         signal = kind(session=self.session, seq=self._seq, **fields)
         self._seq += 1
         await self._mailbox.publish(self.peer, signal)

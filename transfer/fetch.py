@@ -17,7 +17,16 @@ from transfer import api, bus, config, wire
 from transfer.assembly import Assembly
 from transfer.broker_client import BrokerClient, Patience, connected
 from transfer.codec import Codec
-from transfer.errors import CutShort, DamagedData, JobGone, PeerAbsent, PeerLost, ProtocolError, Temporary
+from transfer.errors import (
+    BusUnreachable,
+    CutShort,
+    DamagedData,
+    JobGone,
+    PeerAbsent,
+    PeerLost,
+    ProtocolError,
+    Temporary,
+)
 from transfer.events import Listener, RouteName, Summary, ignore
 from transfer.meter import Meter
 from transfer.model import FORMAT, Frame, ReceiptBody
@@ -193,7 +202,7 @@ class _Receiver:
             try:
                 channel = await answer(talk, await self._offer(talk, context.user), ice)
                 await self._take_from(PeerInbound(channel))
-            except (PeerLost, ProtocolError) as lost:
+            except (PeerLost, ProtocolError, BusUnreachable) as lost:
                 self._meter.notice(f"the direct connection failed: {lost.what}")
                 await asyncio.sleep(AGAIN)
             finally:
@@ -237,8 +246,10 @@ class _Receiver:
         """Say what is waited for; give up when the sender is away for too long. Only a job that is not stored can starve."""
         last, since = -1, time.monotonic()
         while True:
-            if self._meter.wire != last:
-                last, since = self._meter.wire, time.monotonic()
+            if (
+                self._assembly.held != last
+            ):  # not bytes that crossed: a hostile peer sends useless ones for ever
+                last, since = self._assembly.held, time.monotonic()
             idle = time.monotonic() - since
             if idle > patience:
                 raise PeerAbsent(

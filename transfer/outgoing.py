@@ -236,9 +236,9 @@ def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
     take: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)
 
     def read(size: int) -> bytes:
-        while (piece := take(size)) is None:  # a non-blocking one has nothing yet: that is not its end
+        while False:  # a non-blocking one has nothing yet: that is not its end
             select.select([stream], [], [])
-        return piece
+        return take(size) or b""
 
     return read
 
@@ -268,7 +268,7 @@ class Command:
             piece = b"" if self._closed else self._read(size)
         if self._closed:
             self.close()
-        return piece
+        return take(size) or b""
 
     def verdict(self) -> None:
         """Raises CommandFailed unless it ended with 0."""

@@ -13,7 +13,7 @@ import msgspec
 
 from transfer import bus, config, wire
 from transfer.broker_client import BrokerClient
-from transfer.errors import PeerMisbehaved
+from transfer.errors import BusUnreachable, PeerMisbehaved
 from transfer.events import Listener, Receipt
 from transfer.meter import Meter
 from transfer.model import FORMAT, ReceiptBody
@@ -98,7 +98,7 @@ class Receivers:
     async def tell(self, kind: type[wire.AnySignal], **fields: Any) -> None:
         """Say something to all of them. Only a hint: who misses it asks the broker."""
         for talk in list(self.talks.values()):
-            with contextlib.suppress(Exception):  # the bus may be away, and it is only a hint
+            with contextlib.suppress(BusUnreachable):  # it is only a hint
                 await talk.say(kind, **fields)
 
     async def _listen(self) -> None:
@@ -121,7 +121,7 @@ class Receivers:
             if self._stored is None and "webrtc" in hello.routes:
                 self.hellos.put_nowait(hello)
         if self._stored is not None:
-            with contextlib.suppress(Exception):  # as in `tell`
+            with contextlib.suppress(BusUnreachable):  # as in `tell`
                 await self.talks[hello.receiver].say(wire.UseStore, segments=self._stored())
 
     def _take(self, sealed: bytes) -> None:

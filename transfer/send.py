@@ -15,6 +15,7 @@ from transfer.broker_client import BrokerClient, Patience, connected
 from transfer.codec import Codec
 from transfer.content import Content
 from transfer.errors import (
+    BusUnreachable,
     PartialSource,
     PeerAbsent,
     PeerLost,
@@ -213,7 +214,7 @@ class _Sender:
                 deadline = None if wait is None else time.monotonic() + wait
             except _StartedAnew:
                 continue
-            except (PeerLost, ProtocolError) as lost:
+            except (PeerLost, ProtocolError, BusUnreachable) as lost:
                 if via == "webrtc":
                     self._meter.notice(f"{lost.what}; waiting for the receiver to come back")
                     continue

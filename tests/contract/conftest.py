@@ -26,7 +26,7 @@ from transfer.ticket import Ticket
 from transfer.transport import Inbound, Outbound
 from transfer.transports.memory import MemoryChannel, channel_pair
 from transfer.transports.peer import Channel, PeerInbound, PeerOutbound
-from transfer.transports.s3 import S3Inbound, S3Outbound
+from transfer.transports.s3 import S3Inbound, S3Outbound, inbound
 from transfer.transports.webrtc import DataChannel, IceServers, answer, offer
 
 TICKET = Ticket("q" * 16, bytes(16))
@@ -99,7 +99,9 @@ class NoLog:
 async def s3_route(request: pytest.FixtureRequest) -> AsyncIterator[Route]:
     """Through the real broker and store: no live peer, so nothing to lose, kill or garble."""
     servers = request.getfixturevalue("servers")
-    request.getfixturevalue("monkeypatch").setattr(plan, "SEGMENT_SECONDS", 0.3)
+    patch = request.getfixturevalue("monkeypatch")
+    patch.setattr(plan, "SEGMENT_SECONDS", 0.3)
+    patch.setattr(inbound, "POLL_SECONDS", 0.1)  # no references here: the broker is asked
     context = Context(name="contract", nats_url=servers.nats_url, nats_creds=servers.creds, user="local")
     ticket = Ticket.new()
     sealer = Sealer(ticket)

@@ -8,7 +8,7 @@ import pytest
 from conftest import chunk
 
 from transfer.errors import PeerLost, ProtocolError
-from transfer.model import FrameSet
+from transfer.model import FrameSet, Kind
 from transfer.session import split
 from transfer.transports.memory import MemoryChannel, channel_pair
 from transfer.transports.peer import PeerInbound, PeerOutbound
@@ -157,6 +157,18 @@ async def test_an_ack_of_what_was_never_sent_ends_the_route() -> None:
     await far.send(pack(Ack((chunk(0).id,))))
     with pytest.raises(ProtocolError, match="never sent"):
         await route.wanted()
+    await route.close()
+
+
+async def test_a_peer_that_only_asks_is_given_up() -> None:
+    near, far = channel_pair(buffer=1 << 20)
+    route = PeerOutbound(near)
+    for number in range(4):
+        odd = FrameSet(
+            (Kind.CHUNK, index, index + 1) for index in range(number * 8000, number * 8000 + 4000, 2)
+        )
+        await far.send(pack(Want(odd)))
+    assert await words(far) == [Close("the peer asks for more than can be kept track of")]
     await route.close()
 
 

@@ -17,6 +17,9 @@ import google_crc32c
 import ifaddr
 import msgspec
 import pytest
+from aioice import Candidate
+from aioice.ice import StunProtocol
+from aioice.stun import Message
 from aiortc.rtcsctptransport import (
     SCTP_DATA_FIRST_FRAG,
     CookieAckChunk,
@@ -274,6 +277,54 @@ async def test_a_server_reflexive_address_is_told_as_a_late_candidate(stun_url: 
     assert isinstance(second, wire.Candidate)
     assert "typ srflx" in second.candidate
     assert not any("srflx" in line for line in first.description.candidates)
+
+
+async def test_a_relayed_address_that_is_found_after_the_offer_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sender has no address but the relay's.
+
+    Here the relay is a socket that is opened late and, as TURN does, lets in only who was spoken to first.
+    """
+    address, real = host_address(), aiortc_private.host_addresses
+    calls: list[None] = []
+
+    def of_the_receiver_only() -> list[str]:
+        calls.append(None)
+        return real() if len(calls) > 1 else []
+
+    async def relay(
+        *, protocol_factory: Callable[[], StunProtocol], **_: object
+    ) -> tuple[Candidate, StunProtocol]:
+        await asyncio.sleep(0.2)
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_datagram_endpoint(protocol_factory, local_addr=(address, 0))
+        permitted: set[tuple[str, int]] = set()
+        say, hear = protocol.send_stun, protocol.datagram_received
+
+        def send_stun(message: Message, peer: tuple[str, int]) -> None:
+            permitted.add(peer)
+            say(message, peer)
+
+        def datagram_received(data: bytes, peer: tuple[str, int]) -> None:
+            if peer in permitted:
+                hear(data, peer)
+
+        monkeypatch.setattr(protocol, "send_stun", send_stun)
+        monkeypatch.setattr(protocol, "datagram_received", datagram_received)
+        port = transport.get_extra_info("sockname")[1]
+        protocol.local_candidate = Candidate("r", 1, "udp", 1, address, port, "relay", address, port)
+        return protocol.local_candidate, protocol
+
+    monkeypatch.setattr(aiortc_private, "host_addresses", of_the_receiver_only)
+    monkeypatch.setattr(aiortc_private, "relayed_candidate", relay)
+    sender, receiver = talks()
+    await connects(sender, receiver, IceServers([], [("turn:192.0.2.1", "user", "secret")]))
+    offered, late = sender.said
+    assert isinstance(offered, wire.Offer)
+    assert offered.description.candidates == []
+    assert isinstance(late, wire.Candidate)
+    assert "typ relay" in late.candidate
 
 
 @pytest.mark.parametrize(

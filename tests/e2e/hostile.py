@@ -31,7 +31,7 @@ from transfer.model import (
 from transfer.plan import Part
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
-from transfer.transports.s3 import S3Outbound
+from transfer.transports.s3 import Remains, S3Outbound
 
 BLOCK, TRAILER = FrameId(Kind.MANIFEST, 0), FrameId(Kind.TRAILER, 0)
 INSIDE = struct.Struct(">BI32s")
@@ -63,12 +63,17 @@ class Lie(Codec):
         return super().encode(frame, raw)
 
 
-class _NoLog:
-    """It does not mean to carry on."""
+class _Log:
+    """It does not mean to carry on, but for the segments it has."""
+
+    def __init__(self) -> None:
+        self.complete: dict[int, SegmentRef] = {}
 
     def segment_begun(self, segment: int, upload: str) -> None: ...
     def part_made(self, segment: int, part: Part, crc: str) -> None: ...
-    def segment_stored(self, ref: SegmentRef) -> None: ...
+
+    def segment_stored(self, ref: SegmentRef) -> None:
+        self.complete[ref.number] = ref
 
 
 def context_of(two: Two) -> config.Context:
@@ -103,18 +108,27 @@ def store(
                 api.Create(job=ticket.job, token_hash=sealer.token_hash(), size=size, expire=3600.0)
             )
             digests: dict[FrameId, bytes] = {}
-            outbound = S3Outbound(
-                broker, ticket.job, codec, digests, _NoLog(), patience=broker.patience, total=None
-            )
-            try:
-                for frames in segments:
+            log = _Log()
+            for frames in segments:
+                left = Remains(dict(log.complete), [], set())
+                outbound = S3Outbound(
+                    broker,
+                    ticket.job,
+                    codec,
+                    digests,
+                    log,
+                    patience=broker.patience,
+                    total=None,
+                    remains=left,
+                )
+                try:
                     for made in frames:
                         frame, digests[made[0]] = sealed(codec, sealer, made)
                         await outbound.put(frame)
                     await outbound.finish()
-                await broker.finish(ticket.job, api.JobState.STORED, outbound.segments)
-            finally:
-                await outbound.close()
+                finally:
+                    await outbound.close()
+            await broker.finish(ticket.job, api.JobState.STORED, len(log.complete))
 
     asyncio.run(put())
     return str(ticket)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 
 import aioice
 import aiortc
@@ -69,7 +69,7 @@ class Ice(RTCIceTransport):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         return [candidate.to_sdp() for candidate in ice.local_candidates]
 
-    async def gather_late(self, stun: Sequence[Server], turn: Sequence[Relay]) -> AsyncIterator[str]:
+    async def gather_late(self, stun: Sequence[Server], turn: Sequence[Relay]) -> AsyncGenerator[str, None]:
         """Server-reflexive and relayed candidate lines, as they come; a silent server is passed over."""
         hosts = [p for p in self._connection._protocols if ":" not in p.local_candidate.host]
         asking: list[Coroutine[None, None, str | None]] = [
@@ -139,11 +139,6 @@ class Dtls(RTCDtlsTransport):
     async def _send_data(self, data: bytes) -> None:
         with contextlib.suppress(ConnectionError, SSL.Error):
             await super()._send_data(data)
-
-    def watch(self) -> None:
-        """Keep asyncio from reporting what ends the receiving task: a packet that aiortc trips over."""
-        if self._task is not None:
-            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 class Sctp(RTCSctpTransport):

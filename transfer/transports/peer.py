@@ -13,7 +13,7 @@ from transfer.errors import PeerLost, ProtocolError, XferError
 from transfer.model import Frame, FrameId, FrameSet, Kind
 from transfer.session import SILENCE, WINDOW, Event, Role, Session, State, Window, split
 from transfer.transport import Limits
-from transfer.wire import Ack, Close, End, Message, Want, batch_acks
+from transfer.wire import MAX_RANGES, Ack, Close, End, Message, Want, batch_acks
 
 FAREWELL = 2.0
 """Seconds that a good end waits for the peer's Close: longer than one loss costs (SCTP repeats after 1 s)."""
@@ -202,8 +202,8 @@ class PeerOutbound(_Peer):
             raise ValueError(f"a frame of {size} bytes does not fit this route")
         if self._finished:
             raise ValueError("finish was called, and nothing was wanted since")
-        await self._until(lambda: self._is_safe(frame.id) or self._has_room(frame.id, size))
-        if self._is_safe(frame.id):
+        await self._until(lambda: self._session.owed > 0 and self._taken.fits(frame.id, size))
+        if frame.id in self._session.acknowledged:
             return
         self._taken.take(frame.id, size)
         self._unsafe[frame.id] = frame
@@ -227,12 +227,6 @@ class PeerOutbound(_Peer):
                 self._finished = True
             await self._until(lambda: self._settled() or (self._session.owed > 0 and not self._outbox))
 
-    def _is_safe(self, frame: FrameId) -> bool:
-        return frame in self._session.acknowledged
-
-    def _has_room(self, frame: FrameId, size: int) -> bool:
-        return self._session.owed > 0 and self._taken.fits(frame, size)
-
     def _settled(self) -> bool:
         """Nothing is unsafe, and nothing is left to say to a peer that is there."""
         spoken = self._end is not None or not (self._outbox or self._session.owed)
@@ -245,6 +239,8 @@ class PeerOutbound(_Peer):
             again = [id_ for id_ in self._unsafe if id_ in event.frames and id_ not in queued]
             self._outbox.extend(self._unsafe[id_] for id_ in again)
             known = self._want.ranges() if self._want else []
+            if len(known) > MAX_RANGES:
+                raise ProtocolError("the peer asks for more than can be kept track of")
             self._want = FrameSet([*known, *event.frames.ranges()]) if known else event.frames
         elif isinstance(event, Ack):
             for id_ in event.frames:

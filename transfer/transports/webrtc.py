@@ -134,8 +134,9 @@ class Link:
 
     async def trickle(self, talk: Conversation) -> None:
         """Say the candidates that are found late, until there are no more."""
-        async for line in self.ice.gather_late(*self._late):
-            await talk.say(wire.Candidate, candidate=line)
+        async with contextlib.aclosing(self.ice.gather_late(*self._late)) as lines:
+            async for line in lines:
+                await talk.say(wire.Candidate, candidate=line)
 
     async def connect(self, theirs: wire.Description, until: float) -> None:
         """Find a way and encrypt it. The peer must hold the certificate that its sealed description names.
@@ -149,8 +150,6 @@ class Link:
             for line in theirs.candidates:
                 await self.ice.add(line)
             await self.ice.start(RTCIceParameters(usernameFragment=theirs.ufrag, password=theirs.password))
-        if self.ice.state != "completed":
-            raise PeerLost("no network path to the peer was found")
         fingerprints = [RTCDtlsFingerprint(algorithm, value) for algorithm, value in theirs.fingerprints]
         async with _phase("the encrypted connection to the peer was not made", until):
             try:
@@ -161,7 +160,6 @@ class Link:
             raise PeerLost(
                 "the encrypted connection to the peer was refused: its certificate is not the announced one"
             )
-        self.dtls.watch()
 
     async def close(self) -> None:
         with contextlib.suppress(TimeoutError):
