@@ -208,9 +208,7 @@ async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenera
                     parts.append(part)
                     missing -= len(part)
                 answer.set_result(b"".join(parts))
-            except (
-                Exception
-            ) as error:  # a caller's stream may raise anything, and somebody waits for the answer
+            except Exception as error:  # a caller's stream may raise anything, and its answer is waited for
                 answer.set_exception(SourceTrouble(f"the input cannot be read ({error})"))
 
     threading.Thread(target=work, name="input", daemon=True).start()
@@ -236,9 +234,9 @@ def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
     take: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)
 
     def read(size: int) -> bytes:
-        while False:  # a non-blocking one has nothing yet: that is not its end
+        while (piece := take(size)) is None:  # a non-blocking one has nothing yet: that is not its end
             select.select([stream], [], [])
-        return take(size) or b""
+        return piece
 
     return read
 
@@ -268,7 +266,7 @@ class Command:
             piece = b"" if self._closed else self._read(size)
         if self._closed:
             self.close()
-        return take(size) or b""
+        return piece
 
     def verdict(self) -> None:
         """Raises CommandFailed unless it ended with 0."""

@@ -14,7 +14,7 @@ from helpers import Two
 from transfer import api, chunks, config
 from transfer.broker_client import Patience, connected
 from transfer.chunks import MIB
-from transfer.codec import PURPOSE, Codec, digest_of
+from transfer.codec import PURPOSE, Codec, Encoded, digest_of
 from transfer.model import (
     FORMAT,
     Entry,
@@ -56,7 +56,7 @@ class Lie(Codec):
         super().__init__(sealer)
         self._alter = alter
 
-    def encode(self, frame, raw):  # type: ignore[no-untyped-def]
+    def encode(self, frame: FrameId, raw: bytes | bytearray | memoryview) -> Encoded:
         if frame.kind is Kind.INDEX:
             index = msgspec.msgpack.decode(raw, type=SegmentIndex)
             raw = msgspec.msgpack.encode(SegmentIndex(FORMAT, index.segment, self._alter(index.frames)))

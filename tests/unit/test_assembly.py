@@ -402,6 +402,7 @@ async def test_a_stream_of_any_length_arrives(
         pytest.param([1, STREAM_CHUNK], id="a short chunk at the start"),
         pytest.param([STREAM_CHUNK - 5, 5, STREAM_CHUNK], id="two short chunks that make a full one"),
         pytest.param([STREAM_CHUNK, 5, 5], id="two short chunks at the end"),
+        pytest.param([STREAM_CHUNK - 5, STREAM_CHUNK, 6], id="a short chunk that another one makes up for"),
         pytest.param([STREAM_CHUNK, 0], id="an empty chunk"),
         pytest.param([STREAM_CHUNK + 1], id="a chunk too long"),
     ],
@@ -411,6 +412,26 @@ async def test_a_stream_with_a_hole_is_refused(receiver: Receiver, lengths: list
         await receiver.take(stream(lengths).values())
     assert not receiver.complete()
     assert receiver.nothing_published()
+
+
+@pytest.mark.parametrize("length", [0, STREAM_CHUNK + 1, 3 * STREAM_CHUNK])
+async def test_a_stream_chunk_of_impossible_length_is_refused_before_it_is_written(
+    receiver: Receiver, length: int
+) -> None:
+    frames = stream([STREAM_CHUNK, length])
+    with pytest.raises(ProtocolError, match="impossible length"):
+        await receiver.take([frames[FIRST], frames[chunk(1)]])
+    assert receiver.meter.done == 0
+    assert not any(p.stat().st_size for p in receiver.out.glob(".xfer-*/tree/*"))
+
+
+async def test_a_stream_chunk_beyond_the_end_that_its_trailer_states_is_refused(receiver: Receiver) -> None:
+    frames = stream([STREAM_CHUNK, 5])
+    with pytest.raises((ProtocolError, DamagedData)):
+        await receiver.take(
+            [frames[FIRST], encode(chunk(2), b"x" * STREAM_CHUNK), *list(frames.values())[1:]]
+        )
+    assert not receiver.complete()
 
 
 @pytest.mark.parametrize(

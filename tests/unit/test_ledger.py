@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sqlite3
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from transfer.errors import XferError
+from transfer.errors import DiskFull, XferError
 from transfer.ledger import SCHEMA_VERSION, JobRow, Ledger, PartRow, SegmentRow
 from transfer.model import TRAILER, FrameId, IndexedFrame, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
+SOON = 20.0
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX modes and limits")
 
 
@@ -256,12 +258,12 @@ def test_many_that_make_the_ledger_at_the_same_moment_all_get_it(tmp_path: Path)
             assert list(pool.map(opened, range(threads))) == [0] * threads
 
 
-def test_the_file_may_be_switched_to_wal_a_little_later(path: Path) -> None:
-    """Another process that has the new file for itself just now is waited for."""
+def test_a_neighbour_that_writes_while_the_file_is_switched_to_wal_is_waited_for(path: Path) -> None:
+    """SQLite gives up at once here: it holds a read lock itself, and fears a deadlock."""
     path.parent.mkdir(parents=True)
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("CREATE TABLE t (x)")
-    holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.1, lambda: holder.execute("COMMIT"))
     release.start()
     with closing(Ledger(path)) as ledger:
@@ -272,9 +274,28 @@ def test_the_file_may_be_switched_to_wal_a_little_later(path: Path) -> None:
 
 def test_threads_share_one_ledger(ledger: Ledger) -> None:
     row = ledger.add("fetch", "j", b"k", b"s")
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda n: ledger.add_frames(row, [(chunk(n), digest(n))]), range(120)))
-    assert ledger.frames(row) == {chunk(n): digest(n) for n in range(120)}
+    gate = threading.Barrier(2)
+
+    def frames(first: int, lock_step: bool) -> Iterator[tuple[FrameId, bytes]]:
+        """The first one lingers in its transaction until the other has had every chance to enter it."""
+        for n in range(first, first + 20):
+            if n == first + 10 and lock_step:
+                gate.wait(SOON)
+                other.join(0.2)
+            yield chunk(n), digest(n)
+
+    def write() -> None:
+        gate.wait(SOON)
+        ledger.add_frames(row, frames(100, lock_step=False))
+
+    with ThreadPoolExecutor(1) as pool:
+        other = threading.Thread(target=lambda: errors.append(pool.submit(write).exception(SOON)))
+        errors: list[BaseException | None] = []
+        other.start()
+        ledger.add_frames(row, frames(0, lock_step=True))
+        other.join(SOON)
+    assert errors == [None]
+    assert ledger.frames(row).keys() == {chunk(n) for n in (*range(20), *range(100, 120))}
 
 
 @posix_only
@@ -360,6 +381,17 @@ except DiskFull as error:
         row = ledger.find("fetch", b"k")
         found = ledger.frames(row) if row is not None else {}
         assert found == {chunk(n): digest(n) for n in range(int(done) + 1)}
+
+
+def test_no_room_for_even_an_empty_ledger_is_told_as_such(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("transfer.ledger.os.open", full)
+    with pytest.raises(DiskFull, match="no room"):
+        Ledger(path)
 
 
 def test_a_lock_held_for_too_long_is_told_as_such(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,14 @@ def test_the_order_in_which_ranges_come_does_not_matter(
     assert set(FrameSet(ranges)) == {FrameId(Kind(k), i) for k, s, e in ranges for i in range(s, e)}
 
 
+def test_ranges_that_touch_or_overlap_become_one() -> None:
+    for order in itertools.permutations([(1, 0, 2), (1, 2, 3), (1, 2, 5), (1, 7, 8)]):
+        ours = FrameSet()
+        for kind, start, end in order:
+            ours.add(kind, start, end)
+        assert ours.ranges() == [(1, 0, 5), (1, 7, 8)]
+
+
 @pytest.mark.parametrize(
     ("kind", "start", "end"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import random
@@ -193,6 +194,21 @@ async def test_a_file_that_changes_meanwhile_ends_it_without_a_trailer(tree: Tre
     with pytest.raises(SourceChanged):
         await collect_ids(frames, seen)
     assert TRAILER not in seen
+    outgoing.close()
+
+
+async def test_what_failed_besides_the_first_leaves_no_complaint_behind(tree: Tree, tmp_path: Path) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    outgoing = Outgoing(tree, make_manifest(tree.entries), CODEC)
+    os.truncate(tmp_path / "src" / "c", 36 * MIB)
+    with pytest.raises(SourceChanged):
+        await collect(outgoing.frames(FrameSet([(Kind.CHUNK, 5, 40)])))
+    for _ in range(AHEAD):
+        await asyncio.wrap_future(outgoing._pool.submit(int))
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
     outgoing.close()
 
 

@@ -131,6 +131,22 @@ def test_a_secret_whose_padding_is_not_zero_is_refused() -> None:
         Ticket.parse(with_check([0] * (JOB_SYMBOLS + SECRET_SYMBOLS) + [1]))
 
 
+def test_another_prefix_is_refused_though_all_after_it_is_right() -> None:
+    with pytest.raises(MistypedTicket, match="not a ticket"):
+        Ticket.parse("yfer" + str(Ticket.new())[4:])
+
+
+def test_a_foreign_symbol_is_refused_even_if_the_checksum_were_to_fit() -> None:
+    text = with_check([0] * 30 + [-1] + [0] * 12)  # -1 is what a lookup of such a symbol gives
+    with pytest.raises(MistypedTicket):
+        Ticket.parse(text[:35] + "b" + text[36:])
+
+
+def test_check_characters_alone_are_no_ticket() -> None:
+    with pytest.raises(MistypedTicket):
+        Ticket.parse(with_check([]))
+
+
 def test_a_later_version_says_so() -> None:
     with pytest.raises(UnsupportedVersion):
         Ticket.parse(with_check([1] + [0] * (JOB_SYMBOLS + SECRET_SYMBOLS)))

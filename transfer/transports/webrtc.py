@@ -13,11 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from transfer import wire
@@ -42,7 +40,6 @@ UNREAD = WINDOW + (4 << 20)
 FLUSH = 0.5
 TEARDOWN = 1.0
 """Seconds for letting go; a TURN server that is gone would not answer the goodbye."""
-MODULE = "transfer.transports.aiortc_private"
 
 
 class Conversation(Protocol):
@@ -70,7 +67,7 @@ class IceServers:
 
 async def prepare() -> None:
     """Import aiortc in a thread (0.4 s): worth calling while one waits for the peer anyway."""
-    await _aiortc()
+    await asyncio.to_thread(importlib.import_module, "transfer.transports.aiortc_private")
 
 
 async def offer(talk: Conversation, servers: IceServers, *, deadline: float = DEADLINE) -> Channel:
@@ -262,8 +259,9 @@ async def open_channel(link: Link, theirs: wire.Description, until: float) -> Da
     """Start SCTP on a connected link at once (its first packets would be lost otherwise). Raises PeerLost."""
     from aiortc import RTCDataChannel, RTCDataChannelParameters, RTCSctpCapabilities
 
-    private = await _aiortc()
-    sctp: Sctp = private.Sctp(link.dtls)
+    from transfer.transports.aiortc_private import Sctp
+
+    sctp = Sctp(link.dtls)
     raw = RTCDataChannel(sctp, RTCDataChannelParameters(label="xfer", negotiated=True, id=0))
     channel = DataChannel(link, sctp, raw, min(MESSAGE, theirs.max_message))
     try:
@@ -292,21 +290,19 @@ async def _hear_candidates(talk: Conversation, link: Link) -> None:
             await link.ice.add(signal.candidate)
 
 
-async def _aiortc() -> ModuleType:
-    """The adapter, imported off the event loop the first time."""
-    loaded = sys.modules.get(MODULE)
-    return loaded if loaded is not None else await asyncio.to_thread(importlib.import_module, MODULE)
-
-
 @contextlib.asynccontextmanager
 async def _setting_up(servers: IceServers, *, sender: bool, until: float) -> AsyncIterator[Link]:
     """A link that is closed again if the set-up does not succeed."""
     async with _phase("the network library was not loaded", until):
-        private = await _aiortc()
-    late = [private.parse_stun(url) for url in servers.stun], [private.parse_turn(*t) for t in servers.turn]
-    certificate = await asyncio.to_thread(private.aiortc.RTCCertificate.generateCertificate)
-    ice = private.Ice(controlling=sender)
-    link = Link(ice, certificate, private.Dtls(ice, [certificate]), late)
+        await prepare()
+    from aiortc import RTCCertificate
+
+    from transfer.transports.aiortc_private import Dtls, Ice, parse_stun, parse_turn
+
+    late = [parse_stun(url) for url in servers.stun], [parse_turn(*turn) for turn in servers.turn]
+    certificate = await asyncio.to_thread(RTCCertificate.generateCertificate)
+    ice = Ice(controlling=sender)
+    link = Link(ice, certificate, Dtls(ice, [certificate]), late)
     try:
         yield link
     except BaseException:
