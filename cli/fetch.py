@@ -65,6 +65,8 @@ def fetch(
 
     if output == "-" and json:
         raise UsageError("-o - and --json both want stdout", hint="choose one of them")
+    if output == "-" and sys.__stdout__ is None:
+        raise UsageError("stdout is closed", hint="name a folder or a file with -o")
     if overwrite and rename:
         raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
     if ticket is not None and ticket_file is not None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COMMANDS = ("send", "fetch", "up", "down", "broker", "context")
 CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
+_INTERRUPTED = (130, 143)
+"""128 + SIGINT, 128 + SIGTERM."""
 NOTES = (
     "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
     "1 bug, 2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or "
@@ -27,10 +29,15 @@ NOTES = (
 def main() -> None:
     """Entry point of the console script. Never returns, never shows a traceback."""
     args = sys.argv[1:]
+    _replace_closed_streams()
     if args[:1] == ["--version"]:  # answered before anything heavy is imported
         print(version())  # noqa: T201
         sys.exit(0)
     code = _answer(args)
+    if code in _INTERRUPTED:
+        # What must be out is flushed. The interpreter would wait for threads that may be stuck for long: in a
+        # request to a store that is silent, in a write to a pipe that nobody reads.
+        os._exit(code)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -38,6 +45,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = code or 141  # 128 + SIGPIPE
     sys.exit(code)
+
+
+def _replace_closed_streams() -> None:
+    """With 0, 1 or 2 closed, the next file opened would get that number, and what is said would go into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def version() -> str:

@@ -6,6 +6,7 @@ an argument: `tick` is called a few times a second and each view has its clock.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -77,7 +78,11 @@ class Ndjson(Quiet):
         self._encoder = msgspec.json.Encoder()
 
     def __call__(self, event: Event) -> None:
-        self._bytes.write(self._encoder.encode(event) + b"\n")
+        try:
+            line = self._encoder.encode(event)
+        except UnicodeEncodeError:  # a path that is not UTF-8: json writes its odd bytes as lone surrogates
+            line = json.dumps(msgspec.to_builtins(event), separators=(",", ":")).encode()
+        self._bytes.write(line + b"\n")
         self._bytes.flush()
 
 

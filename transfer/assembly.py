@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from transfer import chunks
@@ -73,6 +73,7 @@ class Assembly:
         self.damaged: set[FrameId] = set()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self._beginning = asyncio.Lock()
+        self._writes: set[Future[None]] = set()
 
     @property
     def held(self) -> int:
@@ -133,6 +134,9 @@ class Assembly:
             finally:
                 await frames.aclose()
         if not self.wanted and not self.complete.is_set():
+            # Of another route, the same bytes: such a write must not touch a file that has its final name.
+            writes = [asyncio.wrap_future(write) for write in list(self._writes)]
+            await asyncio.gather(*writes, return_exceptions=True)
             self._check_whole()
             self.complete.set()
 
@@ -171,7 +175,10 @@ class Assembly:
             if not 0 < len(raw) < self.manifest.head.chunk_size or self._short not in (None, index):
                 raise ProtocolError(f"chunk {index} has an impossible length")
             self._short = index
-        await self._in_thread(self._sink.write, self.manifest.extents(index, len(raw)), raw)
+        write = self._pool.submit(self._sink.write, self.manifest.extents(index, len(raw)), raw)
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        await asyncio.wrap_future(write)
 
     async def _take_block(self, frame: FrameId, raw: bytes, digest: bytes) -> None:
         async with self._beginning:

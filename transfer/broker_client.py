@@ -147,7 +147,7 @@ class BrokerClient:
 
     async def sign_part(self, job: str, segment: int, upload: str, part: api.PartToSign) -> api.SignedUrl:
         request = api.SignParts(job=job, segment=segment, upload=upload, parts=[part])
-        return (await self._call("sign_parts", request, api.SignedUrls)).urls[0]
+        return (await self._signed("sign_parts", request, 1))[0]
 
     async def list_parts(self, job: str, segment: int, upload: str) -> api.PartList:
         return await self._call(
@@ -167,7 +167,7 @@ class BrokerClient:
 
     async def sign_gets(self, sealer: Sealer, segments: list[int]) -> list[api.SignedUrl]:
         request = api.SignGets(job=sealer.job, token=sealer.token(), segments=segments)
-        return (await self._call("sign_gets", request, api.SignedUrls)).urls
+        return await self._signed("sign_gets", request, len(segments))
 
     async def give_receipt(self, sealer: Sealer, receiver: str, sealed: str) -> api.JobState:
         request = api.GiveReceipt(job=sealer.job, token=sealer.token(), receiver=receiver, sealed=sealed)
@@ -178,6 +178,12 @@ class BrokerClient:
 
     async def info(self) -> api.BrokerInfo:
         return await self._call("info", api.Info(), api.BrokerInfo, first=True)
+
+    async def _signed(self, verb: str, request: api.Request, count: int) -> list[api.SignedUrl]:
+        urls = (await self._call(verb, request, api.SignedUrls)).urls
+        if len(urls) != count:
+            raise UnsupportedVersion(f"the broker signed {len(urls)} requests where {count} were asked for")
+        return urls
 
     async def _call(
         self, verb: str, request: api.Request, answer: type[Answer], *, first: bool = False

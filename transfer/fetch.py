@@ -243,12 +243,14 @@ class _Receiver:
                 yield frame
 
     async def _watch(self, patience: float) -> None:
-        """Say what is waited for; give up when the sender is away for too long. Only a job that is not stored can starve."""
+        """Say what is waited for; give up when the sender is away for too long.
+
+        A store, broker or bus that is away has a patience of its own, which ends in an error that names it.
+        """
         last, since = -1, time.monotonic()
         while True:
-            if (
-                self._assembly.held != last
-            ):  # not bytes that crossed: a hostile peer sends useless ones for ever
+            # Not bytes that crossed: a hostile peer sends useless ones for ever.
+            if self._assembly.held != last or not self._store.starved:
                 last, since = self._assembly.held, time.monotonic()
             idle = time.monotonic() - since
             if idle > patience:

@@ -15,6 +15,7 @@ from transfer.codec import digest_of
 from transfer.ledger import JobRow, Ledger
 from transfer.lock import FileLock
 from transfer.model import ReceiptBody
+from transfer.paths import printable
 from transfer.pipe import PipeSink
 from transfer.sink import FolderSink, Sink
 from transfer.ticket import Ticket
@@ -26,7 +27,7 @@ class _Published(msgspec.Struct, frozen=True, array_like=True):
     """What the ledger keeps once everything has its final name, until the receipt is with the broker."""
 
     receipt: ReceiptBody
-    paths: list[str]
+    paths: list[bytes]  # names need not be UTF-8
 
 
 class ReceivedJob:
@@ -77,7 +78,8 @@ class ReceivedJob:
             self.receiver = row.receiver
             if state[:1] == _PUBLISHED:
                 published = msgspec.msgpack.decode(state[1:], type=_Published)
-                self.receipt, self.paths = published.receipt, published.paths
+                self.receipt = published.receipt
+                self.paths = [os.fsdecode(path) for path in published.paths]
             elif state[:1] == _BEGUN:
                 sink = FolderSink.resume(
                     state[1:],
@@ -91,7 +93,7 @@ class ReceivedJob:
                 self.ledger.end(row)
                 row = None
         self.row = row or self.ledger.add(
-            "fetch", ticket.job, key, ticket.secret, receiver=self.receiver, label=where
+            "fetch", ticket.job, key, ticket.secret, receiver=self.receiver, label=printable(where)
         )
         self.sink = sink or FolderSink(
             where_to, job=ticket.job, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links
@@ -115,7 +117,7 @@ class ReceivedJob:
             self.paths = [str(path) for path in self.sink.publish()]
             self.receipt = receipt
             if self.ledger is not None and self.row is not None:
-                state = msgspec.msgpack.encode(_Published(receipt, self.paths))
+                state = msgspec.msgpack.encode(_Published(receipt, [os.fsencode(p) for p in self.paths]))
                 self.ledger.set_state(self.row, _PUBLISHED + state)
 
     def end(self) -> None:

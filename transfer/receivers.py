@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -68,7 +68,7 @@ class Receivers:
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                return None
+                return None if self.hellos.empty() else self.hellos.get_nowait()
             self._meter.waiting("waiting for a receiver", left)
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(self.hellos.get(), 1.0 if left is None else min(1.0, left))
@@ -86,9 +86,16 @@ class Receivers:
                 await asyncio.wait_for(self._news.wait(), 1.0 if left is None else min(1.0, left))
             if time.monotonic() - asked > RECEIPT_POLL:
                 asked = time.monotonic()
-                for sealed in (await self._broker.status(self._sealer.job)).receipts:
-                    self._take(base64.b64decode(sealed))
+                self.recall((await self._broker.status(self._sealer.job)).receipts)
         return True
+
+    def recall(self, receipts: Sequence[str]) -> None:
+        """Those that the broker kept."""
+        for sealed in receipts:
+            with contextlib.suppress(
+                ValueError
+            ):  # no base64: the broker's word is worth no more than a stranger's
+                self._take(base64.b64decode(sealed))
 
     async def use_store(self, segments: Callable[[], int]) -> None:
         """From now on whoever says hello is sent to the store. segments: how many are complete there."""

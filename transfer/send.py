@@ -179,6 +179,8 @@ class _Sender:
         await self._receivers.open()
         try:
             self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
+            if self._job.state is not api.JobState.OPEN:
+                return await self._ended_before(receipt)
             if direct and await self._through_peers(via, wait, receivers):
                 return await self._delivered()
             if not direct:
@@ -201,6 +203,8 @@ class _Sender:
     async def _through_peers(self, via: Via, wait: float | None, receivers: int) -> bool:
         """Serve whoever says hello until enough receipts came. False: the store must take over."""
         self._importing = asyncio.create_task(prepare())  # kept, or the loop might forget it
+        if self._job.receipts:
+            await self._recall_receipts()
         deadline = None if wait is None else time.monotonic() + wait
         while len(self._receivers.receipts) < receivers:
             hello = await self._receivers.next_hello(deadline)
@@ -211,15 +215,14 @@ class _Sender:
                 return False
             try:
                 await self._serve(hello, max(RECEIPT_SECONDS, wait or 0.0))
-                deadline = None if wait is None else time.monotonic() + wait
             except _StartedAnew:
-                continue
+                pass
             except (PeerLost, ProtocolError, BusUnreachable) as lost:
-                if via == "webrtc":
-                    self._meter.notice(f"{lost.what}; waiting for the receiver to come back")
-                    continue
-                self._meter.choose("s3", lost.what)
-                return False
+                if via != "webrtc":
+                    self._meter.choose("s3", lost.what)
+                    return False
+                self._meter.notice(f"{lost.what}; waiting for the receiver to come back")
+            deadline = None if wait is None else time.monotonic() + wait  # counts from the last who was here
         return True
 
     async def _serve(self, hello: wire.Hello, patience: float) -> None:
@@ -350,6 +353,27 @@ class _Sender:
 
     # the ends
 
+    async def _ended_before(self, receipt: bool) -> Summary:
+        """An earlier run had the job delivered or stored, and died before it said so or had its receipt."""
+        await self._recall_receipts()
+        for frame in self._out.everything:
+            self._is_safe(frame)
+        if self._job.state is api.JobState.DELIVERED:
+            self._job.end()
+            return self._summary("receipt")
+        segments = len(self._job.remains.complete)
+        self._meter.choose("s3", "an earlier run stored it")
+        await self._receivers.use_store(lambda: segments)
+        return await self._stored(segments, receipt)
+
+    async def _recall_receipts(self) -> None:
+        """Those that came while nobody listened. They name the digest of the whole, so that is made first."""
+        trailer = FrameSet([(Kind.TRAILER, 0, 1)])
+        async with contextlib.aclosing(self._out.frames(trailer)) as frames:
+            async for _ in frames:
+                pass
+        self._receivers.recall(self._job.receipts)
+
     async def _delivered(self) -> Summary:
         await self._broker.finish(self._job.ticket.job, api.JobState.DELIVERED)
         self._job.end()
@@ -357,13 +381,15 @@ class _Sender:
 
     async def _stored(self, segments: int, receipt: bool) -> Summary:
         finished = await self._broker.finish(self._job.ticket.job, api.JobState.STORED, segments)
-        self._job.end()
+        if not receipt:
+            self._job.end()
         await self._receivers.tell(wire.UseStore, segments=segments)
         self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
         if not receipt:
             return self._summary("stored")
         while not self._receivers.receipts:
             await self._receivers.receipt_before(None, "stored; waiting for the receipt")
+        self._job.end()
         return self._summary("receipt")
 
     async def _void(self, reason: str) -> None:

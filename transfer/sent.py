@@ -23,7 +23,8 @@ class SentJob:
     """A job that exists at the broker. It is the S3 route's PartLog.
 
     row: None for a stream, which has no identity to find it by. remains: what an earlier run stored.
-    digests: of the frames in `remains`.
+    digests: of the frames in `remains`. state: as the broker has it; an earlier run may have ended the job
+    and died before it could say so. receipts: sealed, those that came while nobody listened.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class SentJob:
         self.sealer = Sealer(ticket)
         self.remains: Remains = NOTHING
         self.digests: dict[FrameId, bytes] = {}
+        self.state = api.JobState.OPEN
+        self.receipts: list[str] = []
         self._ledger, self._row, self._lock = ledger, row, lock
 
     @property
@@ -70,6 +73,7 @@ class SentJob:
         """
         assert self._ledger is not None
         assert self._row is not None
+        self.state, self.receipts = status.state, status.receipts
         made: dict[int, list[PartRow]] = {}
         for part in self._ledger.parts(self._row):
             made.setdefault(part.segment, []).append(part)
@@ -150,7 +154,7 @@ async def _unfinished(broker: BrokerClient, ledger: Ledger, locks: Path, identit
         return None  # the same file is being sent to somebody else just now: a job of its own
     try:
         status = await broker.status(row.job)
-        if status.state is api.JobState.OPEN:
+        if status.state is not api.JobState.VOID:
             job = SentJob(Ticket(row.job, row.secret), ledger, row, lock)
             await job.recall(broker, status)
             return job

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -17,15 +16,14 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from transfer import events
-from transfer.events import AnyEvent
+from transfer.events import AnyEvent, Event, Failure, Progress, Summary, TicketReady
 from transfer.paths import STAGING_PREFIX
 
 SOON = 40.0
 """Seconds in which what must happen has happened, on a machine that runs other tests as well."""
 XFER = (sys.executable, "-P", "-m", "cli")
 MIB = 1 << 20
-E = TypeVar("E", bound=events.Event)
+E = TypeVar("E", bound=Event)
 
 
 class Background:
@@ -72,7 +70,7 @@ class Background:
     def ticket(self) -> str:
         """Waits for it. From the event, or from the first line of a command without --json."""
         if "--json" in self.args:
-            return self.event(events.TicketReady).ticket
+            return self.event(TicketReady).ticket
         self._wait_for(lambda: bool(self._lines))
         return self._lines[0].decode().strip()
 
@@ -94,9 +92,9 @@ class Background:
         assert isinstance(event, kind)
         return event
 
-    def moved(self, least: int) -> events.Progress:
+    def moved(self, least: int) -> Progress:
         """Waits until so many raw bytes are safe."""
-        return self.event(events.Progress, lambda progress: progress.done >= least)
+        return self.event(Progress, lambda progress: progress.done >= least)
 
     def feed(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -132,15 +130,18 @@ class Background:
         return self._code
 
     @property
-    def summary(self) -> events.Summary:
+    def summary(self) -> Summary:
         """Waits for a good end."""
         assert self.code == 0, self._told()
         last = self.events[-1]
-        assert isinstance(last, events.Summary), self._told()
+        assert isinstance(last, Summary), self._told()
         return last
 
     def _told(self) -> str:
-        lines = b"".join(self._lines[-20:]).decode(errors="replace") if "--json" in self.args else ""
+        shown = (
+            self._lines if len(self._lines) < 30 else [*self._lines[:20], b"(and so on)\n", *self._lines[-5:]]
+        )
+        lines = b"".join(shown).decode(errors="replace") if "--json" in self.args else ""
         return f"{self.args[len(XFER) :]} (exit {self._code})\n{lines}{self.stderr}"
 
     def _wait_for(self, true: Callable[[], bool]) -> None:
@@ -239,11 +240,11 @@ def write(path: Path, size: int) -> Path:
     return path
 
 
-def complaint(ended: Background) -> events.Failure:
+def complaint(ended: Background) -> Failure:
     """The error event of a --json command that failed; it agrees with the exit code and with stderr."""
     code = ended.code
     last = ended.events[-1]
-    assert isinstance(last, events.Failure), ended.stderr
+    assert isinstance(last, Failure), ended.stderr
     assert last.code == code
     assert last.message in ended.stderr.replace("\n      ", " "), ended.stderr
     assert "Traceback" not in ended.stderr
@@ -293,19 +294,19 @@ def make_tree(root: Path, files: int) -> Path:
         path.chmod(modes[number % len(modes)])
     odd = root / "odd"
     odd.mkdir()
-    for name in ODD_NAMES:
-        with open(os.path.join(os.fsencode(odd), name), "wb") as file:
-            file.write(b"named " + name)
-    for name in ("empty", "empty folder/below/it"):
-        (root / name).mkdir(parents=True)
+    for odd_name in ODD_NAMES:
+        with open(os.path.join(os.fsencode(odd), odd_name), "wb") as file:
+            file.write(b"named " + odd_name)
+    for empty in ("empty", "empty folder/below/it"):
+        (root / empty).mkdir(parents=True)
     (root / "nothing").touch()
     links = root / "links"
     links.mkdir()
-    for name, target in (
+    for link, target in (
         ("to a file", "../nothing"), ("to a folder", "../odd"), ("to nowhere", "not/there"), ("to itself", "to itself"),
         ("up", ".."), ("to a link", "to a file"),
     ):  # fmt: skip
-        (links / name).symlink_to(target)
+        (links / link).symlink_to(target)
     (root / "locked").mkdir()
     (root / "locked" / "inside").write_bytes(b"kept")
     (root / "locked").chmod(0o555)
@@ -316,8 +317,3 @@ def make_tree(root: Path, files: int) -> Path:
             )
         os.utime(folder_name, ns=(0, 1_400_000_000_987_654_321 + number))
     return root
-
-
-def json_of(line: bytes) -> dict[str, object]:
-    decoded: dict[str, object] = json.loads(line)
-    return decoded

@@ -250,7 +250,10 @@ def test_no_store_exits_5_once_patience_is_over_and_a_rerun_carries_on(two: Two,
     assert (two.out / "f").read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize(("minutes", "side"), [(20, "20 minutes ahead of"), (-20, "20 minutes behind")])
+@pytest.mark.parametrize(
+    ("minutes", "side"),
+    [(20, "20 minutes ahead of"), pytest.param(-20, "20 minutes behind", marks=pytest.mark.long)],
+)
 def test_a_broker_whose_clock_is_off_is_named(two: Two, alone: Place, minutes: int, side: str) -> None:
     script = alone.folder / "skewed.py"
     script.write_text(SKEWED)
@@ -262,6 +265,7 @@ def test_a_broker_whose_clock_is_off_is_named(two: Two, alone: Place, minutes: i
     assert said.next.startswith("set the clock of the broker's host")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("minutes", [20, -20])
 def test_a_broker_whose_clock_is_off_does_not_hinder_a_direct_transfer(
     two: Two, alone: Place, minutes: int

@@ -443,3 +443,29 @@ def test_another_broken_pipe_is_not_taken_for_the_reader_s(child: Child) -> None
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "internal error: BrokenPipeError" in err
+
+
+@posix_only
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("args", "code"), [("--version", 0), ("context ls", 0), ("send nothing-there", 2)])
+def test_closed_streams_change_no_exit_code(
+    closed: str, args: str, code: int, env: Mapping[str, str], tmp_path: Path
+) -> None:
+    ended = in_shell(f"{args} {closed}", env, tmp_path)
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == code
+
+
+@posix_only
+def test_a_fetch_to_a_closed_stdout_is_wrong_usage(env: Mapping[str, str], tmp_path: Path) -> None:
+    ended = in_shell(f"fetch {TICKET} -o - >&-", env, tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("xfer: stdout is closed")
+
+
+def in_shell(words: str, env: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`xfer` with redirections."""
+    command = f"exec {sys.executable} -P -m cli {words}"
+    return subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )

@@ -300,3 +300,12 @@ def test_a_folder_is_not_entered_through_a_link_that_stands_in_its_place(two: Tw
     assert said.message.startswith("root is a link here, and a folder in the transfer")
     assert list((two.tmp / "elsewhere").iterdir()) == []
     assert os.listdir(two.out) == ["root"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+def test_a_name_that_is_not_utf_8_arrives_and_can_be_fetched_into(two: Two) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    source = two.file(name, 1000)
+    got = two.fetch(two.store(source), "-o", f"{two.out / name}/")
+    assert got.code == 0
+    assert (two.out / name / name).read_bytes() == source.read_bytes()

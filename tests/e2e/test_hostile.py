@@ -2,37 +2,81 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
 import zstandard
 from helpers import Background, Two, complaint
-from hostile import BLOCK, INSIDE, TRAILER, Made, Raw, block, chunk, file, folder, link, store, trailer
+from hostile import (
+    BLOCK,
+    INSIDE,
+    TRAILER,
+    Made,
+    Raw,
+    block,
+    chunk,
+    context_of,
+    file,
+    folder,
+    link,
+    store,
+    trailer,
+)
 
 from transfer import chunks
 from transfer.chunks import MIB
 from transfer.codec import AS_IS, ZSTD, digest_of
+from transfer.errors import XferError
+from transfer.fetch import fetch
 from transfer.model import FORMAT, Entry, EntryKind, FrameId, Head, IndexedFrame, Kind, ManifestBlock
+from transfer.ticket import Ticket
 
 PEAK = 350 * MIB
 """Bytes a fetch may take whatever it is told; an ordinary one takes about 100 MiB."""
 
 
 @pytest.fixture(autouse=True)
-def _watched(two: Two) -> None:
+def _watched(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     (two.tmp / "beside").write_bytes(b"must stay as it is")
+    monkeypatch.setenv("XFER_HOME", two.there["XFER_HOME"])  # for fetches in this very process
 
 
-def refused(two: Two, ticket: str, *args: str) -> tuple[int, str, str]:
-    """Fetch it; nothing may stand under a final name, in the folder or beside it. Code, kind, sentence."""
-    before = sorted(name for name in os.listdir(two.tmp) if not name.startswith(("stderr", "home")))
-    got = two.fetch(ticket, *args)
-    said = complaint(got)
-    assert two.arrived == []
-    assert sorted(n for n in os.listdir(two.tmp) if not n.startswith(("stderr", "home"))) == before
+@contextlib.contextmanager
+def untouched(two: Two) -> Iterator[None]:
+    """Nothing may stand under a final name afterwards, in the folder or beside it."""
+
+    def beside() -> list[str]:
+        return sorted(name for name in os.listdir(two.tmp) if not name.startswith(("stderr", "home")))
+
+    before = beside()
+    yield
+    assert (two.arrived, beside()) == ([], before)
     assert (two.tmp / "beside").read_bytes() == b"must stay as it is"
+
+
+def refused(
+    two: Two, ticket: str, *, unsafe_links: bool = False, overwrite: bool = False, rename: bool = False
+) -> tuple[int, str, str]:
+    """Fetch it, by the library. Exit code, class and sentence of the error."""
+    fetching = fetch(
+        Ticket.parse(ticket), two.out, context=context_of(two), patience=20.0,
+        unsafe_links=unsafe_links, overwrite=overwrite, rename=rename,
+    )  # fmt: skip
+    with untouched(two), pytest.raises(XferError) as caught:
+        asyncio.run(fetching)
+    error = caught.value
+    return error.exit_code, type(error).__name__, error.what
+
+
+def refused_within_bounds(two: Two, ticket: str) -> tuple[int, str, str]:
+    """Fetch it, by a process whose memory is watched."""
+    with untouched(two):
+        got = two.fetch(ticket)
+        said = complaint(got)
     assert got.peak < PEAK
     return said.code, said.kind, said.message
 
@@ -87,10 +131,10 @@ def test_a_name_that_leads_astray_is_refused(two: Two, entries: list[Entry], why
     assert two.left_over == []
 
 
-@pytest.mark.parametrize("flag", ["--unsafe-links", "--overwrite", "--rename"])
+@pytest.mark.parametrize("flag", ["unsafe_links", "overwrite", "rename"])
 def test_a_link_and_a_child_of_it_are_refused_whatever_is_allowed(two: Two, flag: str) -> None:
     ticket = store(two, whole([link(b"l", os.fsencode(two.tmp)), file(b"l/beside")]))
-    assert refused(two, ticket, flag)[:2] == (6, "UnsafeName")
+    assert refused(two, ticket, **{flag: True})[:2] == (6, "UnsafeName")
 
 
 def head(total: int | None = 0, entries: int = 1, blocks: int = 1, chunk_size: int = MIB) -> Head:
@@ -126,14 +170,14 @@ def test_impossible_numbers_in_a_manifest_are_refused(two: Two, entries: list[En
 
 def test_a_size_that_no_disk_has_is_refused_before_a_byte(two: Two) -> None:
     first = block([file(b"f", 1 << 55)], Head(FORMAT, 16 * MIB, 1 << 55, 1, 1))
-    code, kind, _ = refused(two, store(two, [[first, trailer(0, first, [])]]))
+    code, kind, _ = refused_within_bounds(two, store(two, [[first, trailer(0, first, [])]]))
     assert (code, kind) == (5, "DiskFull")
     assert two.left_over == []
 
 
 def test_millions_of_entries_that_never_come_cost_nothing(two: Two) -> None:
     first = block([file(b"f")] * 4096, Head(FORMAT, MIB, 0, 5_000_000, 1221))
-    assert refused(two, store(two, [[first, trailer(0, first, [])]]))[:2] == (6, "CutShort")
+    assert refused_within_bounds(two, store(two, [[first, trailer(0, first, [])]]))[:2] == (6, "CutShort")
 
 
 def bomb(inside: int, stated: int | None = None, *, sized: bool = True) -> bytes:
@@ -169,14 +213,17 @@ def test_a_frame_that_is_a_bomb_or_a_lie_is_refused(two: Two, frame: FrameId, in
         TRAILER: trailer(MIB, first, [bytes(MIB)]),
     }
     made: list[Made] = [Raw(id, inside) if id == frame else honest[id] for id in honest]
-    assert refused(two, store(two, [made]))[:2] == (6, "DamagedData")
+    assert refused_within_bounds(two, store(two, [made]))[:2] == (6, "DamagedData")
 
 
 def test_a_manifest_of_64_mib_of_entries_is_read_or_refused_within_bounds(two: Two) -> None:
     """4,097 entries in a block: one more than there may be, each as long as may be."""
     many = [file(b"%04d" % n + b"/p" * 2000) for n in range(4097)]
     first = BLOCK, msgspec.msgpack.encode(ManifestBlock(head(entries=4097, blocks=2), many))
-    assert refused(two, store(two, [[first, trailer(0, first, [])]]))[:2] == (6, "ProtocolError")
+    assert refused_within_bounds(two, store(two, [[first, trailer(0, first, [])]]))[:2] == (
+        6,
+        "ProtocolError",
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100])

@@ -195,6 +195,7 @@ sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 """
 
 
+@pytest.mark.long
 def test_a_stream_keeps_memory_bounded_when_the_reader_is_slow(two: Two) -> None:
     size = 150 * MIB
     with open(zeros(two.tmp / "zeros", size), "rb") as stdin:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from transfer import lock
 from transfer.errors import Locked
 from transfer.lock import FileLock
 
@@ -64,3 +65,26 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     child.kill()
     child.communicate()
     FileLock(tmp_path / "l", "x").close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no open file")
+def test_a_lock_that_was_let_go_leaves_no_file(tmp_path: Path) -> None:
+    FileLock(tmp_path / "l", "x").close()
+    assert not (tmp_path / "l").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no open file")
+def test_a_file_that_its_holder_removed_between_our_open_and_our_lock_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, honest = tmp_path / "l", lock._locked
+
+    def too_late(path: Path, what: str) -> int:
+        monkeypatch.setattr(lock, "_locked", honest)
+        handle = honest(path, what)
+        path.unlink()
+        return handle
+
+    monkeypatch.setattr(lock, "_locked", too_late)
+    with FileLock(path, "x"), pytest.raises(Locked):
+        FileLock(path, "x")

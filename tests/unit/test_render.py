@@ -342,3 +342,15 @@ def test_the_view_fits_the_terminal_and_the_options(
     err = Terminal() if terminal else io.StringIO()
     view = choose(None, err, json=io.BytesIO() if json_wanted else None, quiet=quiet, dumb=dumb)
     assert type(view) is kind
+
+
+def test_a_path_that_is_not_utf_8_is_written_as_json_all_the_same() -> None:
+    out = io.BytesIO()
+    Ndjson(out)(
+        Summary(
+            job="job", outcome="fetched", bytes=0, wire=0, seconds=0.0, route=None, files=1, chunks=0, resent=0,
+            digest="", paths=["caf\udce9"],
+        )
+    )  # fmt: skip
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["paths"]) == ("summary", ["caf\udce9"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from transfer.api import SignedUrl
 from transfer.errors import JobGone, StoreUnreachable, Temporary, XferError
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+MAX_ANSWER = 1 << 14
+"""Bytes that are read of an answer which carries no payload."""
 _KINDS = {
     "NewConnectionError": "connection refused",
     "ConnectTimeoutError": "timed out",
@@ -57,8 +60,7 @@ class StoreHttp:
         Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable.
         """
         response = self._request("PUT", url, body=body)
-        response.drain_conn()
-        response.release_conn()
+        self._let_go(response)
         etag: str = response.headers.get("ETag", "").strip('"')
         if not etag:
             raise StoreUnreachable(
@@ -71,7 +73,9 @@ class StoreHttp:
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         response = self._request("GET", url, headers=headers)
         try:
-            data: bytes = response.read(length + 1)  # never more, whatever the store would send
+            data: bytes = response.read(
+                length + 1, decode_content=False
+            )  # never more, whatever the store sends
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise StoreUnreachable(f"the store at {_host(url.url)} broke off ({_plain(error)})") from None
         finally:
@@ -105,6 +109,14 @@ class StoreHttp:
             return response
         raise _refusal(response, _host(url.url))
 
+    def _let_go(self, response: Any) -> None:
+        """Keep the connection if the rest of the body is short: what says nothing to us is not read for ever."""
+        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+            if len(response.read(MAX_ANSWER, decode_content=False)) < MAX_ANSWER:
+                response.release_conn()
+                return
+        response.close()
+
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy = _proxy_for(url)
         if proxy not in self._pools:
@@ -117,7 +129,7 @@ class StoreHttp:
 
 def _refusal(response: Any, host: str) -> XferError:
     try:
-        code = _error_code(response.read(1 << 14))
+        code = _error_code(response.read(MAX_ANSWER, decode_content=False))
     except (urllib3.exceptions.HTTPError, OSError):
         code = ""
     response.close()
@@ -128,7 +140,7 @@ def _refusal(response: Any, host: str) -> XferError:
         return SignatureRefused(f"the store at {host} refused a signed request ({said})")
     error = StoreUnreachable(f"the store at {host} cannot serve now ({said})")
     after = response.headers.get("Retry-After", "")
-    if after.isdigit():
+    if after.isascii() and after.isdigit():
         error.retry_after = float(after)  # type: ignore[attr-defined]
     return error
 

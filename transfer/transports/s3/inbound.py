@@ -58,6 +58,8 @@ class S3Inbound:
         self._refs: dict[int, SegmentRef] = {}
         self._urls: dict[int, api.SignedUrl] = {}
         self._news = asyncio.Event()
+        self.starved = False
+        """Whether the next segment is not there yet: it is the sender who is waited for, and not the store."""
         self.limits = Limits(1, READ_AT_ONCE, concurrency, (concurrency + 2) * READ_AT_ONCE, False)
 
     def announce(self, ref: SegmentRef | None) -> None:
@@ -116,15 +118,18 @@ class S3Inbound:
             if number in self._refs:
                 break
             if page.state is api.JobState.STORED:
+                self.starved = False
                 return None
             if page.state is api.JobState.VOID:
                 raise CutShort("the sender ended this transfer before it was complete")
             if page.state is api.JobState.DELIVERED:
                 raise JobGone("this transfer has been delivered and is no longer stored")
+            self.starved = True
             try:
                 await asyncio.wait_for(self._news.wait(), POLL_SECONDS)
             except TimeoutError:
                 continue
+        self.starved = False
         return self._refs.pop(number)
 
     async def _index(self, ref: SegmentRef) -> list[IndexedFrame]:

@@ -1,0 +1,78 @@
+"""Who came in time is served, however late its turn; what the broker kept is believed only as far as it opens."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from transfer import receivers, send, wire
+from transfer.errors import PeerAbsent, PeerLost
+from transfer.events import Event, ignore
+from transfer.meter import Meter
+from transfer.model import FORMAT, ReceiptBody
+from transfer.receivers import Receivers
+from transfer.seal import Purpose, Sealer
+from transfer.ticket import Ticket
+
+SEALER = Sealer(Ticket("q" * 16, bytes(16)))
+ROOT = bytes(32)
+HELLO = wire.Hello(session=b"1" * 16, seq=0, user="u", receiver="r", routes=["webrtc"])
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        for module in (send, receivers):
+            monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+
+def those_who_come() -> Receivers:
+    nobody = cast("Any", None)
+    return Receivers(nobody, nobody, SEALER, lambda: ROOT, Meter(ignore), ignore)
+
+
+async def test_who_came_while_another_was_served_is_served_after_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, come = Clock(monkeypatch), those_who_come()
+    come.hellos.put_nowait(HELLO)
+    assert await come.next_hello(clock.now - 1) is HELLO
+    assert await come.next_hello(clock.now - 1) is None
+
+
+def test_a_kept_receipt_that_is_no_base64_or_does_not_open_is_passed_over() -> None:
+    come = those_who_come()
+    good = SEALER.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(ReceiptBody(FORMAT, "r", 0, 0, ROOT)))
+    come.recall(["a", "\N{SNOWMAN}", "AAAA", base64.b64encode(good).decode()])
+    assert list(come.receipts) == ["r"]
+
+
+@pytest.mark.parametrize("loss", [PeerLost("the peer is gone"), send._StartedAnew()])
+async def test_a_receiver_lost_after_the_wait_has_as_long_again_to_come_back(
+    loss: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, told = Clock(monkeypatch), list[Event]()
+    deadlines: list[float | None] = []
+    sender = cast("Any", object.__new__(send._Sender))
+    sender._meter, sender._receivers, sender._job = Meter(told.append), those_who_come(), cast("Any", None)
+    sender._job = type("Job", (), {"receipts": []})()
+
+    async def next_hello(deadline: float | None) -> wire.Hello | None:
+        deadlines.append(deadline)
+        return HELLO if len(deadlines) == 1 else None
+
+    async def serve(_hello: wire.Hello, _patience: float) -> None:
+        clock.now += 100
+        raise loss
+
+    async def prepared() -> None:
+        """No aiortc is needed here."""
+
+    monkeypatch.setattr(send, "prepare", prepared)
+    sender._receivers.next_hello, sender._serve = next_hello, serve
+    with pytest.raises(PeerAbsent):
+        await sender._through_peers("webrtc", 10.0, 1)
+    assert deadlines == [1010.0, 1110.0]

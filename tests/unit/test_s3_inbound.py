@@ -1,0 +1,63 @@
+"""Who is waited for, as the store's reader knows it: the sender, or the store; and a broker that signs too little."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from transfer import api
+from transfer.broker_client import BrokerClient, Patience
+from transfer.codec import Codec
+from transfer.errors import UnsupportedVersion
+from transfer.model import SegmentRef
+from transfer.seal import Sealer
+from transfer.ticket import Ticket
+from transfer.transports.s3 import S3Inbound
+
+SEALER = Sealer(Ticket("q" * 16, bytes(16)))
+REF = SegmentRef(0, 100, 10)
+
+
+class Broker:
+    """Says these pages in turn; notes whether the reader starved when it was asked."""
+
+    def __init__(self, *pages: api.SegmentPage) -> None:
+        self.pages, self.starved = list(pages), list[bool]()
+        self.inbound: S3Inbound | None = None
+
+    async def segments(self, _sealer: Sealer, _start: int) -> api.SegmentPage:
+        assert self.inbound is not None
+        self.starved.append(self.inbound.starved)
+        self.inbound.announce(None)  # there is news: it asks again at once
+        return self.pages.pop(0)
+
+
+async def test_it_starves_from_the_first_answer_without_a_segment_until_there_is_one() -> None:
+    broker = Broker(
+        api.SegmentPage([], api.JobState.OPEN),
+        api.SegmentPage([], api.JobState.OPEN),
+        api.SegmentPage([REF], api.JobState.OPEN),
+        api.SegmentPage([], api.JobState.STORED),
+    )
+    inbound = broker.inbound = S3Inbound(cast("Any", broker), SEALER, Codec(SEALER), patience=Patience(0))
+    assert await inbound._segment(0) == REF
+    assert (broker.starved, inbound.starved) == ([False, True, True], False)
+    assert await inbound._segment(1) is None
+    assert not inbound.starved
+    await inbound.close()
+
+
+class Careless(BrokerClient):
+    """Its broker answers as if it had been asked for nothing."""
+
+    async def _call(self, *_args: Any, **_more: Any) -> Any:
+        return api.SignedUrls([])
+
+
+async def test_a_broker_that_signs_fewer_requests_than_asked_for_is_an_error_of_its_own() -> None:
+    careless = Careless(cast("Any", None), "u", Patience(0))
+    with pytest.raises(UnsupportedVersion, match="signed 0 requests where 1"):
+        await careless.sign_gets(SEALER, [0])
+    with pytest.raises(UnsupportedVersion):
+        await careless.sign_part("j", 0, "u", api.PartToSign(1, 1, "c"))
