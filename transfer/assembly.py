@@ -20,6 +20,7 @@ from transfer.ledger import JobRow, Ledger
 from transfer.meter import Meter
 from transfer.model import (
     INDEX_LIMIT,
+    MAX_MANIFEST,
     TRAILER,
     Entry,
     Frame,
@@ -36,8 +37,6 @@ WORKERS = 3
 COMMIT_EVERY = 16
 COMMIT_SECONDS = 0.1
 """Frames, or seconds, after which what is written goes to the ledger and is acknowledged."""
-MAX_MANIFEST = 1 << 28
-"""Raw bytes of a whole manifest: 5 million entries of 50 bytes. More is a hostile peer's claim."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,9 +12,12 @@ from typing import BinaryIO
 from transfer import chunks
 from transfer.codec import Codec
 from transfer.errors import MissingPath, PartialSource, UsageError
-from transfer.model import Entry, EntryKind
+from transfer.model import MAX_MANIFEST, Entry, EntryKind
 from transfer.outgoing import Command, Outgoing, OutgoingStream, no_verdict, stream_reader
 from transfer.source import Links, Tree, scan
+
+ENTRY = 32
+"""Bytes of an entry in the manifest besides its names, at most."""
 
 
 class Content:
@@ -56,6 +59,11 @@ def of_paths(paths: Sequence[Path], exclude: Sequence[str], links: Links) -> Con
             name, reason = tree.unreadable[0]
             raise PartialSource(f"{name} cannot be read ({reason}), so there is nothing to send")
         raise MissingPath("there is nothing to send: everything was left out")
+    if sum(len(e.path) + len(e.target) + ENTRY for e in tree.entries) > MAX_MANIFEST:
+        raise UsageError(
+            f"{len(tree.entries)} names are more than one transfer can list",
+            hint="send them in several transfers",
+        )
     return Content(tree.entries, tree)
 
 

@@ -20,6 +20,8 @@ INDEX_LIMIT = 1 << 32
 MAX_ENTRIES = 5_000_000
 MAX_PATH = 4096
 """Bytes. Source: PATH_MAX of Linux."""
+MAX_MANIFEST = 1 << 28
+"""Raw bytes of a whole manifest: 5 million entries of 50 bytes. More is a hostile peer's claim."""
 MAX_FILE = 1 << 60
 """Bytes of one entry; leaves room for sums in 63 bits."""
 MAX_ENTRIES_IN_BLOCK = 4096

@@ -19,8 +19,9 @@ SEGMENTS_A_JOB = 2000
 def segment_size(number: int, stored: int, total: int | None) -> int:
     """Bytes at which segment `number` closes: 8, 16, 32, 64 MiB, then as large as keeps a job near 2,000 segments.
 
-    stored: bytes in the segments before it. total: the job's raw bytes, None if unknown; then a
-    segment is 1/250 of what went before, which reaches 2,000 segments at about 17 TB.
+    stored: bytes in the segments before it. total: the job's raw bytes, None if unknown; then a segment
+    grows to 1/250 of what went before. SEGMENT_FRAMES may close it sooner: a stream's chunks are 4 MiB, so
+    an incompressible one reaches 2,000 segments at about 1.3 TB.
     """
     ramp = min(FIRST_SEGMENT << min(number, 8), FULL_SEGMENT)
     if ramp < FULL_SEGMENT:
