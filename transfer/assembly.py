@@ -80,7 +80,11 @@ class Assembly:
         return len(self._digests)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Blocks while a thread still writes: what it writes to is closed, or removed, next. Idempotent.
+
+        A pipe is neither, and may take for ever.
+        """
+        self._pool.shutdown(wait=self._row is not None, cancel_futures=True)
 
     async def restore(self) -> None:
         """Take up what an earlier run wrote, after checking it: a chunk whose bytes do not match their digest is dropped."""

@@ -23,6 +23,7 @@ from transfer.errors import (
     OverQuota,
     StoreUnreachable,
     UnsupportedVersion,
+    UsageError,
     XferError,
 )
 from transfer.model import SegmentRef
@@ -39,6 +40,7 @@ FIRST_CONTACT = 3.0
 _OUTAGES = (BusUnreachable, BrokerAbsent, StoreUnreachable)
 
 _ERRORS: dict[api.ErrorCode, type[XferError]] = {
+    api.ErrorCode.BAD_REQUEST: UsageError,
     api.ErrorCode.NOT_FOUND: JobGone,
     api.ErrorCode.NOT_ALLOWED: NotAllowed,
     api.ErrorCode.OVER_QUOTA: OverQuota,

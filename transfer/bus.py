@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_WITHIN = 5.0
 """Seconds that a first connection may take before it is called unreachable."""
+REFUSED_WITHIN = 1.5
+"""The same where every try was refused: nobody listens there, and a server that restarts is back by then."""
 SESSIONS_REMEMBERED = 1024
 
 
@@ -95,19 +97,33 @@ async def connect(
     )
     watching = asyncio.ensure_future(refused.wait())
     try:
-        await asyncio.wait({dialling, watching}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({dialling, watching}, timeout=REFUSED_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+        if not all(isinstance(error, ConnectionRefusedError) for error in errors) or not errors:
+            left = within - REFUSED_WITHIN
+            await asyncio.wait({dialling, watching}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if dialling.done():
             return dialling.result()
         if refused.is_set():
             raise NotAllowed(f"NATS at {url} does not accept these credentials")
-        cause = errors[-1] if errors else "no answer"
-        raise BusUnreachable(f"cannot reach NATS at {url} ({cause or type(cause).__name__})")
+        raise BusUnreachable(f"cannot reach NATS at {url} ({_cause(errors)})")
     except (OSError, ValueError) as error:
         raise BusUnreachable(f"cannot reach NATS at {url} ({error})") from None
     finally:
         for task in (dialling, watching):
             task.cancel()
         await asyncio.gather(dialling, watching, return_exceptions=True)
+
+
+def _cause(errors: list[Exception]) -> str:
+    """asyncio's texts hold numbers and addresses once more: say the kind."""
+    if not errors:
+        return "no answer"
+    last = errors[-1]
+    if isinstance(last, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(last, TimeoutError):
+        return "no answer"
+    return (last.strerror if isinstance(last, OSError) else str(last)) or type(last).__name__
 
 
 def _credentials(creds: Path | None) -> dict[str, Any]:

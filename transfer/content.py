@@ -11,9 +11,10 @@ from typing import BinaryIO
 
 from transfer import chunks
 from transfer.codec import Codec
-from transfer.errors import MissingPath, PartialSource, UsageError
+from transfer.errors import MissingPath, PartialSource, UnsafeName, UsageError
 from transfer.model import MAX_MANIFEST, Entry, EntryKind
 from transfer.outgoing import Command, Outgoing, OutgoingStream, no_verdict, stream_reader
+from transfer.paths import POSIX, admit
 from transfer.source import Links, Tree, scan
 
 ENTRY = 32
@@ -64,6 +65,10 @@ def of_paths(paths: Sequence[Path], exclude: Sequence[str], links: Links) -> Con
             f"{len(tree.entries)} names are more than one transfer can list",
             hint="send them in several transfers",
         )
+    try:
+        admit(tree.entries, POSIX)
+    except UnsafeName as refusal:
+        tree.notices.append(f"a receiver will refuse this: {refusal.what}; {refusal.next_step}")
     return Content(tree.entries, tree)
 
 

@@ -19,10 +19,10 @@ class Event(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
 
 
 class TicketReady(Event, frozen=True, tag="ticket"):
-    """The job exists; this text is what its receiver needs."""
+    """The job exists; this text is what its receiver needs. ticket: null where it went to a file instead."""
 
     job: str
-    ticket: str
+    ticket: str | None
 
 
 class Waiting(Event, frozen=True, tag="waiting"):

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,7 +90,7 @@ async def fetch(
                 ReceivedJob(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
             )
             if opened.state is api.JobState.DELIVERED and place.receipt is None:
-                raise JobGone("this transfer has been delivered directly and is not stored")
+                raise JobGone("this transfer has been delivered and is not kept any longer")
             codec = Codec(sealer)
             assembly = Assembly(codec, place.sink, meter, place.ledger, place.row, place.begun)
             stack.callback(assembly.close)
@@ -101,6 +101,7 @@ async def fetch(
             try:
                 summary = await receiver.run(context, patience)
             except (CutShort, JobGone):
+                assembly.close()
                 place.abandon()  # what is here can never become whole
                 raise
     on_event(summary)
@@ -133,6 +134,8 @@ class _Receiver:
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()
+                if self._meter.done:
+                    self._meter.notice("carrying on with an unfinished fetch; what is here was verified")
                 await self._receive(context, patience)
             return await self._give_receipt(context.user)
         finally:
@@ -154,7 +157,7 @@ class _Receiver:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
-            await asyncio.to_thread(self._place.publish, self._receipt())
+            await _to_its_end(self._place.publish, self._receipt())
             for notice in self._place.sink.notices:
                 self._meter.notice(notice)
             if peer is not None and self._meter.route == "webrtc":
@@ -295,3 +298,13 @@ class _Receiver:
             digest=receipt.digest.hex(),
             paths=self._place.paths,
         )
+
+
+async def _to_its_end(call: Callable[[ReceiptBody], None], receipt: ReceiptBody) -> None:
+    """In a thread, which a cancellation waits for: it moves what our caller lets go of next."""
+    work = asyncio.create_task(asyncio.to_thread(call, receipt))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise

@@ -52,6 +52,7 @@ class ReceivedJob:
         self.paths: list[str] = []
         self.sink: Sink
         self.receiver = secrets.token_hex(8)
+        self._findable = False
         self._stack = contextlib.ExitStack()
         if not isinstance(output, str | os.PathLike):
             self.sink = PipeSink(output)
@@ -89,6 +90,7 @@ class ReceivedJob:
                     rename=rename,
                     unsafe_links=unsafe_links,
                 )
+            self._findable = sink is not None
             if sink is None and self.receipt is None:
                 self.ledger.end(row)
                 row = None
@@ -103,13 +105,19 @@ class ReceivedJob:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.sink.close()
-        self._stack.close()
+        try:
+            if self._findable:
+                self.sink.close()
+            else:
+                self.sink.abandon()  # interrupted before the ledger knew of it: no later run would find it
+        finally:
+            self._stack.close()
 
     def begun(self) -> None:
         """The sink knows the manifest: from here on an interrupted fetch can be taken up."""
         if self.ledger is not None and self.row is not None:
             self.ledger.set_state(self.row, _BEGUN + self.sink.state())
+            self._findable = True
 
     def publish(self, receipt: ReceiptBody) -> None:
         """Final names for everything, then remember that only the receipt is owed. Blocking."""

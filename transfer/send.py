@@ -82,6 +82,8 @@ async def send(
     Raises:
         XferError: see `transfer.errors`; PartialSource only after everything readable was sent.
     """
+    if expire <= 0:
+        raise UsageError("a transfer that expires at once cannot be fetched", hint="give --expire a time")
     meter = Meter(on_event)
     context = context or config.load()
     material = _open_content(paths, stream, command, name, exclude, links)
@@ -89,6 +91,8 @@ async def send(
         for notice in material.notices:
             meter.notice(notice)
         meter.total, meter.files = material.manifest.total, material.manifest.files
+        if not meter.files:
+            meter.notice("there is no file in this transfer, only folders or links")
         async with connected(context, "xfer send", Patience(patience, meter.waiting)) as (client, broker):
             job = await open_job(
                 broker,
@@ -174,11 +178,15 @@ class _Sender:
         total = self._out.manifest.total
         if total is None and via == "webrtc":
             raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
+        if via == "webrtc" and wait == 0:
+            raise UsageError("webrtc needs a receiver, and none is waited for", hint="give --wait a time")
         small = total is not None and total < threshold
         direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
         await self._receivers.open()
         try:
             self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
+            if self._job.found:
+                self._meter.notice("carrying on with the unfinished transfer of the same source")
             if self._job.state is not api.JobState.OPEN:
                 return await self._ended_before(receipt)
             if direct and await self._through_peers(via, wait, receivers):
@@ -187,7 +195,7 @@ class _Sender:
                 why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
                 self._meter.choose("s3", why if total is not None else "its length is unknown")
             return await self._through_store(wait, receivers, receipt)
-        except (SourceTrouble, PeerAbsent) as error:
+        except SourceTrouble as error:
             await self._void(error.what)
             raise
         except asyncio.CancelledError:
@@ -268,6 +276,7 @@ class _Sender:
                         await route.put(made.frame)
                         self._meter.crossed(made.frame.id, len(made.frame.data))
                 await route.finish()
+                self._meter.tell()
                 reason = ""
             finally:
                 noting.cancel()
@@ -384,6 +393,7 @@ class _Sender:
         if not receipt:
             self._job.end()
         await self._receivers.tell(wire.UseStore, segments=segments)
+        self._meter.tell()
         self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
         if not receipt:
             return self._summary("stored")
@@ -402,7 +412,6 @@ class _Sender:
 
     def _summary(self, outcome: Literal["receipt", "stored"]) -> Summary:
         meter = self._meter
-        meter.tell()
         return Summary(
             job=self._job.ticket.job,
             outcome=outcome,

@@ -24,7 +24,7 @@ class SentJob:
 
     row: None for a stream, which has no identity to find it by. remains: what an earlier run stored.
     digests: of the frames in `remains`. state: as the broker has it; an earlier run may have ended the job
-    and died before it could say so. receipts: sealed, those that came while nobody listened.
+    and died before it could say so. receipts: sealed, those that came while nobody listened. found: an earlier run made it.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class SentJob:
         self.digests: dict[FrameId, bytes] = {}
         self.state = api.JobState.OPEN
         self.receipts: list[str] = []
+        self.found = False
         self._ledger, self._row, self._lock = ledger, row, lock
 
     @property
@@ -157,6 +158,7 @@ async def _unfinished(broker: BrokerClient, ledger: Ledger, locks: Path, identit
         if status.state is not api.JobState.VOID:
             job = SentJob(Ticket(row.job, row.secret), ledger, row, lock)
             await job.recall(broker, status)
+            job.found = True
             return job
         ledger.end(row)
     except JobGone:

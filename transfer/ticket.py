@@ -37,13 +37,13 @@ class Ticket:
 
     @classmethod
     def parse(cls, text: str) -> Ticket:
-        """Read what `str(ticket)` wrote; surrounding blanks and letter case do not matter.
+        """Read what `str(ticket)` wrote; letter case, and the blanks, breaks and brackets of a mail, do not matter.
 
         Raises:
             MistypedTicket: it is none, or a character is wrong; found without asking anyone.
             UnsupportedVersion: a later version's ticket.
         """
-        text = text.strip()
+        text = "".join(text.split()).strip("<>()[]{}‹›«»\"'`.,;")
         if text != text.lower() and text != text.upper():
             raise MistypedTicket("that ticket mixes capital and small letters")
         text = text.lower()

@@ -100,7 +100,7 @@ def test_receipts_and_voids_of_those_without_the_ticket_are_not_believed(two: Tw
     sealer = Sealer(Ticket(real.job, Ticket.new().secret))
     context = context_of(two)
 
-    async def lie(stop: asyncio.Event) -> None:
+    async def pester(stop: asyncio.Event) -> None:
         client = await bus.connect(context.nats_url, context.nats_creds, "local", "liar")
         lies = (
             (Purpose.TO_SENDER, wire.Receipted(session=bytes(16), seq=1, sealed=b"no receipt")),
@@ -108,15 +108,15 @@ def test_receipts_and_voids_of_those_without_the_ticket_are_not_believed(two: Tw
             (Purpose.TO_RECEIVER, wire.UseStore(session=bytes(16), seq=2, segments=1)),
         )
         while not stop.is_set():
-            for direction, signal in lies:
-                said = wire.seal_signal(sealer, direction, signal)
+            for direction, lie in lies:
+                said = wire.seal_signal(sealer, direction, lie)
                 await client.publish(bus.peer_subject("local", real.job), said)
             await client.flush()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.02)
         await client.close()
 
-    with meanwhile(lie):
+    with meanwhile(pester):
         assert two.fetch(sending.ticket).summary.route == "webrtc"
         assert sending.summary.outcome == "receipt"
 

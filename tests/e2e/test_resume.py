@@ -15,6 +15,10 @@ import pytest
 from helpers import MIB, SOON, XFER, Background, Two, complaint
 
 from transfer import events
+from transfer.chunks import make_manifest
+from transfer.model import Entry, EntryKind
+from transfer.received import ReceivedJob
+from transfer.ticket import Ticket
 from transfer.transports.s3.outbound import OPEN_SEGMENTS
 
 SIZE = 64 * MIB
@@ -230,6 +234,20 @@ def test_an_interrupted_fetch_prints_what_resumes_it_but_no_ticket(
     assert sending.summary.outcome == "stored"
     assert (two.out / "stream").stat().st_size == 20 * MIB
     assert two.left_over == []
+
+
+def test_what_no_later_run_could_find_is_removed(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch that ends between making its temporary folder and writing down where that is."""
+    monkeypatch.setenv("XFER_HOME", two.there["XFER_HOME"])
+    manifest = make_manifest([Entry(b"f", EntryKind.FILE, 10, 0o644, 0)])
+    ticket = Ticket.new()
+    for known in (False, True):
+        with ReceivedJob(ticket, two.out, overwrite=False, rename=False, unsafe_links=False) as job:
+            job.sink.begin(manifest)
+            assert len(two.left_over) == 1
+            if known:
+                job.begun()
+        assert len(two.left_over) == known
 
 
 def test_two_fetches_to_the_same_place_at_once_do_not_meet(two: Two) -> None:

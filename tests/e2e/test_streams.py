@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def test_an_interrupted_stream_cannot_be_resumed_and_its_receiver_is_told(two: T
     sending.feed(os.urandom(10 * MIB))
     got = two.fetch(sending.ticket)
     got.moved(MIB)
-    sending.process.terminate()
+    sending.signal(signal.SIGTERM)
     assert complaint(sending).code == 143
     assert "a stream cannot be resumed" in complaint(sending).next
     assert complaint(got).code == 6
@@ -140,6 +141,22 @@ def test_a_reader_that_leaves_ends_the_fetch_like_a_broken_pipe(two: Two) -> Non
     assert "whatever read the output has closed it" in (two.tmp / "err").read_text()
 
 
+def test_a_reader_that_does_not_read_holds_nobody_up_who_wants_to_leave(two: Two) -> None:
+    ticket = two.store(two.file("f", 5 * MIB))
+    with open(two.tmp / "err", "wb") as stderr:
+        env = {**two.there, "XFER_TICKET": ticket}
+        got = subprocess.Popen([*XFER, "fetch", "-o", "-"], env=env, stdout=subprocess.PIPE, stderr=stderr)
+        try:
+            assert got.stdout is not None
+            assert len(got.stdout.read(1000)) == 1000  # and then the pipe fills up
+            got.send_signal(signal.SIGINT)
+            assert got.wait(10) == 130
+        finally:
+            got.kill()
+            got.communicate()
+    assert "xfer: interrupted; carry on with" in (two.tmp / "err").read_text()
+
+
 def test_the_output_of_a_command_arrives_under_its_name(two: Two) -> None:
     sent = two.send("--from-command", writer(two, then=0), "--name", "made.bin")
     assert sent.summary.bytes == 6 * MIB
@@ -176,7 +193,7 @@ def test_a_silent_producer_holds_nobody_up_who_wants_to_leave(two: Two) -> None:
     """Nothing comes, and no end of file either: a signal still ends it at once."""
     sending = two.stream()
     assert sending.ticket
-    sending.process.send_signal(2)
+    sending.signal(signal.SIGINT)
     assert sending.end(10).code == 130
 
 

@@ -59,3 +59,12 @@ def test_the_verdict_on_a_failing_command_is_its_exit_code() -> None:
     with pytest.raises(CommandFailed, match="exit code 3"):
         material._source.verdict()  # type: ignore[union-attr]
     material.close()
+
+
+def test_what_a_receiver_will_refuse_is_told_to_the_sender(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "out").symlink_to("/etc/passwd")
+    notices = content.of_paths([tree], (), "preserve").notices
+    assert any("a receiver will refuse this: tree/out" in notice for notice in notices)
+    assert content.of_paths([tree], (), "skip").notices != notices

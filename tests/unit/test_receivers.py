@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import base64
+import sys
 from typing import Any, cast
 
 import msgspec
 import pytest
 
-from transfer import receivers, send, wire
+from transfer import receivers, wire
 from transfer.errors import PeerAbsent, PeerLost
 from transfer.events import Event, ignore
 from transfer.meter import Meter
 from transfer.model import FORMAT, ReceiptBody
 from transfer.receivers import Receivers
 from transfer.seal import Purpose, Sealer
+from transfer.send import _Sender, _StartedAnew
 from transfer.ticket import Ticket
 
 SEALER = Sealer(Ticket("q" * 16, bytes(16)))
 ROOT = bytes(32)
+SEND = sys.modules["transfer.send"]
+"""The module: `transfer.send` is the function."""
 HELLO = wire.Hello(session=b"1" * 16, seq=0, user="u", receiver="r", routes=["webrtc"])
 
 
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in (send, receivers):
-            monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        for module in (SEND, receivers):
+            monkeypatch.setattr(module, "time", self)  # not time.monotonic itself, by which the loop lives
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 def those_who_come() -> Receivers:
@@ -50,14 +57,14 @@ def test_a_kept_receipt_that_is_no_base64_or_does_not_open_is_passed_over() -> N
     assert list(come.receipts) == ["r"]
 
 
-@pytest.mark.parametrize("loss", [PeerLost("the peer is gone"), send._StartedAnew()])
+@pytest.mark.parametrize("loss", [PeerLost("the peer is gone"), _StartedAnew()])
 async def test_a_receiver_lost_after_the_wait_has_as_long_again_to_come_back(
     loss: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, told = Clock(monkeypatch), list[Event]()
     deadlines: list[float | None] = []
-    sender = cast("Any", object.__new__(send._Sender))
-    sender._meter, sender._receivers, sender._job = Meter(told.append), those_who_come(), cast("Any", None)
+    sender = cast("Any", object.__new__(_Sender))
+    sender._meter, sender._receivers = Meter(told.append), those_who_come()
     sender._job = type("Job", (), {"receipts": []})()
 
     async def next_hello(deadline: float | None) -> wire.Hello | None:
@@ -71,7 +78,7 @@ async def test_a_receiver_lost_after_the_wait_has_as_long_again_to_come_back(
     async def prepared() -> None:
         """No aiortc is needed here."""
 
-    monkeypatch.setattr(send, "prepare", prepared)
+    monkeypatch.setattr(SEND, "prepare", prepared)
     sender._receivers.next_hello, sender._serve = next_hello, serve
     with pytest.raises(PeerAbsent):
         await sender._through_peers("webrtc", 10.0, 1)

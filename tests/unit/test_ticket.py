@@ -171,3 +171,15 @@ def test_the_repr_withholds_the_secret() -> None:
     assert "secret withheld" in repr(ticket)
     assert "xde" not in repr(ticket)
     assert str(ticket)[22:48] not in repr(ticket)
+
+
+@pytest.mark.parametrize("around", ["<{}>", "‹{}›", " {}\r\n", "`{}`.", '"{}",'])
+def test_what_a_mail_puts_around_a_ticket_does_not_matter(around: str) -> None:
+    ticket = Ticket.new()
+    assert Ticket.parse(around.format(ticket)) == ticket
+
+
+def test_a_ticket_that_was_wrapped_is_whole_again() -> None:
+    ticket = Ticket.new()
+    text = str(ticket)
+    assert Ticket.parse(text[:20] + "\r\n  " + text[20:40] + " " + text[40:]) == ticket

@@ -123,7 +123,7 @@ class S3Inbound:
             if page.state is api.JobState.VOID:
                 raise CutShort("the sender ended this transfer before it was complete")
             if page.state is api.JobState.DELIVERED:
-                raise JobGone("this transfer has been delivered and is no longer stored")
+                raise JobGone("this transfer has been delivered and is not kept any longer")
             self.starved = True
             try:
                 await asyncio.wait_for(self._news.wait(), POLL_SECONDS)
