@@ -31,7 +31,7 @@ def fetch(
     ] = None,
     output: Annotated[
         str,
-        Option("--output", "-o", metavar="WHERE", envvar="XFER_OUTPUT", help="Folder, file, or - for stdout"),
+        Option("--output", "-o", metavar="WHERE", envvar="XFER_OUTPUT", help="Folder (a final / makes it one), file, or - for stdout"),
     ] = ".",
     overwrite: Annotated[
         bool, Option("--overwrite", envvar="XFER_OVERWRITE", help="Replace what is there")
@@ -56,6 +56,7 @@ def fetch(
     import sys
     from functools import partial
 
+    from cli.misuse import called
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import read_ticket
@@ -77,7 +78,7 @@ def fetch(
             )
         ticket = None if typed == (False, True) else ticket
     claim = read_ticket(ticket, ticket_file)
-    seconds = parse_duration(patience, option="--patience")
+    seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
     servers = load(context)
 
     from transfer.fetch import fetch as transfer_fetch
@@ -92,7 +93,7 @@ def fetch(
         unsafe_links=unsafe_links,
         patience=seconds,
     )
-    show(call, ticket=False, json=json, quiet=quiet, resume=same_command())
+    show(call, json=json, quiet=quiet, resume=same_command())
 
 
 def _typed(arguments: Context, name: str) -> bool:

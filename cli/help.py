@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from typer._click.exceptions import UsageError as Misparsed
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from transfer.errors import UsageError
@@ -27,6 +28,14 @@ Row = tuple[str, str]
 
 class Command(TyperCommand):
     """A command whose epilog holds its examples, one a line."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Every complaint knows the command it is about; the library leaves it out of some."""
+        try:
+            return super().parse_args(ctx, args)
+        except Misparsed as wrong:
+            wrong.ctx = wrong.ctx or ctx
+            raise
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         arguments = [p for p in self.params if isinstance(p, TyperArgument) and not p.hidden]

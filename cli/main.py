@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 COMMANDS = ("send", "fetch", "up", "down", "broker", "context")
 CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
-_INTERRUPTED = (130, 143)
-"""128 + SIGINT, 128 + SIGTERM."""
+_INTERRUPTED = (129, 130, 143)
+"""128 + SIGHUP, 128 + SIGINT, 128 + SIGTERM."""
 NOTES = (
     "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
     "1 bug, 2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or "
@@ -104,20 +104,16 @@ def _answer(args: list[str]) -> int:
 
 def _misused(wrong: Exception, args: list[str]) -> int:
     """What the parser did not like, as our own error."""
-    from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError
+    from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
     from cli.exits import report
-    from transfer import errors
+    from cli.misuse import in_our_words
 
     if isinstance(wrong, NoArgsIsHelpError):
         wrong.show()
         return 2
     assert isinstance(wrong, ClickException)
-    text = wrong.format_message().rstrip(".")
-    path = wrong.ctx.command_path if isinstance(wrong, UsageError) and wrong.ctx else "xfer"
-    return report(
-        errors.UsageError(text[:1].lower() + text[1:], hint=f"see `{path} --help`"), json=_wants_json(args)
-    )
+    return report(in_our_words(wrong), json=_wants_json(args))
 
 
 def _wants_json(args: list[str]) -> bool:
@@ -143,7 +139,7 @@ def _command(name: str) -> TyperCommand | Group:
     from cli.help import Group
 
     def make(verb: str) -> TyperCommand:
-        return _made(verb, getattr(module, verb), module.EXAMPLES)
+        return _made(verb, getattr(module, verb), module.EXAMPLES_OF[verb])
 
     return Group(name, module.__doc__ or "", CONTEXT_COMMANDS, make, examples=module.EXAMPLES)
 

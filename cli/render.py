@@ -46,7 +46,7 @@ class Quiet:
     """Shows nothing but the ticket, without which a send is good for nothing.
 
     Args:
-        out: where the ticket goes, stdout as a rule; None: nowhere (it goes to a file, or there is none).
+        out: where the ticket goes, stdout as a rule; None: nowhere.
     """
 
     def __init__(self, out: TextIO | None) -> None:
@@ -61,7 +61,7 @@ class Quiet:
         return None
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, TicketReady) and self._out is not None:
+        if isinstance(event, TicketReady) and event.ticket is not None and self._out is not None:
             self._out.write(event.ticket + "\n")
             self._out.flush()
 
@@ -87,7 +87,7 @@ class Ndjson(Quiet):
 
 
 class Lines(Quiet):
-    """A line of progress every 10 s on stderr, and one for each thing that happens."""
+    """A line of progress every 10 s on stderr, and one for each thing that happens. The summary is the last."""
 
     def __init__(self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(out)
@@ -98,8 +98,11 @@ class Lines(Quiet):
         self._now: Progress | Waiting | None = None
         self._until: float | None = None
         self._stored: Stored | None = None
+        self._ended = False
 
     def __call__(self, event: Event) -> None:
+        if self._ended:
+            return
         super().__call__(event)
         if isinstance(event, Progress):
             self._now, self._until = event, None
@@ -112,10 +115,11 @@ class Lines(Quiet):
             self._stored = event
         elif text := told(event, self._stored):
             self._line(text)
+        self._ended = isinstance(event, Summary)
         self.tick()
 
     def tick(self) -> None:
-        if self._clock() - self._said >= EVERY:
+        if not self._ended and self._clock() - self._said >= EVERY:
             self._progress()
 
     def _progress(self) -> None:
@@ -143,7 +147,6 @@ class Bars(Quiet):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
-            DownloadColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
@@ -161,7 +164,7 @@ class Bars(Quiet):
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            DownloadColumn(),
+            TextColumn("{task.fields[size]}", markup=False),
             TransferSpeedColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[route]}", markup=False),
@@ -182,12 +185,13 @@ class Bars(Quiet):
             redirect_stderr=False,
             get_time=clock,
         )
-        self._moving: TaskID = self._bar.add_task("", total=None, route="")
+        self._moving: TaskID = self._bar.add_task("", total=None, size="", route="")
         self._waiting: TaskID = self._wait.add_task("")
         self._shown: Bar | None = None
         self._event: Waiting | None = None
         self._until: float | None = None
         self._stored: Stored | None = None
+        self._ended = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -195,6 +199,8 @@ class Bars(Quiet):
         self._clear()
 
     def __call__(self, event: Event) -> None:
+        if self._ended:
+            return
         if isinstance(event, TicketReady):
             self._clear()  # stdout may be this terminal
             super().__call__(event)
@@ -204,6 +210,7 @@ class Bars(Quiet):
                 completed=event.done,
                 total=event.total,
                 description=f"{event.files} files" if event.files > 1 else "",
+                size="/".join(show_size(count) for count in (event.done, event.total) if count is not None),
                 route=event.route or "",
             )
             self._event = None
@@ -217,6 +224,7 @@ class Bars(Quiet):
         elif text := told(event, self._stored):
             if isinstance(event, Summary):
                 self._clear()
+                self._event, self._ended = None, True
             self._console.print(text, soft_wrap=True)
 
     def tick(self) -> None:

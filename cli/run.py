@@ -1,4 +1,4 @@
-"""Run one coroutine: the first SIGINT or SIGTERM cancels it, a second one ends the process at once."""
+"""Run one coroutine: the first SIGINT, SIGTERM or SIGHUP cancels it, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import TypeVar
 from transfer.errors import Interrupted
 
 T = TypeVar("T")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else []))
+"""SIGHUP: the terminal is gone. Windows has none."""
 _SHOW_CURSOR = b"\x1b[?25h\n"
 """Source: DEC VT220 manual, DECTCEM. A bar on the terminal hides the cursor."""
 
@@ -52,7 +53,7 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
         return await make()
 
     # signal.signal and not loop.add_signal_handler: Windows lacks the latter, and both event loops
-    # wake up for a Python-level handler. A signal that our parent had us ignore stays ignored.
+    # wake up for a Python-level handler. A signal that our parent had us ignore stays ignored: SIGHUP under nohup.
     before = {s: h for s in _SIGNALS if (h := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
     for signum in before:
         signal.signal(signum, on_signal)
@@ -68,7 +69,13 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
 
 
 def same_command() -> str:
-    """The hint that shows this very command line; a ticket in it only on a terminal, never in a log."""
+    """The hint that shows this very command line; a ticket in it only on a terminal, never in a log.
+
+    Without --no-resume, which would start anew once more.
+    """
     shown = sys.stderr.isatty()
-    words = ["TICKET" if word.lower().startswith("xfer1") and not shown else word for word in sys.argv[1:]]
+    given = sys.argv[1:]
+    options = given.index("--") if "--" in given else len(given)
+    kept = [word for at, word in enumerate(given) if word != "--no-resume" or at > options]
+    words = ["TICKET" if word.lower().startswith("xfer1") and not shown else word for word in kept]
     return f"carry on with `{shlex.join(['xfer', *words])}`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 EXAMPLES = (
     "xfer send report.pdf photos/",
@@ -14,6 +14,7 @@ EXAMPLES = (
 
 
 def send(
+    arguments: Context,
     paths: Annotated[
         list[str] | None,
         Argument(metavar="PATH...", help="Files and folders; - is stdin", show_default=False),
@@ -100,6 +101,9 @@ def send(
     from functools import partial
     from io import FileIO
 
+    from msgspec.structs import replace
+
+    from cli.misuse import called
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import check_target, write_ticket
@@ -110,18 +114,22 @@ def send(
     paths = paths or []
     stdin = "-" in paths
     _check_source(paths, stdin=stdin, command=from_command, name=name)
-    level = _level(compress)
+    level = _level(compress, option=called(arguments, "compress"))
     if ticket_file is not None:
         check_target(ticket_file)
 
-    def keep_ticket(event: Event) -> None:
-        if ticket_file is not None and isinstance(event, TicketReady):
-            write_ticket(ticket_file, event.ticket)
+    def keep_ticket(event: Event) -> Event:
+        if ticket_file is None or not isinstance(event, TicketReady) or event.ticket is None:
+            return event
+        write_ticket(ticket_file, event.ticket)
+        return replace(event, ticket=None)
 
-    smallest = parse_size(threshold, option="--threshold")
-    lull = None if wait == "forever" else parse_duration(wait, option="--wait")
-    kept = parse_duration(expire, option="--expire")
-    outage = parse_duration(patience, option="--patience")
+    def seconds(text: str, name: str) -> float:
+        return parse_duration(text, option=called(arguments, name), command="send")
+
+    smallest = parse_size(threshold, option=called(arguments, "threshold"), command="send")
+    lull = None if wait == "forever" else seconds(wait, "wait")
+    kept, outage = seconds(expire, "expire"), seconds(patience, "patience")
     servers = load(context)
     resume = same_command()
     if stdin or from_command is not None:
@@ -149,7 +157,7 @@ def send(
         resume=not no_resume,
         patience=outage,
     )
-    show(call, also=keep_ticket, ticket=ticket_file is None, json=json, quiet=quiet, resume=resume)
+    show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume)
 
 
 def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: str | None) -> None:
@@ -159,7 +167,10 @@ def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: s
     from transfer.errors import UsageError
 
     if command is not None and paths:
-        raise UsageError("--from-command sends what the command writes, and no paths besides")
+        raise UsageError(
+            "--from-command sends what the command writes, and no paths besides",
+            hint="drop one or the other; see `xfer send --help`",
+        )
     if command is None and not paths:
         raise UsageError(
             "nothing to send", hint="name a file or a folder, or - for stdin; see `xfer send --help`"
@@ -180,7 +191,7 @@ def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: s
         )
 
 
-def _level(text: str) -> str | int:
+def _level(text: str, *, option: str) -> str | int:
     """`auto`, `off` or a level of zstd. Raises UsageError."""
     from transfer.errors import UsageError
 
@@ -189,5 +200,6 @@ def _level(text: str) -> str | int:
     if text.isdecimal() and 1 <= int(text) <= 19:
         return int(text)
     raise UsageError(
-        f"--compress {text!r} is not a way to compress", hint="write auto, off or a level from 1 to 19"
+        f"{option} {text!r} is not a way to compress",
+        hint="write auto, off or a level from 1 to 19; see `xfer send --help`",
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Protocol
 
 from cli.render import View, choose
 from cli.run import run
-from transfer.events import Event, Listener, Summary, ignore
+from transfer.events import Event, Listener, Summary
 
 TICK = 0.25
 """Seconds between two looks at the clock; a bar redrawn more often only costs."""
@@ -21,17 +21,16 @@ class Call(Protocol):
 
 
 def show(
-    call: Call, *, also: Listener = ignore, ticket: bool, json: bool, quiet: bool, resume: str
+    call: Call, *, first: Callable[[Event], Event] | None = None, json: bool, quiet: bool, resume: str
 ) -> Summary:
     """Run `call` to its end and show what it tells.
 
     Args:
-        also: hears each event before it is shown.
-        ticket: whether stdout gets the ticket.
+        first: gets each event, and gives the one to show in its place.
         resume: hint for whoever interrupts it.
     """
     view = choose(
-        sys.stdout if ticket else None,
+        sys.stdout,
         sys.stderr,
         json=sys.stdout.buffer if json else None,
         quiet=quiet,
@@ -39,8 +38,7 @@ def show(
     )
 
     def on_event(event: Event) -> None:
-        also(event)
-        view(event)
+        view(first(event) if first is not None else event)
 
     async def work() -> Summary:
         clock = asyncio.create_task(_tick(view))

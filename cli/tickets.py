@@ -8,7 +8,7 @@ import stat
 import sys
 from pathlib import Path
 
-from transfer.errors import MissingPath, UsageError
+from transfer.errors import MissingPath, MistypedTicket, UnsupportedVersion, UsageError
 from transfer.ticket import Ticket
 
 _MAX_TICKET = 4096
@@ -18,22 +18,41 @@ _MAX_TICKET = 4096
 def check_target(path: Path) -> None:
     """See now, and not when the job exists, that a ticket can be written there. Raises UsageError.
 
-    Only a plain file is ever replaced: through a link or a device the ticket would end up elsewhere.
+    Only a plain file is ever replaced: through a link or a device the ticket would end up elsewhere. And only
+    one that is empty or holds a ticket: whoever mistook the option's meaning named the file to send.
     """
     if not path.parent.is_dir():
         raise UsageError(
             f"--ticket-file {str(path)!r}: its folder is not there", hint="make the folder first"
         )
     try:
-        mode = path.lstat().st_mode
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UsageError(
+                f"--ticket-file {str(path)!r} is not a plain file", hint="name a file that is new or yours"
+            )
+        with path.open("rb") as file:
+            held = file.read(_MAX_TICKET)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError(f"--ticket-file {str(path)!r}: {error.strerror}") from None
-    if not stat.S_ISREG(mode):
         raise UsageError(
-            f"--ticket-file {str(path)!r} is not a plain file", hint="name a file that is new or yours"
+            f"--ticket-file {str(path)!r}: {error.strerror}", hint="name a file elsewhere"
+        ) from None
+    if held and not _is_ticket(held):
+        raise UsageError(
+            f"--ticket-file {str(path)!r} is there and holds something else than a ticket",
+            hint="name a new file, or remove that one",
         )
+
+
+def _is_ticket(raw: bytes) -> bool:
+    try:
+        Ticket.parse(raw.decode("ascii", errors="replace"))
+    except MistypedTicket:
+        return False
+    except UnsupportedVersion:
+        return True  # a newer xfer's
+    return True
 
 
 def write_ticket(path: Path, ticket: str) -> None:
@@ -47,7 +66,9 @@ def write_ticket(path: Path, ticket: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UsageError(f"the ticket cannot be written to {str(path)!r}: {error.strerror}") from error
+        raise UsageError(
+            f"the ticket cannot be written to {str(path)!r}: {error.strerror}", hint="name a file elsewhere"
+        ) from error
 
 
 def read_ticket(text: str | None, file: str | None) -> Ticket:

@@ -13,35 +13,35 @@ _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0,
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
 
-def parse_size(text: str, *, option: str) -> int:
+def parse_size(text: str, *, option: str, command: str) -> int:
     """Bytes from `100MB` (10^6), `64MiB` (2^20), `2G` or plain bytes; letter case does not matter.
 
     Raises:
-        UsageError: naming `option` and the value.
+        UsageError: naming `option`, the value and the help of `command`.
     """
-    number, unit = _split(text, _SIZES, f"{option} {text!r} is not a size", "write 500, 100MB, 64MiB or 2G")
+    hint = f"write 500, 100MB, 64MiB or 2G; see `xfer {command} --help`"
+    number, unit = _split(text, _SIZES, f"{option} {text!r} is not a size", hint)
     return int(number * _SIZES[unit])
 
 
-def parse_duration(text: str, *, option: str) -> float:
+def parse_duration(text: str, *, option: str, command: str) -> float:
     """Seconds from `60s`, `10m`, `24h`, `7d` or plain seconds.
 
     Raises:
-        UsageError: naming `option` and the value.
+        UsageError: naming `option`, the value and the help of `command`.
     """
-    number, unit = _split(
-        text, _SECONDS, f"{option} {text!r} is not a duration", "write 60s, 10m, 24h, 7d or plain seconds"
-    )
+    hint = f"write 60s, 10m, 24h, 7d or plain seconds; see `xfer {command} --help`"
+    number, unit = _split(text, _SECONDS, f"{option} {text!r} is not a duration", hint)
     return number * _SECONDS[unit]
 
 
 def show_size(count: float) -> str:
-    """`999 B`, `3.0 MB`: three digits at least, decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
+    """`999 B`, `3.0 MB`, `1.00 GB`: decimal units, and a step never looks like no progress."""
+    for unit, digits in (("B", 0), ("kB", 1), ("MB", 1), ("GB", 2)):
         if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+            return f"{count:.{digits}f} {unit}"
         count /= 1000
-    return f"{count:.1f} TB"
+    return f"{count:.2f} TB"
 
 
 def show_duration(seconds: float) -> str:

@@ -276,13 +276,13 @@ class _Sender:
                         await route.put(made.frame)
                         self._meter.crossed(made.frame.id, len(made.frame.data))
                 await route.finish()
-                self._meter.tell()
                 reason = ""
             finally:
                 noting.cancel()
                 await asyncio.gather(noting, return_exceptions=True)
             for frame in missing:
                 self._is_safe(frame)
+            self._meter.tell()
         finally:
             await route.close(reason)
         await self._receipt_of(hello.receiver, patience)

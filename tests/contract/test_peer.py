@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import chunk
+from routes import chunk
 
 from transfer.errors import PeerLost, ProtocolError
 from transfer.model import FrameSet, Kind

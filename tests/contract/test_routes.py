@@ -1,4 +1,4 @@
-"""What every route promises (`transfer/transport.py`), each claim on each route of `conftest.MAKERS`."""
+"""What every route promises (`transfer/transport.py`), each claim on each route of `routes.MAKERS`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
-from conftest import SILENCE, Route, chunk, until
+from routes import SILENCE, Route, chunk, until
 
 from transfer.errors import PeerLost, ProtocolError
 from transfer.model import TRAILER, Frame, FrameId, FrameSet, Kind

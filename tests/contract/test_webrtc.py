@@ -27,7 +27,7 @@ from aiortc.rtcsctptransport import (
     InitChunk,
     serialize_packet,
 )
-from conftest import SILENCE, Talk, set_up, talks, until, vanish, webrtc_pair
+from routes import SILENCE, Talk, set_up, talks, until, vanish, webrtc_pair
 
 from transfer import wire
 from transfer.errors import PeerLost, ProtocolError, UsageError, XferError
