@@ -16,6 +16,18 @@ EXAMPLES = (
     "xfer context use office",
 )
 
+EXAMPLES_OF = {
+    "ls": ("xfer context ls", "xfer context ls --json"),
+    "add": (
+        EXAMPLES[0],
+        "xfer context add lab --nats-url tls://lab.example --turn turn:lab.example:3478 --turn-user ann "
+        "--turn-password-file turn.txt",
+    ),
+    "use": ("xfer context use office", "xfer context use local"),
+    "show": ("xfer context show", "xfer context show office --json"),
+    "rm": ("xfer context rm office", "xfer context rm local"),
+}
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name")]
 Json = Annotated[bool, typer.Option("--json", envvar="XFER_JSON", help="As JSON")]
 
@@ -91,6 +103,8 @@ def add(
             turn=[config.Turn(url, turn_user, password) for url in turn or []],
         )
     )
+    rest = "it is current" if config.current() == name else f"`xfer context use {name}` makes it current"
+    sys.stderr.write(f"saved the context {name}; {rest}\n")
 
 
 def use(name: Name) -> None:

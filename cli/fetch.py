@@ -31,7 +31,13 @@ def fetch(
     ] = None,
     output: Annotated[
         str,
-        Option("--output", "-o", metavar="WHERE", envvar="XFER_OUTPUT", help="Folder (a final / makes it one), file, or - for stdout"),
+        Option(
+            "--output",
+            "-o",
+            metavar="WHERE",
+            envvar="XFER_OUTPUT",
+            help="Folder (a final / makes it one), file, or - for stdout",
+        ),
     ] = ".",
     overwrite: Annotated[
         bool, Option("--overwrite", envvar="XFER_OVERWRITE", help="Replace what is there")

@@ -92,7 +92,8 @@ class Group(TyperGroup):
         """Raises UsageError with the nearest name if there is no such command."""
         if args[0] not in self._names and not args[0].startswith("-"):
             near = get_close_matches(args[0], self._names, n=1)
-            hint = f"did you mean `{ctx.command_path} {near[0]}`?" if near else None
+            see = f"see `{ctx.command_path} --help`"
+            hint = f"did you mean `{ctx.command_path} {near[0]}`?" if near else see
             raise UsageError(f"there is no command {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import signal
+import stat
 import sys
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -41,6 +42,7 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
                 os.write(sys.stderr.fileno(), _SHOW_CURSOR)
             os._exit(128 + signum)
         heard.append(signum)
+        _let_go_of_a_lost_terminal()
         for call in cancel:
             call()
 
@@ -66,6 +68,15 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _let_go_of_a_lost_terminal() -> None:
+    """A terminal that is gone fails every write, and the checkpoint with it: what is still said goes nowhere."""
+    for number in (1, 2):
+        if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
 
 
 def same_command() -> str:

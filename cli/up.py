@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transfer.config import Context
+    from transfer.errors import Locked
     from transfer.local.folder import Folder
     from transfer.local.supervisor import Running
 
@@ -44,6 +45,7 @@ def up(
     import asyncio
 
     from transfer import config
+    from transfer.errors import Locked
     from transfer.local.folder import Folder
     from transfer.local.supervisor import serve
 
@@ -57,10 +59,32 @@ def up(
         _say(running, json=json)
 
     folder, old = Folder.at(dir), config.contexts().get(CONTEXT)
-    if detach:
-        ready(_detached(folder))
-    else:
-        asyncio.run(serve(folder, on_ready=ready, tell=tell))
+    try:
+        if detach:
+            ready(_detached(folder))
+        else:
+            asyncio.run(serve(folder, on_ready=ready, tell=tell))
+    except Locked as locked:
+        raise _run_already(folder, old, tell) or locked from None
+
+
+def _run_already(folder: Folder, old: Context | None, tell: Callable[[str], None]) -> Locked | None:
+    """Point the context at the servers that somebody else runs there; None while they have no ports yet."""
+    import shlex
+
+    from transfer.errors import Locked
+    from transfer.local import ports
+    from transfer.local.supervisor import Running
+
+    block = ports.remembered(folder.ports)
+    if block is None:
+        return None
+    _save_context(Running.of(folder, block), old, tell)
+    down = ["xfer", "down", *([] if folder == type(folder).at(None) else ["--dir", str(folder.root)])]
+    return Locked(
+        f"the servers in {folder.root} run already, and the context {CONTEXT} points to them",
+        hint=f"use them, or stop them with `{shlex.join(down)}`",
+    )
 
 
 def _detached(folder: Folder) -> Running:

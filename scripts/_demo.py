@@ -129,14 +129,13 @@ class Demo:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
-    given = [Path(a).resolve() for a in sys.argv[1:]]
-    if len(given) > 1 or not all(path.is_file() for path in given):
-        sys.exit("usage: scripts/demo [FILE]")
     demo = Demo()
     try:
         demo.up()
-        small = given[0] if given else _random_file(demo.folder / "small.bin", SMALL)
-        demo.transfer("small", small, at_once=True)
+        if len(sys.argv) > 1:
+            demo.transfer("your file", Path(sys.argv[1]).resolve(), at_once=True)
+        else:
+            demo.transfer("small", _random_file(demo.folder / "small.bin", SMALL), at_once=True)
         demo.transfer("large", _random_file(demo.folder / "large.bin", LARGE), at_once=False)
     except Failed as error:
         sys.exit(f"demo: {error}")
@@ -144,7 +143,7 @@ def main() -> None:
         sys.exit(130)
     finally:
         demo.close()
-        print("stopped   everything that was started; nothing is left behind")
+        print("stopped   everything that was started; what stays is .venv-demo, which you may remove")
 
 
 def _stop(_signum: int, _frame: object) -> NoReturn:

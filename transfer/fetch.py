@@ -80,30 +80,30 @@ async def fetch(
     context = context or config.load()
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     sealer = Sealer(ticket)
-    async with connected(context, "xfer fetch", Patience(patience, meter.waiting)) as (client, broker):
-        opened = await broker.open(sealer)
-        if opened.state is api.JobState.VOID:
-            raise CutShort("the sender ended this transfer before it was complete")
-        meter.total = opened.size
-        with contextlib.ExitStack() as stack:
-            place = stack.enter_context(
-                ReceivedJob(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
-            )
-            if opened.state is api.JobState.DELIVERED and place.receipt is None:
-                raise JobGone("this transfer has been delivered and is not kept any longer")
-            codec = Codec(sealer)
-            assembly = Assembly(codec, place.sink, meter, place.ledger, place.row, place.begun)
-            stack.callback(assembly.close)
-            mailbox = bus.Mailbox(
-                client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
-            )
-            receiver = _Receiver(assembly, mailbox, broker, sealer, codec, meter, place, opened)
-            try:
-                summary = await receiver.run(context, patience)
-            except (CutShort, JobGone):
-                assembly.close()
-                place.abandon()  # what is here can never become whole
-                raise
+    codec = Codec(sealer)
+    with ReceivedJob(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links) as job:
+        try:
+            async with connected(context, "xfer fetch", Patience(patience, meter.waiting)) as (
+                client,
+                broker,
+            ):
+                opened = await broker.open(sealer)
+                if opened.state is api.JobState.VOID:
+                    raise CutShort("the sender ended this transfer before it was complete")
+                if opened.state is api.JobState.DELIVERED and job.receipt is None:
+                    raise JobGone("this transfer has been delivered and is not kept any longer")
+                meter.total = opened.size
+                mailbox = bus.Mailbox(
+                    client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
+                )
+                with contextlib.closing(
+                    Assembly(codec, job.sink, meter, job.ledger, job.row, job.begun)
+                ) as assembly:
+                    receiver = _Receiver(assembly, mailbox, broker, sealer, codec, meter, job, opened)
+                    summary = await receiver.run(context, patience)
+        except (CutShort, JobGone):
+            job.abandon()  # what is here can never become whole
+            raise
     on_event(summary)
     return summary
 

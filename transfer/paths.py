@@ -110,7 +110,7 @@ class _Door:
         self._kinds: list[EntryKind | None] = [EntryKind.DIRECTORY]  # None: implied by what lies under it
         self._folders: dict[bytes, tuple[int, tuple[str, ...]]] = {b"": (0, ())}
         self._written: dict[bytes, tuple[str, str]] = {}
-        self._escaped: list[tuple[bytes, str]] = []
+        self._escaped: list[tuple[bytes, bytes]] = []
 
     def entry(self, entry: Entry) -> tuple[int, tuple[str, ...]]:
         """Its node and the parts to write it at."""
@@ -171,11 +171,20 @@ class _Door:
         return trail[::-1]
 
     def notices(self) -> list[str]:
-        lines = [f"{printable(path)} holds a name that is written as {name}" for path, name in self._escaped]
+        lines = [self._notice(path, raw) for path, raw in self._escaped[: MAX_NOTICES + 1]]
         if len(lines) > MAX_NOTICES:
-            more = len(lines) - MAX_NOTICES
+            more = len(self._escaped) - MAX_NOTICES
             lines[MAX_NOTICES:] = [f"{more} more names are written with escapes"]
         return lines
+
+    def _notice(self, path: bytes, raw: bytes) -> str:
+        """raw: the part that had to change; of the path, or else of where that link leads."""
+        parts = path.split(b"/")
+        if raw in parts:
+            written = b"/".join(_utf8(self._written[part][0]) for part in parts)
+            return f"{printable(path)} is written as {printable(written)}, because its name {_why(raw)}"
+        written = _utf8(self._written[raw][0])
+        return f"{printable(path)} leads to {printable(written)}, because the name it leads to {_why(raw)}"
 
     def _folder(self, folder: bytes, path: bytes) -> tuple[int, tuple[str, ...]]:
         known = self._folders.get(folder)
@@ -244,7 +253,7 @@ class _Door:
         if width > MAX_PART:
             raise _unsafe(path, "has a part that is too long")
         if name != text:
-            self._escaped.append((path, name))
+            self._escaped.append((path, raw))
         if not self._flavour.utf8:
             name = os.fsdecode(_utf8(name))
         self._written[raw] = (name, self._fold(name))
@@ -280,6 +289,16 @@ _LINK_HINT = "fetch with --unsafe-links if you trust the sender, or have it sent
 
 def _unsafe(path: bytes, why: str, hint: str | None = None) -> UnsafeName:
     return UnsafeName(f"{printable(path)} {why}", hint=hint)
+
+
+def _why(raw: bytes) -> str:
+    """What is the matter with a name that is written escaped."""
+    categories = set(map(unicodedata.category, raw.decode("utf-8", "surrogateescape")))
+    if "Cc" in categories:
+        return "holds control characters"
+    if not _ESCAPED_CATEGORIES.isdisjoint(categories):
+        return "holds invisible characters"
+    return "cannot be stored here as it is"
 
 
 def _percent(char: str) -> str:

@@ -110,6 +110,8 @@ class ReceivedJob:
                 self.sink.close()
             else:
                 self.sink.abandon()  # interrupted before the ledger knew of it: no later run would find it
+                if self.receipt is None:
+                    self.end()
         finally:
             self._stack.close()
 

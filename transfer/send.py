@@ -21,8 +21,8 @@ from transfer.errors import (
     PeerLost,
     ProtocolError,
     SourceTrouble,
-    Temporary,
     UsageError,
+    XferError,
 )
 from transfer.events import Listener, Stored, Summary, TicketReady, ignore
 from transfer.ledger import Ledger
@@ -404,7 +404,7 @@ class _Sender:
 
     async def _void(self, reason: str) -> None:
         """Tell whoever waits that this will never be complete, and the broker to forget it."""
-        with contextlib.suppress(Temporary, TimeoutError):
+        with contextlib.suppress(XferError, TimeoutError):  # whatever the broker says: the cause is told
             async with asyncio.timeout(2):
                 await self._receivers.tell(wire.Void, reason=reason)
                 await self._broker.finish(self._job.ticket.job, api.JobState.VOID)

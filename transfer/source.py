@@ -7,9 +7,9 @@ after every read, so bytes of two versions never meet in one transfer.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -212,7 +212,9 @@ class _Scanner:
         self._links = links
         self._tree = Tree()
         self._inodes: set[tuple[int, int]] = set()
-        self._counts: Counter[str] = Counter()
+        self._skipped = 0
+        self._copies = 0
+        self._first_copy = ""
         self._stack: list[_Level] = []
 
     def root(self, name: str, path: Path, *, by_name: bool) -> None:
@@ -222,6 +224,10 @@ class _Scanner:
         try:
             found = os.stat(real)
         except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                raise MissingPath(
+                    f"{shown} is a link to nowhere", hint="mend the link, or leave it out"
+                ) from None
             raise MissingPath(f"{shown} is not there") from None
         except OSError as error:
             self._tree.unreadable.append((shown, _reason(error)))
@@ -235,21 +241,19 @@ class _Scanner:
             if not self._excluded(name):
                 self._file(real, raw)
         else:
+            given = printable(f"{shlex.quote(name)} < {shlex.quote(str(path))}")
             raise UsageError(
                 f"{shown} is {_kind(found.st_mode)}, not a file or folder",
-                hint="pipe what it gives: `xfer send - --name NAME < PATH`",
+                hint=f"pipe what it gives: `xfer send - --name {given}`",
             )
 
     def finish(self) -> Tree:
         notices = self._tree.notices
-        if self._counts["links"]:
-            notices.append(_many(self._counts["links"], "link is left out", "links are left out"))
-        if self._counts["hard links"]:
-            one, several = (
-                "further name of a file is sent as a copy",
-                "further names of files are sent as copies",
-            )
-            notices.append(_many(self._counts["hard links"], one, several))
+        if self._skipped:
+            notices.append(_many(self._skipped, "link is left out", "links are left out"))
+        if self._copies:
+            text = _many(self._copies, "hard link is sent as a copy", "hard links are sent as copies")
+            notices.append(f"{text}: {self._first_copy}" + (", …" if self._copies > 1 else ""))
         return self._tree
 
     def _walk(self) -> None:
@@ -284,7 +288,7 @@ class _Scanner:
 
     def _link(self, path: str, relative: bytes, inside: str, seen: frozenset[tuple[int, int]]) -> None:
         if self._links == "skip":
-            self._counts["links"] += 1
+            self._skipped += 1
         elif self._links == "preserve":
             found = os.lstat(path)
             target = os.readlink(path)
@@ -341,7 +345,9 @@ class _Scanner:
             self._special(relative, found.st_mode)
         elif self._add(relative, EntryKind.FILE, found.st_mode, path, found) and found.st_nlink > 1:
             inode = (found.st_dev, found.st_ino)
-            self._counts["hard links"] += inode in self._inodes
+            if inode in self._inodes:
+                self._copies += 1
+                self._first_copy = self._first_copy or printable(relative)
             self._inodes.add(inode)
 
     def _add(

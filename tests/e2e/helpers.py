@@ -29,7 +29,7 @@ E = TypeVar("E", bound=Event)
 class Background:
     """An `xfer` command in a process of its own; its stdout is read as it comes.
 
-    peak: the most memory it had, bytes; known once it has ended.
+    peak: the most memory it had, bytes; known once it has ended. others: whom a failure shows as well.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Background:
     ) -> None:  # fmt: skip
         self.args = [*prefix, *XFER, *map(str, args)]
         self._log = log
+        self.others: list[Background] = []
         self._lines: list[bytes] = []
         self._news = threading.Condition()
         self._code: int | None = None
@@ -70,7 +71,9 @@ class Background:
     def ticket(self) -> str:
         """Waits for it. From the event, or from the first line of a command without --json."""
         if "--json" in self.args:
-            return self.event(TicketReady).ticket
+            ticket = self.event(TicketReady).ticket
+            assert ticket is not None, "it went to a file"
+            return ticket
         self._wait_for(lambda: bool(self._lines))
         return self._lines[0].decode().strip()
 
@@ -113,7 +116,9 @@ class Background:
         """Waits for its end."""
         for thread in self._threads:
             thread.join(within)
-        assert not self.running, f"{self._told()} did not end within {within} s"
+        if self.running:
+            others = "\n".join(process._told() for process in self.others if process is not self)
+            raise AssertionError(f"{self._told()} did not end within {within} s; the others:\n{others}")
         return self
 
     def stop(self) -> None:
@@ -193,6 +198,7 @@ class Two:
         log = self.tmp / f"stderr.{len(self.started)}"
         new = Background(args, env=env or self.here, cwd=cwd or self.tmp, log=log, stdin=stdin, prefix=prefix)
         self.started.append(new)
+        new.others = self.started
         return new
 
     def send(self, *args: object, **more: object) -> Background:

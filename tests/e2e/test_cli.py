@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.tickets import read_ticket, write_ticket
+from cli.tickets import check_target, read_ticket, write_ticket
 from transfer.errors import MistypedTicket, UsageError
 from transfer.ticket import Ticket
 
@@ -63,11 +63,21 @@ def test_nothing_asked_for_shows_help_on_stderr(xfer: Xfer, args: tuple[str, ...
         (["frobnicate"], "there is no command 'frobnicate'"),
         (["--frobnicate"], "no such option: --frobnicate"),
         (["send", "--frobnicate", "f"], "no such option: --frobnicate"),
-        (["send", "--via", "pigeon", "f"], "'pigeon'"),
-        (["send", "--fetches", "0", "f"], "--fetches"),
-        (["send", "--fetches", "many", "f"], "--fetches"),
+        (["send", "--wait"], "--wait needs a value; see `xfer send --help`"),
+        (["send", "--quiet=3"], "--quiet takes no value; see `xfer send --help`"),
+        (["send", "--wiat", "3"], "did you mean --wait? If not, see `xfer send --help`"),
+        (["send", "--via", "ftp", "f"], "--via 'ftp' is not auto, webrtc or s3; see `xfer send --help`"),
+        (
+            ["send", "--fetches", "0", "f"],
+            "--fetches '0' is not a whole number from 1 on; see `xfer send --help`",
+        ),
+        (
+            ["send", "--fetches", "many", "f"],
+            "--fetches 'many' is not a whole number from 1 on; see `xfer send",
+        ),
         (["send", "--threshold", "lots", "f"], "--threshold 'lots' is not a size"),
         (["send", "--wait", "soon", "f"], "--wait 'soon' is not a duration"),
+        (["send", "--wait", "soon", "f"], "see `xfer send --help`"),
         (["send", "--expire", "-1", "f"], "--expire '-1' is not a duration"),
         (["send", "--patience", "x", "f"], "--patience 'x' is not a duration"),
         (["send", "--compress", "20", "f"], "--compress '20'"),
@@ -84,6 +94,9 @@ def test_nothing_asked_for_shows_help_on_stderr(xfer: Xfer, args: tuple[str, ...
         (["fetch", TICKET, "--ticket-file", "t"], "given twice"),
         (["fetch", "--ticket-file", "absent"], "'absent' cannot be read"),
         (["fetch", "a", "b"], "unexpected"),
+        (["fetch", TICKET, "--patience", "x"], "see `xfer fetch --help`"),
+        (["context", "add"], "NAME is missing; see `xfer context add --help`"),
+        (["context", "frob"], "there is no command 'frob'; see `xfer context --help`"),
     ],
     ids=str,
 )
@@ -141,9 +154,16 @@ def test_a_ticket_file_beats_the_variable(xfer: Xfer, configured: Mapping[str, s
 
 
 def test_every_option_is_a_variable_too(xfer: Xfer, configured: Mapping[str, str]) -> None:
-    run = xfer("send", "f", env={**configured, "XFER_WAIT": "soon"})
-    assert run.returncode == 2
-    assert "--wait 'soon'" in run.stderr
+    for name, value, said in (
+        ("XFER_WAIT", "abc", "XFER_WAIT 'abc' is not a duration"),
+        ("XFER_VIA", "ftp", "XFER_VIA 'ftp' is not auto, webrtc or s3"),
+        ("XFER_JSON", "maybe", "XFER_JSON 'maybe' is neither yes nor no"),
+        ("XFER_COMPRESS", "99", "XFER_COMPRESS '99' is not a way to compress"),
+    ):
+        run = xfer("send", "f", env={**configured, name: value})
+        assert run.returncode == 2
+        assert run.stderr.startswith(f"xfer: {said};")
+        assert run.stderr.endswith("see `xfer send --help`\n")
 
 
 def test_an_option_beats_its_variable(xfer: Xfer, configured: Mapping[str, str]) -> None:
@@ -164,6 +184,24 @@ def test_a_ticket_is_not_written_through_a_link(
     assert run.returncode == 2
     assert "is not a plain file" in run.stderr
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("held", ["precious\n", f"{TICKET}x\n", TICKET[:-1]])
+def test_a_file_that_holds_something_else_is_not_replaced_by_a_ticket(
+    xfer: Xfer, configured: Mapping[str, str], tmp_path: Path, held: str
+) -> None:
+    target = tmp_path / "cwd" / "report"
+    target.write_text(held)
+    run = xfer("send", "f", "--ticket-file", "report", env=configured)
+    assert run.returncode == 2
+    assert "'report' is there and holds something else than a ticket" in run.stderr
+    assert target.read_text() == held
+
+
+@pytest.mark.parametrize("held", ["", TICKET, f"{TICKET}\n"])
+def test_an_empty_file_or_an_older_ticket_may_be_replaced(tmp_path: Path, held: str) -> None:
+    (tmp_path / "t").write_text(held)
+    check_target(tmp_path / "t")
 
 
 def test_a_ticket_file_is_private_whole_and_replaces_an_old_one(tmp_path: Path) -> None:
@@ -335,8 +373,9 @@ def work(): cli.run.run(forever, resume=cli.run.same_command())
 
 
 @posix_only
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_checkpoints_and_names_the_command_that_resumes(child: Child, signum: int) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_first_signal_checkpoints_and_names_the_command_that_resumes(child: Child, name: str) -> None:
+    signum = getattr(signal, name)
     process = child(WAITING, ("send", "a file"))
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -345,6 +384,49 @@ def test_the_first_signal_checkpoints_and_names_the_command_that_resumes(child: 
     assert process.returncode == 128 + signum
     assert out == "checkpoint\n"
     assert err == "xfer: interrupted; carry on with `xfer send 'a file'`\n"
+
+
+@posix_only
+def test_the_command_that_resumes_does_not_start_anew(child: Child) -> None:
+    process = child(WAITING, ("send", "--no-resume", "f", "--", "--no-resume"))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert "carry on with `xfer send f -- --no-resume`" in process.communicate(timeout=60)[1]
+
+
+@posix_only
+def test_a_terminal_that_is_closed_costs_no_checkpoint(configured: Mapping[str, str], tmp_path: Path) -> None:
+    body = f"""
+        import fcntl, termios
+        import cli.show
+        from transfer.events import Notice, Waiting
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        async def call(*, on_event):
+            on_event(Waiting(what="waiting"))
+            try:
+                await asyncio.sleep(60)
+            finally:
+                on_event(Notice(text="nobody reads this"))
+                open({str(tmp_path / "checkpoint")!r}, "w").close()
+        def work(): cli.show.show(call, json=False, quiet=False, resume="")
+        """
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(body=textwrap.dedent(body), args=())],
+        env={**configured, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        said = b""
+        while b"waiting" not in said:
+            said += os.read(ours, 10_000)
+        os.close(ours)
+        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "checkpoint").exists()
 
 
 @posix_only
@@ -377,12 +459,13 @@ def test_a_second_signal_ends_it_at_once(child: Child) -> None:
 
 
 @posix_only
-def test_a_signal_that_the_parent_ignores_stays_ignored(child: Child) -> None:
-    process = child("""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_the_parent_ignores_stays_ignored(child: Child, name: str) -> None:
+    process = child(f"""
         import signal
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.{name}, signal.SIG_IGN)
         async def short():
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{name})
             await asyncio.sleep(0.01)
             print("whole", flush=True)
         def work(): cli.run.run(short)

@@ -33,6 +33,13 @@ def test_contexts_are_added_listed_chosen_shown_and_forgotten(xfer: Run) -> None
     assert [(c["name"], c["current"]) for c in shown] == [("office", False)]
 
 
+def test_an_added_context_says_whether_it_is_current_and_else_how_it_becomes_so(xfer: Run) -> None:
+    assert xfer(*ADD, "office", *OFFICE).stderr == "saved the context office; it is current\n"
+    second = xfer(*ADD, "home", *OFFICE)
+    assert second.stderr == "saved the context home; `xfer context use home` makes it current\n"
+    assert second.stdout == ""
+
+
 def test_nothing_configured_exits_2_and_names_xfer_up(xfer: Run) -> None:
     shown = xfer("context", "show")
     assert shown.returncode == 2

@@ -118,7 +118,7 @@ def test_further_names_of_a_file_become_copies_and_that_is_said_once(two: Two) -
         os.link(root / "a", root / name)
     sent = two.send(root, "--wait", "0")
     assert sent.code == 0
-    assert notices(sent) == ["2 further names of files are sent as copies"]
+    assert notices(sent) == ["2 hard links are sent as copies: root/b, …"]
     assert two.fetch(sent.ticket).code == 0
     inodes = {(two.out / "root" / name).stat().st_ino for name in "abc"}
     assert len(inodes) == 3
@@ -208,7 +208,10 @@ def test_names_that_would_fool_a_terminal_are_written_escaped_and_told(two: Two)
     assert got.code == 0
     assert names(two.out / "root") == ["gnp%E2%80%AEtxt", "line%0Abreak", "red%1B[31m"]
     assert (two.out / "root/red%1B[31m").read_bytes() == b"red\x1b[31m"
-    assert "root/red\\x1b[31m holds a name that is written as red%1B[31m" in notices(got)
+    assert (
+        "root/red\\x1b[31m is written as root/red%1B[31m, because its name holds control characters"
+        in notices(got)
+    )
     told = two.start("fetch", sent.ticket, "-o", two.out / "again", env=two.there).end(SOON).stderr
     assert "\x1b" not in told
     assert "\u202e" not in told

@@ -56,7 +56,7 @@ def test_what_was_delivered_directly_is_not_kept(two: Two, servers: Servers) -> 
     assert sending.code == 0
     assert keys(servers, job) == []
     late = complaint(two.fetch(sending.ticket, "-o", f"{two.tmp}/late/"))
-    assert (late.code, late.message) == (4, "this transfer has been delivered directly and is not stored")
+    assert (late.code, late.message) == (4, "this transfer has been delivered and is not kept any longer")
     assert not (two.tmp / "late").exists()
 
 

@@ -115,8 +115,24 @@ def test_a_second_up_on_the_same_folder_says_so_and_exits_11(servers: Servers, x
     for more in ([], ["--detach"]):
         second = xfer("up", "--dir", servers.dir, *more, env=servers.env)
         assert second.returncode == 11
-        assert "run already" in second.stderr
+        assert "run already, and the context local points to them" in second.stderr
+        assert f"stop them with `xfer down --dir {servers.dir}`" in second.stderr
         assert second.stdout == ""
+
+
+def test_a_second_up_mends_the_context_that_other_servers_took(
+    servers: Servers, xfer: Run, tmp_path: Path
+) -> None:
+    """As after `xfer up --dir D2; xfer down --dir D2`."""
+    gone = ("--nats-url", "nats://127.0.0.1:9", "--user", "local", "--nats-creds", "gone.nk")
+    env = {**servers.env, "XFER_HOME": str(tmp_path / "home")}
+    for more in ([], ["--detach"]):
+        assert xfer("context", "add", "local", *gone, env=env).returncode == 0
+        second = xfer("up", "--dir", servers.dir, *more, env=env)
+        assert second.returncode == 11
+        assert "before it meant nats://127.0.0.1:9" in second.stderr
+        shown = json.loads(xfer("context", "show", "--json", env=env).stdout)
+        assert (shown["nats_url"], shown["nats_creds"]) == (servers.nats_url, str(servers.creds))
 
 
 def test_files_with_secrets_are_private(servers: Servers) -> None:

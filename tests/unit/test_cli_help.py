@@ -90,6 +90,17 @@ def test_nothing_heavy_is_imported_to_answer(args: list[str]) -> None:
         assert "typer" not in loaded
 
 
+@pytest.mark.parametrize("verb", CONTEXT_COMMANDS)
+def test_the_examples_of_a_context_command_are_its_own(verb: str) -> None:
+    lines = page(("context", verb))
+    examples = [line for line in lines[lines.index("Examples:") + 1 :] if not line.startswith("   ")]
+    assert all(f"{line} ".startswith(f"  xfer context {verb} ") for line in examples)
+
+
+def test_the_help_of_fetch_says_that_a_final_slash_makes_a_folder() -> None:
+    assert any("a final / makes it one" in line for line in page(("fetch",)))
+
+
 def test_a_close_name_is_offered() -> None:
     run = subprocess.run([sys.executable, "-m", "cli", "fecth"], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (2, "")

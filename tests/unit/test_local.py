@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -15,7 +17,7 @@ import nkeys
 import pytest
 
 from transfer.errors import Locked, UsageError, XferError
-from transfer.local import children, credentials, nats, ports, programs
+from transfer.local import children, credentials, nats, ports, programs, supervisor
 from transfer.local.children import Backoff
 from transfer.local.folder import Folder
 from transfer.local.ports import Ports
@@ -48,6 +50,23 @@ def test_a_steady_minute_makes_the_next_end_a_first_one() -> None:
     for _ in range(5):
         backoff.after(lived=1)
     assert backoff.after(lived=60) == 0.5
+
+
+@posix
+async def test_a_hangup_ends_the_servers_unless_it_is_ignored_as_under_nohup() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with supervisor.signals_cancel() as came:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0)
+        assert came == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with pytest.raises(asyncio.CancelledError), supervisor.signals_cancel() as came:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.Event().wait()
+    assert came == [signal.SIGHUP]
 
 
 def test_a_made_nkey_is_what_the_nats_library_reads() -> None:

@@ -110,6 +110,48 @@ def test_control_bidi_and_invisible_characters_are_written_escaped(
 
 
 @pytest.mark.parametrize(
+    ("entries", "flavour", "said"),
+    [
+        (
+            [file("results/n\nl")],
+            POSIX,
+            r"results/n\nl is written as results/n%0Al, because its name holds control characters",
+        ),
+        (
+            [file("a\u202eb")],
+            POSIX,
+            r"a\u202eb is written as a%E2%80%AEb, because its name holds invisible characters",
+        ),
+        (
+            [file("d/a:b")],
+            WINDOWS,
+            "d/a:b is written as d/a%3Ab, because its name cannot be stored here as it is",
+        ),
+        (
+            [file("x\x01/f\x02")],
+            POSIX,
+            r"x\x01/f\x02 is written as x%01/f%02, because its name holds control characters",
+        ),
+        (
+            [link("l", "gone\x01")],
+            POSIX,
+            "l leads to gone%01, because the name it leads to holds control characters",
+        ),
+    ],
+)
+def test_the_notice_of_an_escaped_name_says_where_it_is_and_why(
+    entries: list[Entry], flavour: Flavour, said: str
+) -> None:
+    assert set(admit(entries, flavour).notices) == {said}
+
+
+def test_of_many_escaped_names_the_first_are_told_and_the_others_counted() -> None:
+    notices = admit([file(f"{n}\x01") for n in range(30)], POSIX).notices
+    assert len(notices) == 21
+    assert notices[-1] == "10 more names are written with escapes"
+
+
+@pytest.mark.parametrize(
     ("path", "name"),
     [
         ("a<b", "a%3Cb"),

@@ -126,9 +126,13 @@ def test_bars_leave_stdout_alone() -> None:
 
 
 def test_a_ticket_that_goes_to_a_file_is_not_shown() -> None:
-    err = io.StringIO()
-    Lines(None, err, Clock())(TICKET)
-    assert err.getvalue() == ""
+    elsewhere = TicketReady(job="job", ticket=None)
+    assert lines(elsewhere) == ("", "")
+    out = io.StringIO()
+    assert bars(Clock(), elsewhere, out=out) == out.getvalue() == ""
+    raw = io.BytesIO()
+    Ndjson(raw)(elsewhere)
+    assert json.loads(raw.getvalue()) == {"event": "ticket", "v": 1, "job": "job", "ticket": None}
 
 
 def test_quiet_shows_the_ticket_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +207,7 @@ def test_bars_show_bytes_rate_time_left_and_route() -> None:
             view(Progress(done=done * 1_000_000, total=12_000_000, wire=0, files=1, route="webrtc"))
             view.tick()
     shown = err.getvalue()
-    assert "6.0/12.0 MB" in shown
+    assert "6.0 MB/12.0 MB" in shown
     assert "1.0 MB/s" in shown
     assert "00:06" in shown
     assert "webrtc" in shown
@@ -220,6 +224,32 @@ def test_bars_leave_only_the_lines_that_stay() -> None:
         "receipt: somebody has it, verified (1 file, 12.0 MB in 4.0 s by s3)"
     )
     assert err.getvalue().count("\x1b[?25l") == err.getvalue().count("\x1b[?25h") > 0
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "shown"),
+    [
+        (12_300_000, 1_000_000_000, "12.3 MB/1.00 GB"),
+        (1_070_000_000, 5_000_000_000, "1.07 GB/5.00 GB"),
+        (5_000_000, None, "5.0 MB "),
+    ],
+)
+def test_a_bar_of_a_large_file_shows_that_it_moves(done: int, total: int | None, shown: str) -> None:
+    assert shown in bars(Clock(), Progress(done=done, total=total, wire=0, files=1, route="s3"))
+
+
+def test_nothing_follows_the_last_line() -> None:
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock)
+    view(MOVING)
+    clock.now += 20  # a line of progress is due
+    late = (Waiting(what="waiting", left=None), MOVING, Notice(text="late"))
+    for event in (summary(), *late):
+        view(event)
+        view.tick()
+    assert err.getvalue() == "receipt: somebody has it, verified (1 file, 12.0 MB in 4.0 s by s3)\n"
+    after_the_bar = bars(Clock(), MOVING, summary(), *late).rpartition("receipt: ")[2]
+    assert after_the_bar == "somebody has it, verified (1 file, 12.0 MB in 4.0 s by s3)\n"
 
 
 def test_an_error_gives_the_cursor_back() -> None:

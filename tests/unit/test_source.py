@@ -158,8 +158,11 @@ def test_pipes_sockets_and_devices_are_left_out_with_a_notice(
         "top/pipe is a named pipe and is left out",
         "top/sock is a socket and is left out",
     ]
-    with pytest.raises(UsageError):
-        scan([top / "pipe"])
+    (top / "pipe").rename(top / "a pipe")
+    with pytest.raises(UsageError) as refused:
+        scan([Path("a pipe")])
+    assert refused.value.what == "a pipe is a named pipe, not a file or folder"
+    assert "`xfer send - --name 'a pipe' < 'a pipe'`" in refused.value.next_step
 
 
 @posix
@@ -168,7 +171,9 @@ def test_hard_links_become_copies_and_are_said_once(top: Path) -> None:
     os.link(top / "b.txt", top / "sub" / "b3.txt")
     tree = scan([top])
     assert whole(tree, "top/b2.txt") == whole(tree, "top/sub/b3.txt") == b"bee"
-    assert tree.notices == ["2 further names of files are sent as copies"]
+    assert tree.notices == ["2 hard links are sent as copies: top/b2.txt, …"]
+    (top / "b2.txt").unlink()
+    assert scan([top]).notices == ["1 hard link is sent as a copy: top/sub/b3.txt"]
 
 
 def test_links_can_be_skipped(top: Path) -> None:
@@ -187,6 +192,14 @@ def test_links_can_be_followed_and_loops_end(top: Path) -> None:
     assert not any(e.kind is EntryKind.LINK for e in tree.entries)
     assert tree.notices == ["top/sub/up leads back to a folder above it and is left out"]
     assert [name for name, _ in tree.unreadable] == ["top/broken"]
+
+
+def test_a_link_to_nowhere_named_as_an_argument_is_told_from_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "dang").symlink_to("gone")
+    with pytest.raises(MissingPath, match=r"dang is a link to nowhere$"):
+        scan([tmp_path / "dang"])
+    with pytest.raises(MissingPath, match=r"gone is not there$"):
+        scan([tmp_path / "gone"])
 
 
 def test_a_link_named_as_an_argument_is_followed_under_its_own_name(top: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from transfer.errors import UsageError
     ],
 )
 def test_a_size_is_read_in_decimal_and_binary_units(text: str, count: int) -> None:
-    assert parse_size(text, option="--threshold") == count
+    assert parse_size(text, option="--threshold", command="send") == count
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,19 @@ def test_a_size_is_read_in_decimal_and_binary_units(text: str, count: int) -> No
     ],
 )
 def test_a_duration_is_read_in_its_unit(text: str, seconds: float) -> None:
-    assert parse_duration(text, option="--wait") == seconds
+    assert parse_duration(text, option="--wait", command="send") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1e9", "10 XB", "1_000", "٣", "0x10", "1MB2", "inf", "nan"])
 def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError) as size:
-        parse_size(text, option="--threshold")
+        parse_size(text, option="--threshold", command="send")
     with pytest.raises(UsageError) as duration:
-        parse_duration(text, option="--wait")
+        parse_duration(text, option="--wait", command="fetch")
     assert size.value.what.startswith(f"--threshold {text!r}")
     assert duration.value.what.startswith(f"--wait {text!r}")
+    assert size.value.next_step.endswith("see `xfer send --help`")
+    assert duration.value.next_step.endswith("see `xfer fetch --help`")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,9 @@ def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
         (1000, "1.0 kB"),
         (999_960, "1.0 MB"),
         (3_000_000, "3.0 MB"),
-        (5e12, "5.0 TB"),
+        (999_600_000, "1.00 GB"),
+        (1_073_741_824, "1.07 GB"),
+        (5e12, "5.00 TB"),
     ],
 )
 def test_a_size_is_shown_with_its_unit(count: float, text: str) -> None:

@@ -82,9 +82,16 @@ def claimed(file: Path) -> Iterator[Ports]:
     )
 
 
+def remembered(file: Path) -> Ports | None:
+    """The block of the run that is on, or else of the last one; None if there was none."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(file.read_bytes(), type=Ports)
+    return None
+
+
 def _candidates(file: Path) -> Iterator[Ports]:
-    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
-        yield msgspec.json.decode(file.read_bytes(), type=Ports)
+    if (last := remembered(file)) is not None:
+        yield last
     for _ in range(TRIES):
         yield Ports(FIRST + WIDTH * secrets.randbelow((LAST - FIRST) // WIDTH + 1))
 

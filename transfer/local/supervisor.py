@@ -35,6 +35,17 @@ class Running(msgspec.Struct, frozen=True):
     dir: str
     credentials_file: str
 
+    @classmethod
+    def of(cls, folder: Folder, block: Ports) -> Running:
+        """What runs, or will, for a folder on that block of ports."""
+        return cls(
+            nats_url=nats.url(block),
+            s3_endpoint=store.endpoint(block),
+            bucket=store.BUCKET,
+            dir=str(folder.root),
+            credentials_file=str(folder.seed(credentials.LOCAL)),
+        )
+
 
 async def serve(folder: Folder, *, on_ready: Callable[[Running], None], tell: Callable[[str], None]) -> None:
     """Run the servers of a folder until a SIGTERM, SIGINT or SIGHUP; a second signal kills at once.
@@ -46,7 +57,7 @@ async def serve(folder: Folder, *, on_ready: Callable[[Running], None], tell: Ca
     with folder.hold():
         for name in reap_leftovers(folder):
             tell(f"stopped a {name} that an earlier run had left behind")
-        with ports.claimed(folder.ports) as block, _signals_cancel() as signalled:
+        with ports.claimed(folder.ports) as block, signals_cancel() as signalled:
             supervisor = Supervisor(folder, block, tell)
             try:
                 await supervisor.run(on_ready)
@@ -95,13 +106,7 @@ class Supervisor:
         self.broker = Child(
             Service("broker", _broker_argv(), None, env | self._broker_env(), grace=14), folder
         )
-        self.running = Running(
-            nats_url=nats.url(block),
-            s3_endpoint=store.endpoint(block),
-            bucket=store.BUCKET,
-            dir=str(folder.root),
-            credentials_file=str(folder.seed(credentials.LOCAL)),
-        )
+        self.running = Running.of(folder, block)
 
     async def run(self, on_ready: Callable[[Running], None]) -> None:
         """Until cancelled. Nothing of it is left running, however it ends."""
@@ -184,8 +189,11 @@ def _environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _signals_cancel() -> Iterator[list[int]]:
-    """SIGTERM, SIGINT and SIGHUP cancel the current task; yields the list of those that came."""
+def signals_cancel() -> Iterator[list[int]]:
+    """SIGTERM, SIGINT and SIGHUP cancel the current task; yields the list of those that came.
+
+    SIGHUP only where it is not ignored, as it is under nohup.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     came: list[int] = []
@@ -194,7 +202,9 @@ def _signals_cancel() -> Iterator[list[int]]:
         came.append(signum)
         task.cancel()
 
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handled = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
     for signum in handled:
         loop.add_signal_handler(signum, cancel, signum)
     try:
