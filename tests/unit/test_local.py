@@ -63,9 +63,10 @@ async def test_a_hangup_ends_the_servers_unless_it_is_ignored_as_under_nohup() -
         assert came == []
     finally:
         signal.signal(signal.SIGHUP, before)
-    with pytest.raises(asyncio.CancelledError), supervisor.signals_cancel() as came:
+    with supervisor.signals_cancel() as came:
         os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.Event().wait()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.Event().wait()
     assert came == [signal.SIGHUP]
 
 
