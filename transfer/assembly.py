@@ -70,9 +70,10 @@ class Assembly:
         self._manifest_bytes = 0
         self._short: int | None = None  # the one chunk of a stream that is not full
         self.damaged: set[FrameId] = set()
+        self._taking: dict[FrameId, asyncio.Event] = {}
+        self._writing: dict[FrameId, Future[None]] = {}
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self._beginning = asyncio.Lock()
-        self._writes: set[Future[None]] = set()
 
     @property
     def held(self) -> int:
@@ -137,13 +138,35 @@ class Assembly:
             finally:
                 await frames.aclose()
         if not self.wanted and not self.complete.is_set():
-            # Of another route, the same bytes: such a write must not touch a file that has its final name.
-            writes = [asyncio.wrap_future(write) for write in list(self._writes)]
-            await asyncio.gather(*writes, return_exceptions=True)
             self._check_whole()
             self.complete.set()
 
     async def _take(self, frame: Frame, batch: _Batch) -> FrameId | None:
+        """One copy at a time of each frame: what is on disk must be what its digest was taken of.
+
+        A cancelled task stops no thread, so a frame is free again only when its write has really ended.
+        """
+        while (busy := self._taking.get(frame.id)) is not None:
+            await busy.wait()
+        if frame.id not in self.wanted:
+            return None
+        free = self._taking[frame.id] = asyncio.Event()
+
+        def release() -> None:
+            self._taking.pop(frame.id, None)
+            free.set()
+
+        try:
+            return await self._take_alone(frame, batch)
+        finally:
+            write = self._writing.pop(frame.id, None)
+            if write is None or write.done():
+                release()
+            else:
+                loop = asyncio.get_running_loop()
+                write.add_done_callback(lambda _: _tell(loop, release))
+
+    async def _take_alone(self, frame: Frame, batch: _Batch) -> FrameId | None:
         """One frame from bytes to the sink. None if it was damaged for the first time: it stays wanted."""
         kind, index = frame.id
         expected = self.manifest.chunk_length(index) if kind is Kind.CHUNK and self.manifest else None
@@ -156,14 +179,10 @@ class Assembly:
                 raise
             self.damaged.add(frame.id)
             return None
-        if frame.id not in self.wanted:
-            return None
         if kind is Kind.MANIFEST:
             await self._take_block(frame.id, decoded.raw, decoded.digest)
         elif kind is Kind.CHUNK:
             await self._write(index, decoded.raw)
-            if frame.id not in self.wanted:
-                return None  # it came by another route at the same moment, with the same bytes
             self._have(frame.id, decoded.digest)
             self._meter.moved(len(decoded.raw))
         else:
@@ -179,8 +198,7 @@ class Assembly:
                 raise ProtocolError(f"chunk {index} has an impossible length")
             self._short = index
         write = self._pool.submit(self._sink.write, self.manifest.extents(index, len(raw)), raw)
-        self._writes.add(write)
-        write.add_done_callback(self._writes.discard)
+        self._writing[FrameId(Kind.CHUNK, index)] = write
         await asyncio.wrap_future(write)
 
     async def _take_block(self, frame: FrameId, raw: bytes, digest: bytes) -> None:
@@ -274,6 +292,12 @@ class Assembly:
     def _commit(self, frames: list[tuple[FrameId, bytes]]) -> None:
         if self._ledger is not None and self._row is not None:
             self._ledger.add_frames(self._row, frames)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """From a thread; a loop that is closed has nobody left to tell."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 class _Batch:

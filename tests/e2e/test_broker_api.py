@@ -848,7 +848,9 @@ async def test_a_broker_whose_clock_is_off_says_so(
             assert refused == api.ApiError(ErrorCode.CLOCK, f"the broker's clock is {side} the store's")
             assert process.poll() is None
             await client.close()
-        assert f"waiting for the store: the broker's clock is {side} the store's" in log.read_text()
+            async with asyncio.timeout(20):
+                while f"waiting for the store: the broker's clock is {side} the store's" not in log.read_text():
+                    await asyncio.sleep(0.05)
 
 
 async def test_a_broker_that_mistrusts_its_clock_sweeps_nothing(
