@@ -297,6 +297,7 @@ async def test_a_killed_child_is_mended_and_told(mine: Servers, name: str) -> No
     }
 
 
+@pytest.mark.long
 async def test_jobs_and_objects_survive_down_and_up(
     tmp_path: Path, start_servers: Start, stop_servers: Callable[[Servers], int]
 ) -> None:
