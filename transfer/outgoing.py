@@ -245,7 +245,6 @@ class Command:
     """A producing shell command: its stdout is the source, its exit status the verdict."""
 
     def __init__(self, command: str) -> None:
-        self.command = command
         self._closed = False
         self._reading = threading.Lock()
         # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
@@ -273,7 +272,7 @@ class Command:
         status = self._process.wait()
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"failed with exit code {status}"
-            raise CommandFailed(f"the command {self.command!r} {how}")
+            raise CommandFailed(f"the command whose output was sent {how}")
 
     def close(self) -> None:
         """End it without waiting: what the shell has started may hold the pipe long after, and a read with it."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
+RATE = "20mbit"
+"""Of the link between the hosts: slow enough that a cut at 95 % of a transfer hits it."""
 XFER = [sys.executable, "-P", "-m", "cli"]
 
 
@@ -22,8 +24,8 @@ def why_not() -> str | None:
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "needs root for network namespaces"
-    if shutil.which("ip") is None:
-        return "needs the ip command (iproute2)"
+    if shutil.which("ip") is None or shutil.which("tc") is None:
+        return "needs the ip and tc commands (iproute2)"
     return None
 
 
@@ -134,6 +136,22 @@ def two_hosts(env: Mapping[str, str], folder: Path) -> Iterator[Hosts]:
         for host, end in ((hosts.near, 1), (hosts.far, 2)):
             _ip("-n", host, "addr", "add", f"{net}.{end}/24", "dev", "peer")
             _ip("-n", host, "link", "set", "peer", "up")
+            shape = [
+                "tc",
+                "-n",
+                host,
+                "qdisc",
+                "add",
+                "dev",
+                "peer",
+                "root",
+                "tbf",
+                "rate",
+                RATE,
+                "burst",
+                "64kb",
+            ]
+            subprocess.run([*shape, "latency", "400ms"], check=True, capture_output=True)
         yield hosts
     finally:
         hosts.close()

@@ -18,7 +18,7 @@ from transfer.chunks import MIB
 from transfer.session import WINDOW
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
-SIZE = 40_000_000
+SIZE = 20_000_000
 
 
 class Run:
