@@ -52,6 +52,26 @@ class Content:
             self._source.close()
 
 
+def of(
+    paths: Sequence[str | os.PathLike[str]],
+    stream: BinaryIO | None,
+    command: str | None,
+    name: str | None,
+    exclude: Sequence[str],
+    links: Links,
+) -> Content:
+    """Whichever of the three is given: paths, a stream or a command's output. Raises UsageError for none or several."""
+    if (bool(paths), stream is not None, command is not None).count(True) != 1:
+        raise UsageError("give paths, a stream or a command: one of them", hint="see `xfer send --help`")
+    if stream is not None or command is not None:
+        if name is None:
+            raise UsageError("a stream needs a name to arrive under", hint="give one with --name")
+        return of_stream(stream, name) if stream is not None else of_command(command or "", name)
+    if name is not None:
+        raise UsageError("--name is for stdin and --from-command; files keep their names")
+    return of_paths([Path(path) for path in paths], exclude, links)
+
+
 def of_paths(paths: Sequence[Path], exclude: Sequence[str], links: Links) -> Content:
     """Raises MissingPath, UsageError, PartialSource if nothing at all could be read."""
     tree = scan(paths, exclude=exclude, links=links)

@@ -135,6 +135,15 @@ class FrameSet:
     def count(self, kind: Kind) -> int:
         return sum(e - s for s, e in self._ranges.get(kind, []))
 
+    def common(self, other: FrameSet) -> FrameSet:
+        """What is in both; either may have open ranges."""
+        both = FrameSet()
+        for kind, start, end in self.ranges():
+            for k, s, e in other.ranges():
+                if kind == k and max(start, s) < min(end, e):
+                    both.add(kind, max(start, s), min(end, e))
+        return both
+
     def copy(self) -> FrameSet:
         twin = FrameSet()
         twin._ranges = {k: list(r) for k, r in self._ranges.items()}

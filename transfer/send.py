@@ -7,7 +7,6 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 from transfer import api, bus, config, content, wire
@@ -86,7 +85,7 @@ async def send(
         raise UsageError("a transfer that expires at once cannot be fetched", hint="give --expire a time")
     meter = Meter(on_event)
     context = context or config.load()
-    material = _open_content(paths, stream, command, name, exclude, links)
+    material = content.of(paths, stream, command, name, exclude, links)
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice)
@@ -122,27 +121,6 @@ async def send(
             f"not sent, because not readable: {listed}" + (f" and {more} more" if more > 0 else "")
         )
     return summary
-
-
-def _open_content(
-    paths: Sequence[str | os.PathLike[str]],
-    stream: BinaryIO | None,
-    command: str | None,
-    name: str | None,
-    exclude: Sequence[str],
-    links: Links,
-) -> Content:
-    if (bool(paths), stream is not None, command is not None).count(True) != 1:
-        raise UsageError("give paths, a stream or a command: one of them", hint="see `xfer send --help`")
-    if stream is not None or command is not None:
-        if name is None:
-            raise UsageError("a stream needs a name to arrive under", hint="give one with --name")
-        return (
-            content.of_stream(stream, name) if stream is not None else content.of_command(command or "", name)
-        )
-    if name is not None:
-        raise UsageError("--name is for stdin and --from-command; files keep their names")
-    return content.of_paths([Path(path) for path in paths], exclude, links)
 
 
 class _StartedAnew(Exception):
@@ -265,7 +243,7 @@ class _Sender:
         reason = "the sender stopped"
         try:
             wanted = await route.wanted()
-            missing = _common(self._out.everything, wanted)
+            missing = self._out.everything.common(wanted)
             for frame in self._out.everything:
                 if frame not in wanted:
                     self._is_safe(frame)
@@ -322,7 +300,7 @@ class _Sender:
         )
         try:
             await self._receivers.use_store(lambda: store.segments)
-            missing = _common(self._out.everything, await store.wanted())
+            missing = self._out.everything.common(await store.wanted())
             for frame in self._job.remains.stored:
                 self._is_safe(frame)
             with_peer = [frame for frame in self._safe if frame in missing]
@@ -424,13 +402,3 @@ class _Sender:
             resent=meter.resent,
             digest=self._out.root.hex(),
         )
-
-
-def _common(all_frames: FrameSet, wanted: FrameSet) -> FrameSet:
-    """What there is of what is wanted; `wanted` may have open ranges, `all_frames` too for a stream."""
-    common = FrameSet()
-    for kind, start, end in all_frames.ranges():
-        for other, s, e in wanted.ranges():
-            if kind == other and max(start, s) < min(end, e):
-                common.add(kind, max(start, s), min(end, e))
-    return common

@@ -122,6 +122,10 @@ def test_via_webrtc_with_nobody_there_exits_5_and_stores_nothing(two: Two, serve
     assert (said.code, said.kind, said.message) == (5, "PeerAbsent", "nobody came for the transfer in time")
     assert "--via webrtc" in said.next
     assert keys(servers, sent.event(events.TicketReady).job) == []
+    again = two.send(two.tmp / "f", "--via", "webrtc")
+    assert again.ticket == sent.ticket, "whoever has the first ticket may come now"
+    assert two.fetch(sent.ticket).code == 0
+    assert again.summary.outcome == "receipt"
 
 
 @pytest.mark.parametrize("route", ["webrtc", "s3"])

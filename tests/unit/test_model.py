@@ -149,3 +149,14 @@ def test_iterating_goes_on_while_what_was_iterated_is_discarded() -> None:
 def test_frames_sort_manifest_first_and_trailer_last() -> None:
     frames = [TRAILER, FrameId(Kind.CHUNK, 3), FrameId(Kind.MANIFEST, 9), FrameId(Kind.CHUNK, 0)]
     assert sorted(frames) == [frames[2], frames[3], frames[1], TRAILER]
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)), st.integers(0, 45))
+def test_what_two_sets_have_in_common_open_ranges_included(one: set[int], two: set[int], opened: int) -> None:
+    left = FrameSet((Kind.CHUNK, n, n + 1) for n in one)
+    right = FrameSet((Kind.CHUNK, n, n + 1) for n in two)
+    right.add(Kind.CHUNK, opened, INDEX_LIMIT)
+    both = one & (two | set(range(opened, 50)))
+    assert {frame.index for frame in left.common(right)} == both
+    assert left.common(right) == right.common(left)
+    assert not left.common(FrameSet([(Kind.MANIFEST, 0, 50)]))
