@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 XFER = [sys.executable, "-P", "-m", "cli"]
+# Whoever started us may have had SIGHUP ignored (nohup) or SIGINT (a shell's background job), and children
+# inherit that; the tests are about what these signals do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 STOP_WITHIN = 40.0
 """Seconds; more than all graces of the supervisor together."""
 
