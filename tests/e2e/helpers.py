@@ -168,13 +168,31 @@ class Background:
 
     def _reap(self) -> None:
         """In place of Popen.wait, which does not tell how much memory was used."""
-        _, status, used = os.wait4(self.process.pid, 0)
+        while True:
+            self.peak = max(self.peak, high_water(self.process.pid))
+            pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(0.02)
         code = os.waitstatus_to_exitcode(status)
         self.process.returncode = code
-        self.peak = used.ru_maxrss if sys.platform == "darwin" else used.ru_maxrss * 1024
+        if sys.platform == "darwin":
+            self.peak = used.ru_maxrss
         with self._news:
             self._code = code
             self._news.notify_all()
+
+
+def high_water(pid: int) -> int:
+    """The most memory that a running process had so far, bytes; 0 once it is a zombie, and where there is no /proc.
+
+    Not wait4's ru_maxrss: on Linux that begins at what the parent had when it started the child.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 @dataclass
