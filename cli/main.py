@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from cli.help import Group
 
-COMMANDS = ("send", "fetch", "up", "down", "broker", "context")
+COMMANDS = ("send", "fetch", "resume", "up", "down", "broker", "context")
 CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
 _INTERRUPTED = (129, 130, 143)
@@ -29,6 +30,7 @@ NOTES = (
 def main() -> None:
     """Entry point of the console script. Never returns, never shows a traceback."""
     args = sys.argv[1:]
+    gc.set_threshold(50_000, 20, 20)  # imports make tens of thousands of objects that stay
     _replace_closed_streams()
     if args[:1] == ["--version"]:  # answered before anything heavy is imported
         print(version())  # noqa: T201

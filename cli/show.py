@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
+from cli import memory
 from cli.render import View, choose
 from cli.run import run
 from transfer.events import Event, Listener, Summary
@@ -29,6 +30,7 @@ def show(
         first: gets each event, and gives the one to show in its place.
         resume: hint for whoever interrupts it.
     """
+    memory.settle()
     view = choose(
         sys.stdout,
         sys.stderr,

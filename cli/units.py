@@ -24,6 +24,23 @@ def parse_size(text: str, *, option: str, command: str) -> int:
     return int(number * _SIZES[unit])
 
 
+def parse_rate(text: str | None, *, option: str, command: str) -> float | None:
+    """Bytes per second from `20M`, `500k` or `off`; None for no limit.
+
+    Raises:
+        UsageError: as `parse_size`; also for a rate at which nothing would ever arrive.
+    """
+    if text is None or text.lower() == "off":
+        return None
+    rate = parse_size(text, option=option, command=command)
+    if rate < 1000:
+        raise UsageError(
+            f"{option} {text!r} would take for ever",
+            hint="write bytes a second, at least 1k, or off: 20M, 500k",
+        )
+    return float(rate)
+
+
 def parse_duration(text: str, *, option: str, command: str) -> float:
     """Seconds from `60s`, `10m`, `24h`, `7d` or plain seconds.
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from transfer import chunks
 from transfer.chunks import Manifest
-from transfer.codec import Codec, digest_of
+from transfer.codec import Codec, Rooms, digest_of
+from transfer.digests import Digests
 from transfer.errors import CutShort, DamagedData, ProtocolError
 from transfer.ledger import JobRow, Ledger
 from transfer.meter import Meter
@@ -34,6 +36,8 @@ from transfer.model import (
 from transfer.sink import Sink
 
 WORKERS = 3
+CHECK_AT_ONCE = 64
+"""Chunks of an earlier run that are checked together; only as many as there are threads are in memory."""
 COMMIT_EVERY = 16
 COMMIT_SECONDS = 0.1
 """Frames, or seconds, after which what is written goes to the ledger and is acknowledged."""
@@ -65,13 +69,15 @@ class Assembly:
         self.complete = asyncio.Event()
         self._codec, self._sink, self._meter = codec, sink, meter
         self._ledger, self._row, self._begun = ledger, row, begun
-        self._digests: dict[FrameId, bytes] = {}
+        self._digests = Digests()
         self._blocks: dict[int, ManifestBlock] = {}
         self._manifest_bytes = 0
         self._short: int | None = None  # the one chunk of a stream that is not full
+        self._measuring = threading.Lock()
+        self._own = threading.local()
         self.damaged: set[FrameId] = set()
         self._taking: dict[FrameId, asyncio.Event] = {}
-        self._writing: dict[FrameId, Future[None]] = {}
+        self._writing: dict[FrameId, Future[tuple[int, bytes]]] = {}
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self._beginning = asyncio.Lock()
 
@@ -96,8 +102,12 @@ class Assembly:
             frame = FrameId(Kind.MANIFEST, number)
             if frame in known and digest_of(raw) == known[frame]:
                 await self._take_block(frame, raw, known[frame])
-        lost = [f for f in known if f.kind is Kind.CHUNK and not await self._still_there(f, known[f])]
-        self._ledger.drop_frames(self._row, lost)
+        written = [frame for frame in known if frame.kind is Kind.CHUNK]
+        for at in range(0, len(written), CHECK_AT_ONCE):
+            batch = written[at : at + CHECK_AT_ONCE]
+            there = await asyncio.gather(*(self._still_there(frame, known[frame]) for frame in batch))
+            lost = [frame for frame, is_there in zip(batch, there, strict=True) if not is_there]
+            self._ledger.drop_frames(self._row, lost)
         self._meter.tell()
 
     async def consume(self, frames: AsyncGenerator[Frame, None], ack: Ack) -> None:
@@ -168,38 +178,50 @@ class Assembly:
 
     async def _take_alone(self, frame: Frame, batch: _Batch) -> FrameId | None:
         """One frame from bytes to the sink. None if it was damaged for the first time: it stays wanted."""
-        kind, index = frame.id
-        expected = self.manifest.chunk_length(index) if kind is Kind.CHUNK and self.manifest else None
+        kind = frame.id.kind
         if kind is not Kind.MANIFEST and self.manifest is None:
             return None  # a peer that skips the manifest: nothing can be made of this yet
         try:
-            decoded = await self._in_thread(self._codec.decode, frame, expected)
+            if kind is Kind.CHUNK:
+                digest = await self._take_chunk(frame)
+            else:
+                raw, digest = await self._in_thread(self._codec.decode, frame)
+                if kind is Kind.MANIFEST:
+                    await self._take_block(frame.id, bytes(raw), digest)
+                else:
+                    self._take_trailer(bytes(raw))
+                    self._have(frame.id, digest)
         except DamagedData:
             if frame.id in self.damaged:
                 raise
             self.damaged.add(frame.id)
             return None
-        if kind is Kind.MANIFEST:
-            await self._take_block(frame.id, decoded.raw, decoded.digest)
-        elif kind is Kind.CHUNK:
-            await self._write(index, decoded.raw)
-            self._have(frame.id, decoded.digest)
-            self._meter.moved(len(decoded.raw))
-        else:
-            self._take_trailer(decoded.raw)
-            self._have(frame.id, decoded.digest)
-        await batch.add(frame.id, decoded.digest)
+        await batch.add(frame.id, digest)
         return frame.id
 
-    async def _write(self, index: int, raw: bytes) -> None:
-        assert self.manifest is not None
-        if self.manifest.total is None and len(raw) != self.manifest.head.chunk_size:
-            if not 0 < len(raw) < self.manifest.head.chunk_size or self._short not in (None, index):
-                raise ProtocolError(f"chunk {index} has an impossible length")
-            self._short = index
-        write = self._pool.submit(self._sink.write, self.manifest.extents(index, len(raw)), raw)
-        self._writing[FrameId(Kind.CHUNK, index)] = write
-        await asyncio.wrap_future(write)
+    async def _take_chunk(self, frame: Frame) -> bytes:
+        """Its digest, once its bytes are written."""
+        write = self._pool.submit(self._decode_and_write, frame)
+        self._writing[frame.id] = write
+        length, digest = await asyncio.wrap_future(write)
+        self._have(frame.id, digest)
+        self._meter.moved(length)
+        return digest
+
+    def _decode_and_write(self, frame: Frame) -> tuple[int, bytes]:
+        """In a thread, whose memory the bytes stay in until they are written. Raw length and digest."""
+        manifest, index = self.manifest, frame.id.index
+        assert manifest is not None
+        if "rooms" not in self._own.__dict__:
+            self._own.rooms = Rooms(manifest.head.chunk_size)
+        raw, digest = self._codec.decode_in(self._own.rooms, frame, manifest.chunk_length(index))
+        if manifest.total is None and len(raw) != manifest.head.chunk_size:
+            with self._measuring:
+                if not 0 < len(raw) < manifest.head.chunk_size or self._short not in (None, index):
+                    raise ProtocolError(f"chunk {index} has an impossible length")
+                self._short = index
+        self._sink.write(manifest.extents(index, len(raw)), raw)
+        return len(raw), digest
 
     async def _take_block(self, frame: FrameId, raw: bytes, digest: bytes) -> None:
         async with self._beginning:
@@ -254,7 +276,7 @@ class Assembly:
             (self._digests[FrameId(Kind.MANIFEST, b)] for b in range(self.manifest.head.blocks)),
             (self._digests[FrameId(Kind.CHUNK, c)] for c in range(self.trailer.chunks)),
         )
-        written = sum(1 for f in self._digests if f.kind is Kind.CHUNK)
+        written = self._digests.count(Kind.CHUNK)
         if whole != self.trailer.digest or written != self.trailer.chunks:
             raise DamagedData("the transfer does not match the digest in its trailer")
         if self.manifest.total is None:
@@ -278,11 +300,12 @@ class Assembly:
             return False
         length = manifest.chunk_length(frame.index) or manifest.head.chunk_size
         if not self._sink.publishing:
-            raw = await self._in_thread(self._sink.read, manifest.extents(frame.index, length))
-            if await self._in_thread(digest_of, raw) != digest:
+            extents = manifest.extents(frame.index, length)
+            if await self._in_thread(lambda: digest_of(self._sink.read(extents))) != digest:
                 return False
         self._have(frame, digest)
-        self._meter.done += length
+        self._meter.found(frame)
+        self._meter.moved(length)
         return True
 
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -7,6 +7,7 @@ callers run many in threads.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import threading
 from typing import NamedTuple
@@ -15,12 +16,13 @@ import zstandard
 from blake3 import blake3
 
 from transfer.errors import DamagedData
-from transfer.model import Frame, FrameId, Kind
+from transfer.model import Bytes, Frame, FrameId, Kind
 from transfer.seal import OVERHEAD, Purpose, Sealer
 
 HEADER = struct.Struct(">BI32s")
 AS_IS, ZSTD = 0, 1
-SAMPLE = 1 << 16
+SAMPLE, SAMPLES = 1 << 14, 4
+"""A longer body is judged by so many samples of so many bytes, spread over it: a tar holds all kinds side by side."""
 WORTH = 0.95
 """Compressed bytes are used below this share of the raw ones: above it, decoding costs more than it saves."""
 AUTO_LEVEL = 3
@@ -52,8 +54,43 @@ class Encoded(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    raw: bytes
+    """raw: a view of the room it was decoded in, good until that is used again."""
+
+    raw: memoryview
     digest: bytes
+
+
+class Room:
+    """Memory for the plaintext of one frame, used again and again by one thread: a header, then the raw bytes.
+
+    The raw bytes begin at a page's start, as direct I/O wants it. size: raw bytes, at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._view = memoryview(mmap.mmap(-1, mmap.PAGESIZE + max(1, size)))
+
+    def plain(self, length: int) -> memoryview:
+        """Header and that many bytes."""
+        return self._view[mmap.PAGESIZE - HEADER.size : mmap.PAGESIZE + length]
+
+    def raw(self, length: int) -> memoryview:
+        return self._view[mmap.PAGESIZE : mmap.PAGESIZE + length]
+
+
+class Rooms:
+    """What one thread needs to decode one frame at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.opened, self.unpacked = Room(size), Room(size)
+
+
+def room(size: int) -> Room:
+    """This thread's own, to encode in."""
+    rooms: dict[int, Room] = _local.__dict__.setdefault("rooms", {})
+    if size not in rooms:
+        rooms[size] = Room(size)
+    return rooms[size]
 
 
 def max_encoded(kind: Kind) -> int:
@@ -61,7 +98,7 @@ def max_encoded(kind: Kind) -> int:
     return MAX_RAW[kind] + HEADER.size + OVERHEAD
 
 
-def digest_of(raw: bytes | bytearray | memoryview) -> bytes:
+def digest_of(raw: Bytes) -> bytes:
     """BLAKE3, 32 bytes."""
     return blake3(raw).digest()
 
@@ -69,54 +106,82 @@ def digest_of(raw: bytes | bytearray | memoryview) -> bytes:
 class Codec:
     """Encodes and decodes one job's frames.
 
-    compress: `auto` (zstd level 3 where a sample shrinks), `off`, or a zstd level from 1 to 19.
+    compress: `auto` (where samples shrink, at a level that suits the route), `off`, or a zstd level from 1 to 19.
     """
 
     def __init__(self, sealer: Sealer, compress: str | int = "auto") -> None:
         self._sealer = sealer
-        self._level = 0 if compress == "off" else AUTO_LEVEL if compress == "auto" else int(compress)
+        self.adapts = compress == "auto"
+        """Whether `level` may be changed as the transfer goes."""
+        self.level = 0 if compress == "off" else AUTO_LEVEL if compress == "auto" else int(compress)
+        """zstd's; 0 does not compress."""
 
-    def encode(self, frame: FrameId, raw: bytes | bytearray | memoryview) -> Encoded:
-        body: bytes | bytearray | memoryview = raw
+    def encode(self, frame: FrameId, raw: Bytes) -> Encoded:
+        own = Room(len(raw))
+        own.raw(len(raw))[:] = raw
+        return self.encode_in(own, frame, len(raw))
+
+    def encode_in(self, room: Room, frame: FrameId, length: int) -> Encoded:
+        """As `encode`; the raw bytes lie in the room. They are sealed from there, without a copy."""
+        raw, plain = room.raw(length), room.plain(length)
         codec = AS_IS
-        if self._level and raw and (len(raw) <= SAMPLE or self._shrinks(memoryview(raw)[:SAMPLE])):
-            packed = _compressor(self._level).compress(raw)
-            if len(packed) < WORTH * len(raw):
-                body, codec = packed, ZSTD
+        level = self.level
+        if level and raw and (length <= SAMPLE * SAMPLES or _shrinks(raw)):
+            packed = _compressor(level).compress(raw)
+            if len(packed) < WORTH * length:
+                codec = ZSTD
         digest = digest_of(raw)
-        plain = b"".join((HEADER.pack(codec, len(raw), digest), body))
+        if codec == ZSTD:
+            plain = room.plain(len(packed))
+            plain[HEADER.size :] = packed
+        HEADER.pack_into(plain, 0, codec, length, digest)
         data = self._sealer.seal(PURPOSE[frame.kind], frame.index, plain)
-        return Encoded(Frame(frame, data), len(raw), digest)
+        return Encoded(Frame(frame, data), length, digest)
 
     def decode(self, frame: Frame, expected: int | None = None) -> Decoded:
-        """Open, decompress and verify.
+        """Open, decompress and verify, in memory of its own.
 
         Args:
             expected: the raw length in bytes if it is known beforehand.
         Raises:
             DamagedData: altered, cut, of another length than stated or expected, or a bomb.
         """
+        return self.decode_in(None, frame, expected)
+
+    def decode_in(self, rooms: Rooms | None, frame: Frame, expected: int | None = None) -> Decoded:
+        """As `decode`, in the rooms of the thread that calls; a frame that does not fit them is damaged."""
         kind, index = frame.id
-        plain = self._sealer.open(PURPOSE[kind], index, frame.data)
         where = f"{kind.name.lower()} {index}"
-        if len(plain) < HEADER.size:
+        body = len(frame.data) - OVERHEAD - HEADER.size
+        if body < 0:
             raise DamagedData(f"{where} is shorter than its own header")
+        if rooms is not None and body > rooms.opened.size:
+            raise DamagedData(f"{where} is longer than frames of this transfer are")
+        plain = (Room(body) if rooms is None else rooms.opened).plain(body)
+        self._sealer.open_into(PURPOSE[kind], index, frame.data, plain)
         codec, length, digest = HEADER.unpack_from(plain)
-        body = memoryview(plain)[HEADER.size :]
+        packed = plain[HEADER.size :]
         if length > MAX_RAW[kind] or expected not in (None, length):
             raise DamagedData(f"{where} claims {length} bytes, which cannot be")
         if codec == ZSTD:
-            raw = _decompress(body, length, where)
+            raw = _decompress(packed, length, where)
+            if rooms is not None and length <= rooms.unpacked.size:
+                rooms.unpacked.raw(length)[:] = raw
+                raw = rooms.unpacked.raw(length)
         elif codec == AS_IS:
-            raw = bytes(body)
+            raw = packed
         else:
             raise DamagedData(f"{where} is compressed in a way this xfer does not know")
         if len(raw) != length or digest_of(raw) != digest:
             raise DamagedData(f"{where} does not match its digest")
         return Decoded(raw, digest)
 
-    def _shrinks(self, sample: memoryview) -> bool:
-        return len(_compressor(1).compress(sample)) < WORTH * len(sample)
+
+def _shrinks(raw: memoryview) -> bool:
+    step = (len(raw) - SAMPLE) // (SAMPLES - 1)
+    samples = [raw[at * step : at * step + SAMPLE] for at in range(SAMPLES)]
+    packed = sum(len(_compressor(1).compress(sample)) for sample in samples)
+    return packed < WORTH * SAMPLE * SAMPLES
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
@@ -127,14 +192,14 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
     return cache[level]
 
 
-def _decompress(body: memoryview, length: int, where: str) -> bytes:
+def _decompress(body: memoryview, length: int, where: str) -> memoryview:
     """The frame's own content size is what zstandard allocates, so it is checked first."""
     try:
         if zstandard.frame_content_size(body) != length:
             raise DamagedData(f"{where} would decompress to another length than it states")
         if "decompressor" not in _local.__dict__:
             _local.decompressor = zstandard.ZstdDecompressor()
-        raw: bytes = _local.decompressor.decompress(body, max_output_size=length, allow_extra_data=False)
-        return raw
+        raw = _local.decompressor.decompress(body, max_output_size=length, allow_extra_data=False)
+        return memoryview(raw)
     except zstandard.ZstdError:
         raise DamagedData(f"{where} does not decompress") from None

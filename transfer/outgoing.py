@@ -15,19 +15,20 @@ from typing import Any, BinaryIO, Protocol
 
 from transfer import chunks
 from transfer.chunks import Extent, Manifest
-from transfer.codec import Codec, Encoded, digest_of
+from transfer.codec import Codec, Encoded, Room, digest_of, room
+from transfer.digests import Digests
 from transfer.errors import CommandFailed, SourceTrouble
 from transfer.model import INDEX_LIMIT, TRAILER, FrameId, FrameSet, Kind
 
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
-AHEAD = WORKERS + 1
-"""Frames that are being made or wait for the route; bounds memory to that many chunks, twice (raw, encoded)."""
+AHEAD = 24 << 20
+"""Bytes of raw frames that are being made or wait for the route, but at least two frames."""
 
 
 class Source(Protocol):
     """What `Outgoing` reads a known set of files from (`transfer.source.Tree`)."""
 
-    def read(self, extents: Sequence[Extent]) -> bytearray: ...
+    def read_into(self, extents: Sequence[Extent], view: memoryview) -> None: ...
 
 
 class Outgoing:
@@ -38,11 +39,12 @@ class Outgoing:
 
     def __init__(self, source: Source, manifest: Manifest, codec: Codec) -> None:
         self.manifest = manifest
-        self.digests: dict[FrameId, bytes] = {}
+        self.digests = Digests()
         self.root = b""
         self._source, self._codec = source, codec
         self._blocks = list(chunks.manifest_blocks(manifest))
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="encode")
+        self._ahead = _frames_ahead(manifest)
+        self._pool = ThreadPoolExecutor(min(WORKERS, self._ahead), thread_name_prefix="encode")
         for number, raw in enumerate(self._blocks):
             self.digests[FrameId(Kind.MANIFEST, number)] = digest_of(raw)
 
@@ -76,7 +78,7 @@ class Outgoing:
                     under_way.append(loop.run_in_executor(self._pool, self._make, frame))
                 elif frame not in self.digests and TRAILER in wanted and frame.kind is Kind.CHUNK:
                     under_way.append(loop.run_in_executor(self._pool, self._digest, frame))
-                if len(under_way) > AHEAD and (made := await under_way.popleft()) is not None:
+                if len(under_way) >= self._ahead and (made := await under_way.popleft()) is not None:
                     yield made
             while under_way:
                 if (made := await under_way.popleft()) is not None:
@@ -90,19 +92,23 @@ class Outgoing:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _make(self, frame: FrameId) -> Encoded:
-        raw: bytes | bytearray
         if frame.kind is Kind.MANIFEST:
-            raw = self._blocks[frame.index]
+            made = self._codec.encode(frame, self._blocks[frame.index])
         elif frame.kind is Kind.CHUNK:
-            raw = self._source.read(self.manifest.extents(frame.index))
+            place = room(self.manifest.head.chunk_size)
+            made = self._codec.encode_in(place, frame, len(self._read(frame, place)))
         else:
-            raw = self._trailer()
-        made = self._codec.encode(frame, raw)
+            made = self._codec.encode(frame, self._trailer())
         self.digests[frame] = made.digest
         return made
 
     def _digest(self, frame: FrameId) -> None:
-        self.digests[frame] = digest_of(self._source.read(self.manifest.extents(frame.index)))
+        self.digests[frame] = digest_of(self._read(frame, room(self.manifest.head.chunk_size)))
+
+    def _read(self, frame: FrameId, place: Room) -> memoryview:
+        raw = place.raw(self.manifest.chunk_length(frame.index) or 0)
+        self._source.read_into(self.manifest.extents(frame.index), raw)
+        return raw
 
     def _trailer(self) -> bytes:
         count = self.manifest.chunks or 0
@@ -124,11 +130,12 @@ class OutgoingStream:
         self, read: Callable[[int], bytes], manifest: Manifest, codec: Codec, verdict: Callable[[], None]
     ) -> None:
         self.manifest = manifest
-        self.digests: dict[FrameId, bytes] = {}
+        self.digests = Digests()
         self.root = b""
         self._read, self._codec, self._verdict = read, codec, verdict
         self._lengths: list[int] = []
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="encode")
+        self._ahead = _frames_ahead(manifest)
+        self._pool = ThreadPoolExecutor(min(WORKERS, self._ahead), thread_name_prefix="encode")
 
     @property
     def everything(self) -> FrameSet:
@@ -160,7 +167,7 @@ class OutgoingStream:
                     break
                 start(FrameId(Kind.CHUNK, len(self._lengths)), raw)
                 self._lengths.append(len(raw))
-                if len(under_way) > AHEAD:
+                if len(under_way) >= self._ahead:
                     yield await under_way.popleft()
             while under_way:
                 yield await under_way.popleft()
@@ -189,6 +196,10 @@ class OutgoingStream:
             (self.digests[FrameId(Kind.CHUNK, c)] for c in range(len(self._lengths))),
         )
         return chunks.encode_trailer(sum(self._lengths), len(self._lengths), self.root)
+
+
+def _frames_ahead(manifest: Manifest) -> int:
+    return max(2, AHEAD // manifest.head.chunk_size)
 
 
 async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenerator[bytes, None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from transfer.model import Frame, IndexedFrame
+from transfer.model import Bytes, Frame, IndexedFrame
 
 MIB = 1 << 20
 MIN_PART = 8 * MIB
@@ -51,7 +51,7 @@ class SegmentBuilder:
         self.bytes = 0
         self._parts = 0
         self._frames: list[IndexedFrame] = []
-        self._pending: list[bytes] = []
+        self._pending: list[Bytes] = []
         self._pending_frames: list[IndexedFrame] = []
         self._pending_bytes = 0
         for part in stored or []:

@@ -237,6 +237,6 @@ class Session:
 def split(frame: Frame, max_message: int = MAX_MESSAGE) -> Iterator[Data]:
     """The pieces of a frame, in order, so that each message has at most that many bytes."""
     step = max_message - (MAX_MESSAGE - MAX_PIECE)
-    total = len(frame.data)
-    for offset in range(0, total, step):
-        yield Data(frame.id, total, offset, frame.data[offset : offset + step])
+    data = memoryview(frame.data)
+    for offset in range(0, len(data), step):
+        yield Data(frame.id, len(data), offset, bytes(data[offset : offset + step]))

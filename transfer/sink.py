@@ -21,9 +21,11 @@ from transfer.merge import Node, lay_out
 from transfer.model import EntryKind
 from transfer.paths import Place, admit, printable
 from transfer.publish import Publisher, is_private_file, replaced
-from transfer.staging import Mark, Staging, read_mark, write_mark
+from transfer.staging import Mark, Staging, new_name, read_mark, remove_forgotten, write_mark
 
 Raw = bytes | bytearray | memoryview
+DIRECT_FROM = 64 << 20
+"""Bytes from which on a file is written past the page cache: a smaller one is soon read again, from there."""
 
 
 class Sink(Protocol):
@@ -50,7 +52,7 @@ class Sink(Protocol):
         """The bytes of these extents, end to end. Repeating is harmless. DiskFull leaves what is written."""
         ...
 
-    def read(self, extents: Sequence[Extent]) -> bytes:
+    def read(self, extents: Sequence[Extent]) -> bytes | bytearray:
         """What was written there; empty if it is not all there. It may be zeros where nothing was written."""
         ...
 
@@ -91,6 +93,8 @@ class FolderSink:
         overwrite: replace existing files and links, never folders.
         rename: choose a free name (`name (1).ext`) for top-level entries whose own is taken.
         unsafe_links: make links that leave the folder, too.
+
+    staging_name: of the temporary folder that `begin` makes; with it `forget` finds one that was made in vain.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class FolderSink:
         self._rename = rename
         self._unsafe_links = unsafe_links
         self.notices: list[str] = []
+        self.staging_name = new_name(job)
         self._staging: Staging | None = None
         self._resumed = False
         self._publishing = False
@@ -138,7 +143,7 @@ class FolderSink:
         """
         sink = cls(output, job=job, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
         mark = read_mark(state)
-        if mark is None or mark.job != job or mark.output != _absolute(sink._output):
+        if mark is None or mark.job != job or mark.output != absolute(sink._output):
             return None
         with explained("the temporary folder"):
             sink._staging = Staging.reopen(mark)
@@ -148,6 +153,14 @@ class FolderSink:
         sink._resumed = True
         sink._file, sink._made = mark.file, mark.made
         return sink
+
+    @staticmethod
+    def forget(staging_name: str, output: str | os.PathLike[str]) -> None:
+        """Remove the temporary folder of a run that died before it had a `state`. What cannot be removed stays."""
+        path = Path(output).absolute()
+        for base in (path, path.parent):
+            with suppress(OSError):
+                remove_forgotten(base, staging_name)
 
     @property
     def publishing(self) -> bool:
@@ -166,7 +179,7 @@ class FolderSink:
                 base = self._choose_base(manifest)
                 _check_room(base, manifest.total)
                 with explained(f"the folder {printable(str(base))}"):
-                    self._staging = Staging.create(base, self._job)
+                    self._staging = Staging.create(base, self.staging_name)
             staging = self._open_staging()
             with explained(f"the folder {printable(staging.base.path)}"):
                 flavour = staging.flavour()
@@ -197,7 +210,7 @@ class FolderSink:
                     file.write_sparse(part, extent.start)
                 at += extent.length
 
-    def read(self, extents: Sequence[Extent]) -> bytes:
+    def read(self, extents: Sequence[Extent]) -> bytearray:
         buffer = bytearray(sum(extent.length for extent in extents))
         at = 0
         with memoryview(buffer) as view:
@@ -205,11 +218,11 @@ class FolderSink:
                 try:
                     with view[at : at + extent.length] as part, self._opened(extent, make=False) as file:
                         if file.read_into(part, extent.start) != extent.length:
-                            return b""
+                            return bytearray()
                 except OSError:  # whatever it is, these bytes are not here: they will be fetched again
-                    return b""
+                    return bytearray()
                 at += extent.length
-        return bytes(buffer)
+        return buffer
 
     def set_length(self, entry: int, size: int) -> None:
         self._sizes[entry] = size
@@ -254,7 +267,7 @@ class FolderSink:
             staging.close()
 
     def _mark(self, staging: Staging) -> Mark:
-        return staging.mark(self._job, _absolute(self._output), self._file, self._made)
+        return staging.mark(self._job, absolute(self._output), self._file, self._made)
 
     def _open_staging(self) -> Staging:
         if self._staging is None:
@@ -317,7 +330,7 @@ class FolderSink:
         parts = tuple(above)
         try:
             with self._folders.use(parts, lambda: staging.tree.descend(parts)) as folder:
-                file = OpenFile(_open_or_make(folder, name, make))
+                file = OpenFile(_open_or_make(folder, name, make), self._direct(number, folder, name))
         except FileNotFoundError:
             if not self._publishing:
                 raise
@@ -326,6 +339,16 @@ class FolderSink:
             file.close()
             raise replaced(self._entries[number].path)
         return file
+
+    def _direct(self, number: int, folder: Folder, name: str) -> int | None:
+        size = self._entries[number].size
+        flag = getattr(os, "O_DIRECT", 0)
+        if not flag or (size is not None and size < DIRECT_FROM):
+            return None
+        try:
+            return folder.open(name, os.O_WRONLY | flag)
+        except OSError:  # this file system cannot
+            return None
 
     def _open_published(self, staging: Staging, number: int) -> OpenFile:
         journal = staging.journal()
@@ -339,7 +362,7 @@ class FolderSink:
         return f"the file {printable(self._entries[number].path)}"
 
 
-def _absolute(output: str) -> str:
+def absolute(output: str) -> str:
     """Compared between runs, which may start in other folders; a final slash means something."""
     slash = "/" if output.endswith(("/", os.sep)) else ""
     return os.path.abspath(output) + slash

@@ -50,7 +50,7 @@ def _facts(found: os.stat_result) -> Facts:
 
 
 class Tree:
-    """What a scan found. Entries are in a fixed order: the same files give the same entries.
+    """What a scan found. Entries are in a fixed order: the same files give the same entries. facts: of each of them.
 
     notices: lines for people about what is not sent as it is. unreadable: (printable name, reason) of
     what should have been sent and cannot be; it has no entry.
@@ -61,32 +61,29 @@ class Tree:
         self.notices: list[str] = []
         self.unreadable: list[tuple[str, str]] = []
         self._paths: list[str] = []
-        self._facts: list[Facts] = []
+        self.facts: list[Facts] = []
         self._open: Handles[int, OpenFile] = Handles()
 
     def identity(self) -> bytes:
         """32 bytes of BLAKE3 over names and facts of all entries: equal as long as the source is the same."""
         hasher = blake3(b"xfer source 1")
-        for entry, facts in zip(self.entries, self._facts, strict=True):
+        for entry, facts in zip(self.entries, self.facts, strict=True):
             head = (len(entry.path), entry.kind, entry.mode, *facts)
             hasher.update(b" ".join(b"%d" % number for number in head) + b" " + entry.path)
         return hasher.digest()
 
-    def read(self, extents: Sequence[Extent]) -> bytearray:
-        """The bytes of these extents, end to end. Thread-safe.
+    def read_into(self, extents: Sequence[Extent], view: memoryview) -> None:
+        """The bytes of these extents, end to end; the view is as long as they are. Thread-safe.
 
         Raises:
             SourceChanged: a file is not what the scan saw, or is gone.
             SourceTrouble: it cannot be read.
         """
-        buffer = bytearray(sum(extent.length for extent in extents))
         at = 0
-        with memoryview(buffer) as view:
-            for extent in extents:
-                with view[at : at + extent.length] as part:
-                    self._read(extent, part)
-                at += extent.length
-        return buffer
+        for extent in extents:
+            with view[at : at + extent.length] as part:
+                self._read(extent, part)
+            at += extent.length
 
     def close(self) -> None:
         self._open.close()
@@ -95,7 +92,7 @@ class Tree:
         """path: where the entry's bytes lie on this machine."""
         self.entries.append(entry)
         self._paths.append(path)
-        self._facts.append(facts)
+        self.facts.append(facts)
 
     def _read(self, extent: Extent, view: memoryview) -> None:
         number = extent.entry
@@ -120,7 +117,7 @@ class Tree:
             raise SourceChanged(f"{self._name(extent.entry)} became shorter while it was sent")
 
     def _check(self, file: OpenFile, number: int) -> None:
-        if _facts(os.fstat(file.fd)) != self._facts[number]:
+        if _facts(os.fstat(file.fd)) != self.facts[number]:
             raise SourceChanged(f"{self._name(number)} changed since it was first read")
 
     def _open_file(self, number: int) -> OpenFile:

@@ -204,7 +204,7 @@ _decoder = msgspec.msgpack.Decoder(AnySignal)
 
 
 def seal_signal(sealer: Sealer, direction: Purpose, signal: AnySignal) -> bytes:
-    return sealer.seal(direction, 0, msgspec.msgpack.encode(signal))
+    return bytes(sealer.seal(direction, 0, msgspec.msgpack.encode(signal)))
 
 
 def open_signal(sealer: Sealer, direction: Purpose, sealed: bytes) -> AnySignal:
@@ -231,7 +231,7 @@ class _Versioned(msgspec.Struct):
     v: int = 0
 
 
-def _version(plain: bytes) -> int:
+def _version(plain: bytearray) -> int:
     try:
         return msgspec.msgpack.decode(plain, type=_Versioned).v
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):

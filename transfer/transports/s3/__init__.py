@@ -8,5 +8,6 @@ and handed on in order. No acknowledgements: what is stored is safe, a receipt c
 
 from transfer.transports.s3.inbound import S3Inbound
 from transfer.transports.s3.outbound import NOTHING, OpenSegment, PartLog, Remains, S3Outbound
+from transfer.transports.s3.pace import Pace
 
-__all__ = ["NOTHING", "OpenSegment", "PartLog", "Remains", "S3Inbound", "S3Outbound"]
+__all__ = ["NOTHING", "OpenSegment", "Pace", "PartLog", "Remains", "S3Inbound", "S3Outbound"]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import socket
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import google_crc32c
 import urllib3
+from urllib3.connection import HTTPConnection
 
 from transfer.api import SignedUrl
+from transfer.bwlimit import BwLimit
 from transfer.errors import JobGone, StoreUnreachable, Temporary, XferError
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
@@ -37,16 +42,21 @@ def crc32c(data: bytes | memoryview) -> str:
     return base64.b64encode(struct.pack(">I", google_crc32c.value(data))).decode()
 
 
+class SlowDown(StoreUnreachable):
+    """503: too many requests for it just now."""
+
+
 class StoreHttp:
     """A pool of connections to the store. Blocking: call it from threads.
 
+    connections: how many are kept. limit: of bytes a second, over all of them.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
     Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
     """
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, limit: BwLimit | None = None) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
-        self._connections = connections
+        self._connections, self._limit = connections, limit
         self._closed = False
 
     def close(self) -> None:
@@ -59,7 +69,7 @@ class StoreHttp:
 
         Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable.
         """
-        response = self._request("PUT", url, body=body)
+        response = self._request("PUT", url, body=self._limit.pieces(body) if self._limit else body)
         self._let_go(response)
         etag: str = response.headers.get("ETag", "").strip('"')
         if not etag:
@@ -73,9 +83,7 @@ class StoreHttp:
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         response = self._request("GET", url, headers=headers)
         try:
-            data: bytes = response.read(
-                length + 1, decode_content=False
-            )  # never more, whatever the store sends
+            data = self._read(response, length + 1)  # never more, whatever the store sends
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise StoreUnreachable(f"the store at {_host(url.url)} broke off ({_plain(error)})") from None
         finally:
@@ -85,8 +93,23 @@ class StoreHttp:
             raise StoreUnreachable(f"the store sent {len(data)} bytes where {length} were asked for")
         return data
 
+    def _read(self, response: Any, most: int) -> bytes:
+        if self._limit is None:
+            data: bytes = response.read(most, decode_content=False)
+            return data
+        pieces, left = [], most
+        while left and (piece := response.read(min(left, self._limit.piece), decode_content=False)):
+            pieces.append(piece)
+            left -= len(piece)
+            time.sleep(self._limit.debt(len(piece)))  # what is not read waits at the store: TCP holds it back
+        return b"".join(pieces)
+
     def _request(
-        self, method: str, url: SignedUrl, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        url: SignedUrl,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Any:
         if self._closed:
             raise StoreUnreachable("the transfer was stopped")
@@ -123,7 +146,13 @@ class StoreHttp:
             make: Callable[..., urllib3.PoolManager] = (
                 (lambda **o: urllib3.ProxyManager(proxy, **o)) if proxy else urllib3.PoolManager
             )
-            self._pools[proxy] = make(num_pools=4, maxsize=self._connections, block=False, blocksize=1 << 18)
+            self._pools[proxy] = make(
+                num_pools=4,
+                maxsize=self._connections,
+                block=False,
+                blocksize=1 << 18,
+                socket_options=[*HTTPConnection.default_socket_options, *_congestion_control()],
+            )
         return self._pools[proxy]
 
 
@@ -138,11 +167,30 @@ def _refusal(response: Any, host: str) -> XferError:
         return JobGone(f"the store at {host} no longer has this transfer", hint="start it anew")
     if response.status in (400, 403):
         return SignatureRefused(f"the store at {host} refused a signed request ({said})")
-    error = StoreUnreachable(f"the store at {host} cannot serve now ({said})")
+    kind = SlowDown if response.status == 503 or code == "SlowDown" else StoreUnreachable
+    error = kind(f"the store at {host} cannot serve now ({said})")
     after = response.headers.get("Retry-After", "")
     if after.isascii() and after.isdigit():
         error.retry_after = float(after)  # type: ignore[attr-defined]
     return error
+
+
+@cache
+def _congestion_control() -> list[tuple[int, int, bytes]]:
+    """BBR for what we send, where the kernel has it: random loss does not make it crawl, as it does cubic.
+
+    Source: tcp(7), TCP_CONGESTION; which ones a user may choose: net.ipv4.tcp_allowed_congestion_control.
+    """
+    option = getattr(socket, "TCP_CONGESTION", None)
+    if option is None:
+        return []
+    wanted = (socket.IPPROTO_TCP, option, b"bbr")
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(*wanted)
+        except OSError:
+            return []
+    return [wanted]
 
 
 def _error_code(body: bytes) -> str:

@@ -10,16 +10,21 @@ import msgspec
 
 from transfer import api
 from transfer.broker_client import BrokerClient, Patience
+from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
 from transfer.errors import CutShort, DamagedData, JobGone
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.plan import SEGMENT_FRAMES
 from transfer.seal import Sealer
 from transfer.transport import Limits
-from transfer.transports.s3.store import CONCURRENCY, Store
+from transfer.transports.s3.gate import Gate
+from transfer.transports.s3.pace import Pace
+from transfer.transports.s3.store import Store
 
 READ_AT_ONCE = 8 << 20
 """Bytes of neighbouring frames that one GET asks for, at most; a larger frame is got alone."""
+IN_MEMORY = 64 << 20
+"""Bytes that were asked for and not taken yet: what bounds memory, whatever the pace."""
 POLL_SECONDS = 2.0
 """How often the broker is asked for new segments when no reference announces one."""
 
@@ -48,19 +53,28 @@ class S3Inbound:
         codec: Codec,
         *,
         patience: Patience,
-        concurrency: int = CONCURRENCY,
+        pace: Pace | None = None,
+        limit: BwLimit | None = None,
         on_wire: Callable[[int], None] = lambda _bytes: None,
     ) -> None:
         self._broker, self._sealer, self._codec = broker, sealer, codec
-        self._store = Store(patience, concurrency)
-        self._concurrency = concurrency
+        self._pace = pace = pace or Pace()
+        self._store = Store(patience, pace, limit)
+        in_memory = max(IN_MEMORY, READ_AT_ONCE * pace.limit)
+        self._memory = Gate(lambda held: held <= in_memory)
+        self._ahead = Gate(lambda reads: reads <= pace.limit + 2)
         self._on_wire = on_wire
         self._refs: dict[int, SegmentRef] = {}
         self._urls: dict[int, api.SignedUrl] = {}
         self._news = asyncio.Event()
         self.starved = False
         """Whether the next segment is not there yet: it is the sender who is waited for, and not the store."""
-        self.limits = Limits(1, READ_AT_ONCE, concurrency, (concurrency + 2) * READ_AT_ONCE, False)
+        self.limits = Limits(1, READ_AT_ONCE, pace.most, in_memory, False)
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may run at once, just now."""
+        return self._pace.limit
 
     def announce(self, ref: SegmentRef | None) -> None:
         """A reference came over the bus (or only the news that there is one): no need to wait for the next poll."""
@@ -69,19 +83,27 @@ class S3Inbound:
         self._news.set()
 
     async def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
-        reads: asyncio.Queue[asyncio.Task[list[Frame]] | None] = asyncio.Queue(self._concurrency)
+        reads: asyncio.Queue[tuple[asyncio.Task[list[Frame]], int] | None] = asyncio.Queue()
         tasks: set[asyncio.Task[list[Frame]]] = set()
         producer = asyncio.create_task(self._produce(wanted, reads, tasks))
         try:
-            while (read := await reads.get()) is not None:
-                for frame in await read:
-                    yield frame
-                tasks.discard(read)
+            while (next_read := await reads.get()) is not None:
+                read, length = next_read
+                try:
+                    for frame in await read:
+                        yield frame
+                finally:
+                    tasks.discard(read)
+                    self._let_go(length)
             await producer
         finally:
             for task in (producer, *tasks):
                 task.cancel()
             await asyncio.gather(producer, *tasks, return_exceptions=True)
+            while not reads.empty():
+                left = reads.get_nowait()
+                if left is not None:
+                    self._let_go(left[1])
 
     async def ack(self, frames: Sequence[FrameId]) -> None:
         """The store keeps everything until the job ends; nobody waits for acks."""
@@ -92,22 +114,28 @@ class S3Inbound:
     async def _produce(
         self,
         wanted: FrameSet,
-        reads: asyncio.Queue[asyncio.Task[list[Frame]] | None],
+        reads: asyncio.Queue[tuple[asyncio.Task[list[Frame]], int] | None],
         tasks: set[asyncio.Task[list[Frame]]],
     ) -> None:
         try:
             number = 0
             while (ref := await self._segment(number)) is not None:
                 if wanted:
-                    for run in runs(await self._index(ref), wanted):
+                    for run in runs(await self._index(ref), wanted, IN_MEMORY // self._pace.limit):
+                        await self._ahead.enter()
+                        await self._memory.enter(run.length)
                         read = asyncio.create_task(self._read(ref, run))
                         tasks.add(read)
-                        await reads.put(read)
+                        reads.put_nowait((read, run.length))
                 number += 1
         except Exception:
             await reads.put(None)
             raise
         await reads.put(None)
+
+    def _let_go(self, length: int) -> None:
+        self._memory.leave(length)
+        self._ahead.leave()
 
     async def _segment(self, number: int) -> SegmentRef | None:
         """The reference of that segment, once there is one; None when the job is stored and has no more."""
@@ -146,7 +174,7 @@ class S3Inbound:
         data = memoryview(await self._get(ref, run.start, run.length))
         frames, at = [], 0
         for row in run.frames:
-            frames.append(Frame(FrameId(row.kind, row.index), bytes(data[at : at + row.length])))
+            frames.append(Frame(FrameId(row.kind, row.index), data[at : at + row.length]))
             at += row.length
         return frames
 
@@ -182,13 +210,14 @@ def read_index(codec: Codec, ref: SegmentRef, sealed: bytes) -> list[IndexedFram
     return rows
 
 
-def runs(rows: list[IndexedFrame], wanted: FrameSet) -> list[Run]:
-    """The wanted frames, neighbours together up to READ_AT_ONCE bytes."""
+def runs(rows: list[IndexedFrame], wanted: FrameSet, most: int = READ_AT_ONCE) -> list[Run]:
+    """The wanted frames, neighbours together up to READ_AT_ONCE bytes, or `most` if that is less."""
+    most = min(most, READ_AT_ONCE)
     runs: list[Run] = []
     at, end_of_last = 0, -1
     for row in rows:
         if FrameId(row.kind, row.index) in wanted:
-            if at == end_of_last and runs[-1].length + row.length <= READ_AT_ONCE:
+            if at == end_of_last and runs[-1].length + row.length <= most:
                 runs[-1].frames.append(row)
             else:
                 runs.append(Run(at, [row]))

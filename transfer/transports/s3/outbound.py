@@ -12,14 +12,19 @@ import msgspec
 
 from transfer import api
 from transfer.broker_client import BrokerClient, Patience
+from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.plan import MIN_PART, Part, SegmentBuilder, segment_size
 from transfer.transport import Limits
+from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import crc32c
-from transfer.transports.s3.store import CONCURRENCY, Store
+from transfer.transports.s3.pace import Pace
+from transfer.transports.s3.store import Store
 
 OPEN_SEGMENTS = 2
+IN_MEMORY = 64 << 20
+"""Bytes of parts that are on their way or wait for their turn: what bounds memory, whatever the pace."""
 
 
 class PartLog(Protocol):
@@ -67,6 +72,7 @@ class S3Outbound:
         log: told of each step before it is taken; see PartLog.
         total: the job's raw bytes, None if unknown (sizes the segments).
         remains: what an earlier run of this job left in the store.
+        pace, limit: how many requests at once, and how many bytes a second.
         on_stored: told of each complete segment, for the reference to the receivers.
         on_part: told of each part that the store took.
     """
@@ -82,7 +88,8 @@ class S3Outbound:
         patience: Patience,
         total: int | None,
         remains: Remains = NOTHING,
-        concurrency: int = CONCURRENCY,
+        pace: Pace | None = None,
+        limit: BwLimit | None = None,
         on_stored: Callable[[SegmentRef], Coroutine[Any, Any, None]] | None = None,
         on_part: Callable[[Part], None] = lambda _part: None,
         clock: Callable[[], float] = time.monotonic,
@@ -90,14 +97,17 @@ class S3Outbound:
         self._broker, self._job, self._codec, self._digests, self._log = broker, job, codec, digests, log
         self._total, self._clock = total, clock
         self._on_stored, self._on_part = on_stored, on_part
-        self._store = Store(patience, concurrency)
+        pace = pace or Pace()
+        self._store = Store(patience, pace, limit)
         self._remains = remains
         self._reopen = list(remains.open)
         taken = {*remains.complete, *(o.number for o in remains.open)}
         self._numbers = (n for n in itertools.count() if n not in taken)
         self._bytes = sum(ref.size for ref in remains.complete.values())
         self._complete = len(remains.complete)
-        self._gate = asyncio.Semaphore(concurrency)
+        in_memory = max(IN_MEMORY, MIN_PART * pace.limit)
+        self._memory = Gate(lambda held: held <= in_memory)
+        self._ahead = Gate(lambda parts: parts <= pace.limit + 1)
         self._slots = asyncio.Semaphore(OPEN_SEGMENTS)
         self._turn = asyncio.Lock()
         self._current: _Upload | None = None
@@ -105,9 +115,7 @@ class S3Outbound:
         self._finished = False
         self._failure: BaseException | None = None
         self._timer: asyncio.Task[None] | None = None
-        self.limits = Limits(
-            MIN_PART, max_encoded(Kind.MANIFEST), concurrency, (concurrency + 1) * MIN_PART, False
-        )
+        self.limits = Limits(MIN_PART, max_encoded(Kind.MANIFEST), pace.most, in_memory + MIN_PART, False)
 
     @property
     def segments(self) -> int:
@@ -214,7 +222,8 @@ class S3Outbound:
         """Log it, then store it while the caller makes the next; waits for a place among those under way."""
         crc = crc32c(part.data)
         self._log.part_made(current.builder.number, part, crc)
-        await self._gate.acquire()
+        await self._ahead.enter()
+        await self._memory.enter(len(part.data))
         put = asyncio.create_task(self._put(current, part, crc))
         current.puts.append(put)
         self._watch(put)
@@ -230,7 +239,8 @@ class S3Outbound:
 
             etag = await self._store.put(sign, part.data)
         finally:
-            self._gate.release()
+            self._memory.leave(length)
+            self._ahead.leave()
         current.stored.append(api.StoredPart(number, etag, length, crc))
         self._on_part(part)
 
@@ -243,7 +253,7 @@ class S3Outbound:
 
         def seal(frames: list[IndexedFrame]) -> bytes:
             raw = msgspec.msgpack.encode(SegmentIndex(FORMAT, number, frames))
-            return self._codec.encode(FrameId(Kind.INDEX, number), raw).frame.data
+            return bytes(self._codec.encode(FrameId(Kind.INDEX, number), raw).frame.data)
 
         part, index = current.builder.close(seal)
         self._bytes += current.builder.bytes + index

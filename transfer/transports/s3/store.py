@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from transfer import api
 from transfer.broker_client import Patience
+from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
-from transfer.transports.s3.http import SignatureRefused, StoreHttp
+from transfer.transports.s3.gate import Gate
+from transfer.transports.s3.http import SignatureRefused, SlowDown, StoreHttp
+from transfer.transports.s3.pace import Pace
 
-CONCURRENCY = 4
 Result = TypeVar("Result")
 Sign = Callable[[bool], Coroutine[Any, Any, api.SignedUrl]]
 """Gets a URL; the argument says that the last one was refused and must not come from a cache."""
 
 
 class Store:
-    """HTTP to the store from threads, each request signed just before it is sent."""
+    """HTTP to the store from threads, as many at once as the pace allows.
 
-    def __init__(self, patience: Patience, concurrency: int) -> None:
+    A URL is asked for before a request's turn has come, so that nobody waits for the broker with a free connection.
+    """
+
+    def __init__(self, patience: Patience, pace: Pace, limit: BwLimit | None = None) -> None:
+        self.pace = pace
         self._patience = patience
-        self._http = StoreHttp(concurrency)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="store")
+        self._http = StoreHttp(pace.most, limit)
+        self._threads = ThreadPoolExecutor(pace.most, thread_name_prefix="store")
+        self._gate = Gate(lambda inside: inside <= pace.limit)
 
     async def put(self, sign: Sign, body: bytes) -> str:
-        return await self._signed(sign, lambda url: self._http.put(url, body))
+        return await self._signed(sign, len(body), lambda url: self._http.put(url, body))
 
     async def get(self, sign: Sign, start: int, length: int) -> bytes:
-        return await self._signed(sign, lambda url: self._http.get(url, start, length))
+        return await self._signed(sign, length, lambda url: self._http.get(url, start, length))
 
-    async def _signed(self, sign: Sign, request: Callable[[api.SignedUrl], Result]) -> Result:
+    async def _signed(self, sign: Sign, length: int, request: Callable[[api.SignedUrl], Result]) -> Result:
         """A refused signature is renewed and tried once more; an outage is ridden out."""
-        loop = asyncio.get_running_loop()
         async for attempt in self._patience.retrying(StoreUnreachable):
             with attempt:
-                try:
-                    return await loop.run_in_executor(self._threads, request, await sign(False))
-                except SignatureRefused:
-                    return await loop.run_in_executor(self._threads, request, await sign(True))
+                url = await sign(False)
+                async with self._gate.entered():
+                    try:
+                        return await self._timed(url, length, request)
+                    except SignatureRefused:  # it may have expired while it waited for its turn
+                        return await self._timed(await sign(True), length, request)
+                    except SlowDown:
+                        self.pace.slow_down(time.monotonic())
+                        raise
         raise AssertionError("retrying ends with a result or an error")
+
+    async def _timed(
+        self, url: api.SignedUrl, length: int, request: Callable[[api.SignedUrl], Result]
+    ) -> Result:
+        began = time.monotonic()
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, request, url)
+        ended = time.monotonic()
+        self.pace.done(length, ended - began, ended, waiting=self._gate.waiting)
+        return result
 
     def close(self) -> None:
         self._http.close()
