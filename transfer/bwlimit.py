@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 PIECES = 20
 """A second's bytes go in so many pieces, at least: what is allowed is spread, and not sent in bursts."""
@@ -32,14 +32,6 @@ class BwLimit:
             wait = max(0.0, self._paid_until - now)
             self._paid_until = max(now, self._paid_until) + length / self._rate
             return wait
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """The data in pieces, each when its time has come. Blocks: for threads."""
-        step = self.piece
-        for at in range(0, len(data), step):
-            piece = data[at : at + step]
-            time.sleep(self.debt(len(piece)))
-            yield piece
 
     async def wait(self, length: int) -> None:
         await asyncio.sleep(self.debt(length))

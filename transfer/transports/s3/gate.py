@@ -45,7 +45,7 @@ class Gate:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # let in at the very moment that it gave up
                 self.leave(weight)
-            else:
+            elif (weight, turn) in self._waiting:  # else whoever left meanwhile has passed it over
                 self._waiting.remove((weight, turn))
                 self._admit()
             raise

@@ -6,20 +6,23 @@ import base64
 import contextlib
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import google_crc32c
 import urllib3
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
 from transfer.errors import JobGone, StoreUnreachable, Temporary, XferError
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+PIECE = 1 << 18
+"""Bytes that are sent or read at a time, and counted."""
 MAX_ANSWER = 1 << 14
 """Bytes that are read of an answer which carries no payload."""
 _KINDS = {
@@ -49,7 +52,7 @@ class SlowDown(StoreUnreachable):
 class StoreHttp:
     """A pool of connections to the store. Blocking: call it from threads.
 
-    connections: how many are kept. limit: of bytes a second, over all of them.
+    connections: how many are kept. limit: of bytes a second, over all of them. moved: bytes of bodies so far.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
     Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
     """
@@ -58,6 +61,8 @@ class StoreHttp:
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._connections, self._limit = connections, limit
         self._closed = False
+        self._counting = threading.Lock()
+        self.moved = 0
 
     def close(self) -> None:
         self._closed = True
@@ -69,7 +74,7 @@ class StoreHttp:
 
         Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable.
         """
-        response = self._request("PUT", url, body=self._limit.pieces(body) if self._limit else body)
+        response = self._request("PUT", url, body=self._pieces(body))
         self._let_go(response)
         etag: str = response.headers.get("ETag", "").strip('"')
         if not etag:
@@ -93,22 +98,35 @@ class StoreHttp:
             raise StoreUnreachable(f"the store sent {len(data)} bytes where {length} were asked for")
         return data
 
+    def _pieces(self, body: bytes) -> Iterator[memoryview]:
+        """Each when its time has come."""
+        whole, step = memoryview(body), self._limit.piece if self._limit else PIECE
+        for at in range(0, len(whole), step):
+            piece = whole[at : at + step]
+            if self._limit:
+                time.sleep(self._limit.debt(len(piece)))
+            yield piece
+            self._count(len(piece))
+
     def _read(self, response: Any, most: int) -> bytes:
-        if self._limit is None:
-            data: bytes = response.read(most, decode_content=False)
-            return data
-        pieces, left = [], most
-        while left and (piece := response.read(min(left, self._limit.piece), decode_content=False)):
+        pieces, left, step = [], most, self._limit.piece if self._limit else PIECE
+        while left and (piece := response.read(min(left, step), decode_content=False)):
             pieces.append(piece)
             left -= len(piece)
-            time.sleep(self._limit.debt(len(piece)))  # what is not read waits at the store: TCP holds it back
+            self._count(len(piece))
+            if self._limit:
+                time.sleep(self._limit.debt(len(piece)))  # what is not read yet, TCP holds back at the store
         return b"".join(pieces)
+
+    def _count(self, length: int) -> None:
+        with self._counting:
+            self.moved += length
 
     def _request(
         self,
         method: str,
         url: SignedUrl,
-        body: bytes | Iterable[bytes] | None = None,
+        body: Iterator[memoryview] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Any:
         if self._closed:
@@ -117,7 +135,7 @@ class StoreHttp:
             response = self._pool(url.url).request(
                 method,
                 url.url,
-                body=body,
+                body=body,  # type: ignore[arg-type]  # what it sends is any buffer
                 headers={**url.headers, **(headers or {})},
                 redirect=False,
                 retries=False,
@@ -151,8 +169,8 @@ class StoreHttp:
                 maxsize=self._connections,
                 block=False,
                 blocksize=1 << 18,
-                socket_options=[*HTTPConnection.default_socket_options, *_congestion_control()],
             )
+            self._pools[proxy].pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
         return self._pools[proxy]
 
 
@@ -175,22 +193,31 @@ def _refusal(response: Any, host: str) -> XferError:
     return error
 
 
-@cache
-def _congestion_control() -> list[tuple[int, int, bytes]]:
-    """BBR for what we send, where the kernel has it: random loss does not make it crawl, as it does cubic.
+class _Bbr(HTTPConnection):
+    """Sends under BBR where the kernel has it: random loss does not make it crawl, as it does cubic.
 
+    Asked for once connected: a route's own choice (ip-route(8), congctl) overrules what was asked before.
     Source: tcp(7), TCP_CONGESTION; which ones a user may choose: net.ipv4.tcp_allowed_congestion_control.
     """
-    option = getattr(socket, "TCP_CONGESTION", None)
-    if option is None:
-        return []
-    wanted = (socket.IPPROTO_TCP, option, b"bbr")
-    with socket.socket() as probe:
-        try:
-            probe.setsockopt(*wanted)
-        except OSError:
-            return []
-    return [wanted]
+
+    def connect(self) -> None:
+        super().connect()
+        option = getattr(socket, "TCP_CONGESTION", None)
+        if option is not None:
+            with contextlib.suppress(OSError):  # it has none, or a user may not choose it
+                self.sock.setsockopt(socket.IPPROTO_TCP, option, b"bbr")
+
+
+class _BbrTls(_Bbr, HTTPSConnection):
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Bbr
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _BbrTls
 
 
 def _error_code(body: bytes) -> str:

@@ -23,6 +23,8 @@ from transfer.transports.s3.store import Store
 
 READ_AT_ONCE = 8 << 20
 """Bytes of neighbouring frames that one GET asks for, at most; a larger frame is got alone."""
+READ_SECONDS = 1.0
+"""What one GET should take at most: frames are handed on in order, so all wait for the slowest."""
 IN_MEMORY = 64 << 20
 """Bytes that were asked for and not taken yet: what bounds memory, whatever the pace."""
 POLL_SECONDS = 2.0
@@ -62,7 +64,6 @@ class S3Inbound:
         self._store = Store(patience, pace, limit)
         in_memory = max(IN_MEMORY, READ_AT_ONCE * pace.limit)
         self._memory = Gate(lambda held: held <= in_memory)
-        self._ahead = Gate(lambda reads: reads <= pace.limit + 2)
         self._on_wire = on_wire
         self._refs: dict[int, SegmentRef] = {}
         self._urls: dict[int, api.SignedUrl] = {}
@@ -94,7 +95,7 @@ class S3Inbound:
                         yield frame
                 finally:
                     tasks.discard(read)
-                    self._let_go(length)
+                    self._memory.leave(length)
             await producer
         finally:
             for task in (producer, *tasks):
@@ -103,7 +104,7 @@ class S3Inbound:
             while not reads.empty():
                 left = reads.get_nowait()
                 if left is not None:
-                    self._let_go(left[1])
+                    self._memory.leave(left[1])
 
     async def ack(self, frames: Sequence[FrameId]) -> None:
         """The store keeps everything until the job ends; nobody waits for acks."""
@@ -117,25 +118,33 @@ class S3Inbound:
         reads: asyncio.Queue[tuple[asyncio.Task[list[Frame]], int] | None],
         tasks: set[asyncio.Task[list[Frame]]],
     ) -> None:
+        """Begin reads, as far ahead as memory and pace allow; the next index is read while this segment is."""
+        number = 0
+        index: asyncio.Task[list[IndexedFrame]] | None = None
         try:
-            number = 0
             while (ref := await self._segment(number)) is not None:
-                if wanted:
-                    for run in runs(await self._index(ref), wanted, IN_MEMORY // self._pace.limit):
-                        await self._ahead.enter()
-                        await self._memory.enter(run.length)
-                        read = asyncio.create_task(self._read(ref, run))
-                        tasks.add(read)
-                        reads.put_nowait((read, run.length))
                 number += 1
-        except Exception:
-            await reads.put(None)
-            raise
-        await reads.put(None)
+                if not wanted:
+                    continue
+                rows = await (index or self._index(ref))
+                upcoming = self._refs.get(number)
+                index = None if upcoming is None else asyncio.create_task(self._index(upcoming))
+                for run in runs(rows, wanted, self._at_once(rows)):
+                    await self._memory.enter(run.length)
+                    read = asyncio.create_task(self._read(ref, run))
+                    tasks.add(read)
+                    reads.put_nowait((read, run.length))
+        finally:
+            if index is not None:
+                index.cancel()
+                await asyncio.gather(index, return_exceptions=True)
+            reads.put_nowait(None)
 
-    def _let_go(self, length: int) -> None:
-        self._memory.leave(length)
-        self._ahead.leave()
+    def _at_once(self, rows: list[IndexedFrame]) -> int:
+        """Bytes of one read: a short segment is to keep all connections busy, too, and a slow one nobody waiting."""
+        whole = sum(row.length for row in rows)
+        alone = self._pace.alone or READ_AT_ONCE
+        return min(IN_MEMORY // self._pace.limit, whole // self._pace.limit, int(READ_SECONDS * alone))
 
     async def _segment(self, number: int) -> SegmentRef | None:
         """The reference of that segment, once there is one; None when the job is stored and has no more."""

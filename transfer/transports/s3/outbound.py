@@ -15,7 +15,7 @@ from transfer.broker_client import BrokerClient, Patience
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
-from transfer.plan import MIN_PART, Part, SegmentBuilder, segment_size
+from transfer.plan import FULL_SEGMENT, MIN_PART, Part, SegmentBuilder, segment_size
 from transfer.transport import Limits
 from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import crc32c
@@ -23,6 +23,7 @@ from transfer.transports.s3.pace import Pace
 from transfer.transports.s3.store import Store
 
 OPEN_SEGMENTS = 2
+"""Full ones that are open at most; of the first, which are short, as many as come to the same bytes."""
 IN_MEMORY = 64 << 20
 """Bytes of parts that are on their way or wait for their turn: what bounds memory, whatever the pace."""
 
@@ -108,7 +109,7 @@ class S3Outbound:
         in_memory = max(IN_MEMORY, MIN_PART * pace.limit)
         self._memory = Gate(lambda held: held <= in_memory)
         self._ahead = Gate(lambda parts: parts <= pace.limit + 1)
-        self._slots = asyncio.Semaphore(OPEN_SEGMENTS)
+        self._slots = Gate(lambda sizes: sizes <= OPEN_SEGMENTS * FULL_SEGMENT)
         self._turn = asyncio.Lock()
         self._current: _Upload | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,27 +185,21 @@ class S3Outbound:
                 await self._close_segment()
 
     async def _open(self) -> _Upload:
-        """The next segment: one that an earlier run left open, or a new one. At most two are open at once."""
-        await self._slots.acquire()
+        """The next segment: one that an earlier run left open, or a new one."""
+        left = self._reopen.pop(0) if self._reopen else None
+        number = next(self._numbers) if left is None else left.number
+        size = segment_size(number, self._bytes, self._total)
+        await self._slots.enter(min(size, FULL_SEGMENT))
         now = self._clock()
-        if self._reopen:
-            left = self._reopen.pop(0)
-            builder = SegmentBuilder(
-                left.number,
-                segment_size(left.number, self._bytes, self._total),
-                now,
-                [p for p, _ in left.parts],
-            )
+        if left is not None:
+            builder = SegmentBuilder(number, size, now, [p for p, _ in left.parts])
             builder.skip_numbers(left.used_numbers)
             current = _Upload(left.upload, builder)
             current.stored = [stored for _, stored in left.parts]
         else:
-            number = next(self._numbers)
             upload = await self._broker.begin(self._job, number)
             self._log.segment_begun(number, upload)
-            current = _Upload(
-                upload, SegmentBuilder(number, segment_size(number, self._bytes, self._total), now)
-            )
+            current = _Upload(upload, SegmentBuilder(number, size, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
         return current
 
@@ -223,7 +218,11 @@ class S3Outbound:
         crc = crc32c(part.data)
         self._log.part_made(current.builder.number, part, crc)
         await self._ahead.enter()
-        await self._memory.enter(len(part.data))
+        try:
+            await self._memory.enter(len(part.data))
+        except BaseException:
+            self._ahead.leave()
+            raise
         put = asyncio.create_task(self._put(current, part, crc))
         current.puts.append(put)
         self._watch(put)
@@ -266,7 +265,7 @@ class S3Outbound:
             parts = sorted(current.stored, key=lambda p: p.number)
             ref = await self._broker.complete(self._job, current.builder.number, current.upload, parts, index)
         finally:
-            self._slots.release()
+            self._slots.leave(min(current.builder.size, FULL_SEGMENT))
         self._log.segment_stored(ref)
         self._complete += 1
         if self._on_stored is not None:

@@ -16,6 +16,8 @@ from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import SignatureRefused, SlowDown, StoreHttp
 from transfer.transports.s3.pace import Pace
 
+TICK = 0.25
+"""Seconds between two looks at how fast it goes."""
 Result = TypeVar("Result")
 Sign = Callable[[bool], Coroutine[Any, Any, api.SignedUrl]]
 """Gets a URL; the argument says that the last one was refused and must not come from a cache."""
@@ -33,6 +35,7 @@ class Store:
         self._http = StoreHttp(pace.most, limit)
         self._threads = ThreadPoolExecutor(pace.most, thread_name_prefix="store")
         self._gate = Gate(lambda inside: inside <= pace.limit)
+        self._ticking: asyncio.Task[None] | None = None
 
     async def put(self, sign: Sign, body: bytes) -> str:
         return await self._signed(sign, len(body), lambda url: self._http.put(url, body))
@@ -42,6 +45,7 @@ class Store:
 
     async def _signed(self, sign: Sign, length: int, request: Callable[[api.SignedUrl], Result]) -> Result:
         """A refused signature is renewed and tried once more; an outage is ridden out."""
+        self._ticking = self._ticking or asyncio.create_task(self._tick())
         async for attempt in self._patience.retrying(StoreUnreachable):
             with attempt:
                 url = await sign(False)
@@ -50,20 +54,27 @@ class Store:
                         return await self._timed(url, length, request)
                     except SignatureRefused:  # it may have expired while it waited for its turn
                         return await self._timed(await sign(True), length, request)
-                    except SlowDown:
-                        self.pace.slow_down(time.monotonic())
-                        raise
         raise AssertionError("retrying ends with a result or an error")
 
     async def _timed(
         self, url: api.SignedUrl, length: int, request: Callable[[api.SignedUrl], Result]
     ) -> Result:
         began = time.monotonic()
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, request, url)
-        ended = time.monotonic()
-        self.pace.done(length, ended - began, ended, waiting=self._gate.waiting)
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._threads, request, url)
+        except SlowDown:
+            self.pace.slow_down(began, time.monotonic())
+            raise
+        self.pace.done(length, time.monotonic() - began, waiting=self._gate.waiting)
         return result
 
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.pace.tick(self._http.moved, time.monotonic(), waiting=self._gate.waiting)
+
     def close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
         self._http.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
