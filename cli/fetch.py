@@ -52,6 +52,21 @@ def fetch(
     patience: Annotated[
         str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
     ] = "10m",
+    concurrency: Annotated[
+        int | None,
+        Option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            max=64,
+            envvar="XFER_CONCURRENCY",
+            help="Requests at once; adapts",
+        ),
+    ] = None,
+    bwlimit: Annotated[
+        str | None,
+        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+    ] = None,
     context: Annotated[
         str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
     ] = None,
@@ -62,11 +77,11 @@ def fetch(
     import sys
     from functools import partial
 
-    from cli.misuse import called
+    from cli.misuse import called, typed
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import read_ticket
-    from cli.units import parse_duration
+    from cli.units import parse_duration, parse_rate
     from transfer.config import load
     from transfer.errors import UsageError
 
@@ -77,12 +92,12 @@ def fetch(
     if overwrite and rename:
         raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
     if ticket is not None and ticket_file is not None:
-        typed = _typed(arguments, "ticket"), _typed(arguments, "ticket_file")
-        if typed == (True, True):
+        both = typed(arguments, "ticket"), typed(arguments, "ticket_file")
+        if both == (True, True):
             raise UsageError(
                 "the ticket is given twice, as argument and with --ticket-file", hint="give it once"
             )
-        ticket = None if typed == (False, True) else ticket
+        ticket = None if both == (False, True) else ticket
     claim = read_ticket(ticket, ticket_file)
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
     servers = load(context)
@@ -97,12 +112,8 @@ def fetch(
         overwrite=overwrite,
         rename=rename,
         unsafe_links=unsafe_links,
+        concurrency=concurrency,
+        bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="fetch"),
         patience=seconds,
     )
     show(call, json=json, quiet=quiet, resume=same_command())
-
-
-def _typed(arguments: Context, name: str) -> bool:
-    """Whether it stood on the command line, which goes before what a variable says."""
-    source = arguments.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

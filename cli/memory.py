@@ -6,8 +6,9 @@ import gc
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
-"""Source: mallopt(3) of glibc, malloc.h."""
 _MIB = 1 << 20
+_MMAP_THRESHOLD = 32 * _MIB
+"""More is refused before glibc 2.35, and no buffer of ours is larger. Source: mallopt(3), malloc.h."""
 
 
 def settle() -> None:
@@ -24,6 +25,6 @@ def settle() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, 256 * _MIB)
         mallopt(_M_TOP_PAD, 16 * _MIB)

@@ -38,6 +38,12 @@ def called(context: Context, name: str) -> str:
     return max(parameter.opts, key=len)
 
 
+def typed(context: Context, name: str) -> bool:
+    """Whether it stood on the command line, which goes before what a variable says. name: as for `called`."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _sentence(wrong: ClickException, context: Context | None) -> str:
     if isinstance(wrong, BadOptionUsage) and context is not None:
         valued = [o for p in context.command.params if not getattr(p, "is_flag", False) for o in p.opts]

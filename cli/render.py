@@ -15,7 +15,17 @@ from typing import IO, TYPE_CHECKING, Protocol, Self, TextIO
 import msgspec
 
 from cli.units import show_duration, show_size
-from transfer.events import Event, Notice, Progress, RouteChosen, Stored, Summary, TicketReady, Waiting
+from transfer.events import (
+    Event,
+    Notice,
+    Progress,
+    RouteChosen,
+    Stored,
+    Summary,
+    TicketReady,
+    Unfinished,
+    Waiting,
+)
 from transfer.paths import printable as escaped
 
 if TYPE_CHECKING:
@@ -295,7 +305,16 @@ def told(event: Event, stored: Stored | None) -> str | None:
         return f"route: {event.route} ({printable(event.reason)})"
     if isinstance(event, Summary):
         return ended(event, stored)
+    if isinstance(event, Unfinished):
+        return f"going on: {line_of(event)}"
     return None
+
+
+def line_of(job: Unfinished) -> str:
+    """`qw3e…  send   12.3 MB of 45.6 MB  2026-11-21 08:12 UTC  report.pdf`: in a list, or alone."""
+    done = show_size(job.done) + ("" if job.total is None else f" of {show_size(job.total)}")
+    running = ", another run works on it" if job.running else ""
+    return f"{job.job}  {job.side:5}  {done:20}  {_local(job.begun)}  {printable(job.label)}{running}"
 
 
 def ended(event: Summary, stored: Stored | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import stat
@@ -17,6 +18,7 @@ from transfer.errors import Interrupted
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else []))
 """SIGHUP: the terminal is gone. Windows has none."""
+_TICKET = re.compile(r"xfer1[a-z0-9]{20,}", re.IGNORECASE)
 _SHOW_CURSOR = b"\x1b[?25h\n"
 """Source: DEC VT220 manual, DECTCEM. A bar on the terminal hides the cursor."""
 
@@ -88,5 +90,5 @@ def same_command() -> str:
     given = sys.argv[1:]
     options = given.index("--") if "--" in given else len(given)
     kept = [word for at, word in enumerate(given) if word != "--no-resume" or at > options]
-    words = ["TICKET" if word.lower().startswith("xfer1") and not shown else word for word in kept]
+    words = kept if shown else [_TICKET.sub("TICKET", word) for word in kept]
     return f"carry on with `{shlex.join(['xfer', *words])}`"

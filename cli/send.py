@@ -83,11 +83,38 @@ def send(
     ] = None,
     no_resume: Annotated[
         bool,
-        Option("--no-resume", envvar="XFER_NO_RESUME", help="Start anew, whatever an earlier run left"),
+        Option("--no-resume", envvar="XFER_NO_RESUME", help="Start anew, and void what an earlier run left"),
     ] = False,
+    ticket: Annotated[
+        str | None,
+        Option(
+            "--ticket", metavar="T", envvar="XFER_SEND_TICKET", help="Go on with this, begun on another host"
+        ),
+    ] = None,
+    ticket_from: Annotated[
+        str | None,
+        Option(
+            "--ticket-from", metavar="F", envvar="XFER_TICKET_FROM", help="The same; read the ticket from F"
+        ),
+    ] = None,
     patience: Annotated[
         str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
     ] = "10m",
+    concurrency: Annotated[
+        int | None,
+        Option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            max=64,
+            envvar="XFER_CONCURRENCY",
+            help="Requests at once; adapts",
+        ),
+    ] = None,
+    bwlimit: Annotated[
+        str | None,
+        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+    ] = None,
     context: Annotated[
         str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
     ] = None,
@@ -103,12 +130,13 @@ def send(
 
     from msgspec.structs import replace
 
-    from cli.misuse import called
+    from cli.misuse import called, typed
     from cli.run import same_command
     from cli.show import show
-    from cli.tickets import check_target, write_ticket
-    from cli.units import parse_duration, parse_size
+    from cli.tickets import check_target, read_ticket, write_ticket
+    from cli.units import parse_duration, parse_rate, parse_size
     from transfer.config import load
+    from transfer.errors import UsageError
     from transfer.events import Event, TicketReady
 
     paths = paths or []
@@ -117,6 +145,15 @@ def send(
     level = _level(compress, option=called(arguments, "compress"))
     if ticket_file is not None:
         check_target(ticket_file)
+    if ticket is not None and ticket_from is not None and typed(arguments, "ticket_from"):
+        if typed(arguments, "ticket"):
+            raise UsageError(
+                "the ticket is given twice, with --ticket and --ticket-from", hint="give it once"
+            )
+        ticket = None
+    claim = read_ticket(ticket, ticket_from) if ticket is not None or ticket_from is not None else None
+    if claim is not None and no_resume:
+        raise UsageError("--no-resume starts anew, and a ticket goes on", hint="choose one of them")
 
     def keep_ticket(event: Event) -> Event:
         if ticket_file is None or not isinstance(event, TicketReady) or event.ticket is None:
@@ -155,6 +192,9 @@ def send(
         exclude=exclude or (),
         links=links,
         resume=not no_resume,
+        ticket=claim,
+        concurrency=concurrency,
+        bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="send"),
         patience=outage,
     )
     show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume)

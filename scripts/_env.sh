@@ -17,9 +17,21 @@ find_python() {
 
 # make_env FOLDER EXTRAS: an environment in FOLDER with this checkout and EXTRAS installed, as constraints.txt pins it.
 make_env() {
-    local folder=$1 extras=$2 python want
+    fill_env "$1" "xfer[$2]" "$2 $here" "$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)" \
+        --editable "$here[$2]" --constraint "$here/constraints.txt"
+}
+
+# make_tools FOLDER FILE: an environment in FOLDER with the programs that the requirements FILE names, and not xfer.
+make_tools() {
+    fill_env "$1" "the programs of $(basename "$2")" "$(basename "$2")" "$(cksum <"$2")" --requirement "$2"
+}
+
+# fill_env FOLDER NAME STAMP SUM PIP-ARGUMENTS: what pip installs, again when STAMP, SUM or Python are others.
+fill_env() {
+    local folder=$1 name=$2 stamp=$3 sum=$4 python want
+    shift 4
     python=$(find_python) || return 1
-    want="$extras $here $("$python" -V 2>&1) $(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)"
+    want="$stamp $("$python" -V 2>&1) $sum"
     if [ "$(cat "$folder/.installed" 2>/dev/null)" = "$want" ]; then
         return 0
     fi
@@ -34,20 +46,26 @@ make_env() {
             fi
         fi
     fi
-    echo "installing xfer[$extras] into $folder (once)" >&2
-    PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/python" -m pip install --quiet \
-        --editable "$here[$extras]" --constraint "$here/constraints.txt" || return 1
+    echo "installing $name into $folder (once)" >&2
+    PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/python" -m pip install --quiet "$@" || return 1
     echo "$want" >"$folder/.installed"
 }
 
 # One maker at a time where flock(1) is there: two runs in one checkout share the folder.
 make_env_alone() {
+    alone "$here/pyproject.toml" make_env "$@"
+}
+
+# alone FILE COMMAND: one at a time holds FILE.
+alone() {
+    local file=$1
+    shift
     if command -v flock >/dev/null; then
         (
             flock 9
-            make_env "$@"
-        ) 9<"$here/pyproject.toml"
+            "$@"
+        ) 9<"$file"
     else
-        make_env "$@"
+        "$@"
     fi
 }

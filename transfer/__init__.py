@@ -1,6 +1,8 @@
-"""xfer as a library: `await transfer.send(paths)` and `await transfer.fetch(ticket)`.
+"""xfer as a library: `await transfer.send(paths)`, `await transfer.fetch(ticket)`; and what of it did not end.
 
-Both are imported when they are first used, so that importing a part of the package costs only that part.
+`for job in transfer.unfinished(): await transfer.resume(job)`.
+
+All are imported when they are first used, so that importing a part of the package costs only that part.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transfer.fetch import fetch
     from transfer.send import send
+    from transfer.unfinished import resume, unfinished
 
-__all__ = ["fetch", "send"]
+__all__ = ["fetch", "resume", "send", "unfinished"]
+_HOME = {"resume": "unfinished"}
+"""Where what is not called like its module is defined."""
 
 
 class _Package(ModuleType):
-    """The import system binds a submodule's name in its package; these two names mean the functions."""
+    """The import system binds a submodule's name in its package; these names mean the functions."""
 
     def __setattr__(self, name: str, value: object) -> None:
         story = name in __all__ and isinstance(value, ModuleType)
@@ -27,7 +32,7 @@ class _Package(ModuleType):
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        return getattr(importlib.import_module(f"transfer.{name}"), name)
+        return getattr(importlib.import_module(f"transfer.{_HOME.get(name, name)}"), name)
     raise AttributeError(f"module 'transfer' has no attribute {name!r}")
 
 

@@ -26,6 +26,7 @@ from transfer.errors import (
     UsageError,
     XferError,
 )
+from transfer.events import WaitedFor
 from transfer.model import SegmentRef
 from transfer.seal import Sealer
 
@@ -37,7 +38,12 @@ ANSWER_WITHIN = 10.0
 """Seconds for one try; a broker that signs and asks the store answers in milliseconds."""
 FIRST_CONTACT = 3.0
 """Seconds before a call that begins a transfer gives up: nothing is under way yet, so say at once what is wrong."""
-_OUTAGES = (BusUnreachable, BrokerAbsent, StoreUnreachable)
+_OUTAGES: dict[type[Exception], WaitedFor] = {
+    BusUnreachable: "bus",
+    BrokerAbsent: "broker",
+    StoreUnreachable: "store",
+}
+"""What is ridden out, and who is away then."""
 
 _ERRORS: dict[api.ErrorCode, type[XferError]] = {
     api.ErrorCode.BAD_REQUEST: UsageError,
@@ -60,9 +66,12 @@ async def connected(
     name: shown in the NATS server's connection list. Raises as `bus.connect`.
     """
     said: list[str] = []
-    client = await bus.connect(
-        context.nats_url, context.nats_creds, context.user, name, on_refusal=said.append
-    )
+
+    def refused(text: str) -> None:
+        if "xfer.events." not in text:  # announcements are a courtesy; a transfer goes on without
+            said.append(text)
+
+    client = await bus.connect(context.nats_url, context.nats_creds, context.user, name, on_refusal=refused)
     broker = BrokerClient(client, context.user, patience, said)
     try:
         yield client, broker
@@ -80,11 +89,13 @@ class Conflict(Misuse):
 class Patience:
     """How long outages are ridden out, counted anew from every success.
 
-    seconds: 0 gives up at the first failure. on_wait: told what is waited for, and the seconds left.
+    seconds: 0 gives up at the first failure. on_wait: told what is waited for, the seconds left, and who is away.
     """
 
     def __init__(
-        self, seconds: float, on_wait: Callable[[str, float], None] = lambda _what, _left: None
+        self,
+        seconds: float,
+        on_wait: Callable[[str, float, WaitedFor | None], None] = lambda _what, _left, _on: None,
     ) -> None:
         self.seconds, self.on_wait = seconds, on_wait
 
@@ -99,8 +110,10 @@ class Patience:
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             left = self.seconds - (state.seconds_since_start or 0)
-            if (state.seconds_since_start or 0) > 1 or state.attempt_number > 2:
-                self.on_wait(error.what if isinstance(error, XferError) else str(error), max(0.0, left))
+            if (state.seconds_since_start or 0) > 1 or state.attempt_number > 2 or state.upcoming_sleep >= 1:
+                what = error.what if isinstance(error, XferError) else str(error)
+                on = next((on for kind, on in _OUTAGES.items() if isinstance(error, kind)), None)
+                self.on_wait(what, max(0.0, left), on)
 
         return AsyncRetrying(
             retry=retry_if_exception_type(kinds),

@@ -29,7 +29,11 @@ CONNECT_WITHIN = 5.0
 """Seconds that a first connection may take before it is called unreachable."""
 REFUSED_WITHIN = 1.5
 """The same where every try was refused: nobody listens there, and a server that restarts is back by then."""
+PING_EVERY = 10
+"""Seconds. Three unanswered pings mean that the connection is lost, whatever TCP believes."""
 SESSIONS_REMEMBERED = 1024
+UNSENT = 1 << 16
+"""Bytes that may wait for the network before what can be left out is."""
 
 
 def peer_subject(user: str, job: str) -> str:
@@ -40,6 +44,11 @@ def peer_subject(user: str, job: str) -> str:
 def api_subject(user: str, verb: str) -> str:
     """Where a broker hears `user` ask."""
     return f"xfer.api.{user}.{verb}"
+
+
+def events_subject(owner: str, job: str) -> str:
+    """Where `owner` hears what happens to `job`."""
+    return f"xfer.events.{owner}.{job}"
 
 
 def inbox_prefix(user: str) -> str:
@@ -69,7 +78,7 @@ async def connect(
         NotAllowed: the server knows no such user.
         NotConfigured: the credentials file is missing or is none.
     """
-    import nats
+    from transfer.sturdy import SturdyClient
 
     errors: list[Exception] = []
     refused = asyncio.Event()
@@ -83,14 +92,17 @@ async def connect(
             on_refusal(str(error))
         del errors[:-4]
 
+    client = SturdyClient()
     dialling = asyncio.ensure_future(
-        nats.connect(
+        client.connect(
             url,
             name=name,
             error_cb=on_error,
             connect_timeout=3,
             reconnect_time_wait=0.25,
             max_reconnect_attempts=-1,
+            ping_interval=PING_EVERY,
+            max_outstanding_pings=2,
             inbox_prefix=inbox_prefix(user).encode(),
             **_credentials(creds),
         )
@@ -102,7 +114,8 @@ async def connect(
             left = within - REFUSED_WITHIN
             await asyncio.wait({dialling, watching}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if dialling.done():
-            return dialling.result()
+            dialling.result()
+            return client
         if refused.is_set():
             raise NotAllowed(f"NATS at {url} does not accept these credentials")
         raise BusUnreachable(f"cannot reach NATS at {url} ({_cause(errors)})")
@@ -161,6 +174,13 @@ async def request(client: Client, subject: str, body: bytes, within: float) -> M
             await asyncio.sleep(0.2)
         await asyncio.sleep(1.0)  # a reconnect that is quick loses no request
 
+    # Nothing is handed to a connection that is lost: nats-py would keep it, and on reconnection all tries of a
+    # request would reach the brokers at once, in whatever order.
+    for _ in range(5):
+        if not client.is_connected:
+            await asyncio.sleep(0.2)
+    if not client.is_connected:
+        raise BusUnreachable("the connection to NATS is lost")
     asking = asyncio.ensure_future(client.request(subject, body, timeout=within))
     watching = asyncio.ensure_future(watch())
     try:
@@ -178,6 +198,23 @@ async def request(client: Client, subject: str, body: bytes, within: float) -> M
         for task in (asking, watching):
             task.cancel()
         await asyncio.gather(asking, watching, return_exceptions=True)
+
+
+async def tell(client: Client, subject: str, body: bytes, *, ttl: float | None) -> bool:
+    """Publish what may as well be left out, without waiting for anything.
+
+    ttl: seconds that a stream keeps it, None for as long as it keeps anything. Source: NATS ADR-43.
+    Returns False, and publishes nothing, while the connection is lost or slower than what is said on it.
+    """
+    from nats.errors import Error
+
+    if not client.is_connected or client.pending_data_size > UNSENT:
+        return False
+    try:
+        await client.publish(subject, body, headers=None if ttl is None else {"Nats-TTL": f"{ttl:.0f}s"})
+    except (Error, OSError):
+        return False
+    return True
 
 
 class Mailbox:

@@ -28,6 +28,8 @@ from transfer.errors import NotConfigured, UsageError, XferError
 USER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A user is one token of a NATS subject and part of an inbox prefix."""
 CONTEXT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAMELESS = "environment"
+"""What a context is called that only variables make."""
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
@@ -108,7 +110,7 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
         )
     elif url:
         user = env.get("XFER_USER") or default_user(creds)
-        found = Context(name="environment", nats_url=url, nats_creds=creds, user=user)
+        found = Context(name=NAMELESS, nats_url=url, nats_creds=creds, user=user)
     else:
         raise NotConfigured("nothing says where the servers are")
     _check(found)

@@ -24,19 +24,18 @@ ENTRY = 32
 class Content:
     """Open until `close`.
 
-    identity: finds the job of an interrupted run again; None for a stream, which cannot be resumed.
-    label: for people. unreadable: (name, reason) of what will be missing.
+    tree: None for a stream, which cannot be read again. manifest: replaced, before `outgoing`, where an earlier
+    run sent one with other times and modes. label: for people. unreadable: (name, reason) of what will be missing.
     """
 
     def __init__(self, entries: Sequence[Entry], source: Tree | Command | BinaryIO) -> None:
         self.manifest = chunks.make_manifest(entries)
         self._source = source
-        self.identity: bytes | None = None
-        self.notices: list[str] = []
-        self.unreadable: list[tuple[str, str]] = []
-        if isinstance(source, Tree):
-            self.identity = source.identity()
-            self.notices, self.unreadable = source.notices, source.unreadable
+        self.tree = source if isinstance(source, Tree) else None
+        self.notices: list[str] = [] if self.tree is None else self.tree.notices
+        self.unreadable: list[tuple[str, str]] = [] if self.tree is None else self.tree.unreadable
+        if not self.manifest.files:
+            self.notices.append("there is no file in this transfer, only folders or links")
         tops = sorted({e.path.split(b"/")[0].decode(errors="replace") for e in entries})
         self.label = ", ".join(tops[:3]) + (", …" if len(tops) > 3 else "")
 
@@ -46,6 +45,13 @@ class Content:
         if isinstance(self._source, Command):
             return OutgoingStream(self._source.read, self.manifest, codec, self._source.verdict)
         return OutgoingStream(stream_reader(self._source), self.manifest, codec, no_verdict)
+
+    def raise_if_partial(self) -> None:
+        """Raises PartialSource, once the rest was sent."""
+        if self.unreadable:
+            listed = ", ".join(f"{name} ({why})" for name, why in self.unreadable[:5])
+            more = f" and {len(self.unreadable) - 5} more" if len(self.unreadable) > 5 else ""
+            raise PartialSource(f"not sent, because not readable: {listed}{more}")
 
     def close(self) -> None:
         if isinstance(self._source, Tree | Command):

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 RouteName = Literal["webrtc", "s3"]
+WaitedFor = Literal["receiver", "receipt", "sender", "bus", "broker", "store"]
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
@@ -26,10 +27,11 @@ class TicketReady(Event, frozen=True, tag="ticket"):
 
 
 class Waiting(Event, frozen=True, tag="waiting"):
-    """Nothing moves, and why. left: seconds until something else is tried; None: no limit."""
+    """Nothing moves, and why. left: seconds until something else is tried; None: no limit. on: `what` in one word."""
 
     what: str
     left: float | None = None
+    on: WaitedFor | None = None
 
 
 class RouteChosen(Event, frozen=True, tag="route"):
@@ -40,13 +42,18 @@ class RouteChosen(Event, frozen=True, tag="route"):
 
 
 class Progress(Event, frozen=True, tag="progress"):
-    """done and total count raw bytes; total is None while unknown. wire counts bytes that crossed the network."""
+    """done and total count raw bytes; total is None while unknown. wire counts bytes that crossed the network.
+
+    concurrency: requests to the store at once. level: zstd's, 0 for none. Both adapt; None where they mean nothing.
+    """
 
     done: int
     total: int | None
     wire: int
     files: int
     route: RouteName | None
+    concurrency: int | None = None
+    level: int | None = None
 
 
 class Notice(Event, frozen=True, tag="notice"):
@@ -72,7 +79,11 @@ class Receipt(Event, frozen=True, tag="receipt"):
 
 
 class Summary(Event, frozen=True, tag="summary"):
-    """How it ended. outcome: `receipt`, `stored` (send) or `fetched`. resent: chunks that crossed the network twice."""
+    """How it ended. outcome: `receipt`, `stored` (send) or `fetched`.
+
+    resent: chunks that crossed the network twice. kept: chunks that did not cross it, as an earlier run had moved them.
+    concurrency, level: as in Progress, at the end.
+    """
 
     job: str
     outcome: Literal["receipt", "stored", "fetched"]
@@ -85,6 +96,25 @@ class Summary(Event, frozen=True, tag="summary"):
     resent: int
     digest: str
     paths: list[str] = []
+    kept: int = 0
+    concurrency: int | None = None
+    level: int | None = None
+
+
+class Unfinished(Event, frozen=True, tag="unfinished"):
+    """A transfer that this host has begun and not ended. done, total: raw bytes; total is null while unknown.
+
+    number: its row in the ledger. begun: seconds since 1970. running: another run works on it just now.
+    """
+
+    number: int
+    job: str
+    side: Literal["send", "fetch"]
+    label: str
+    done: int
+    total: int | None
+    begun: float
+    running: bool
 
 
 class Failure(Event, frozen=True, tag="error"):
@@ -96,7 +126,18 @@ class Failure(Event, frozen=True, tag="error"):
     next: str
 
 
-AnyEvent = TicketReady | Waiting | RouteChosen | Progress | Notice | Stored | Receipt | Summary | Failure
+AnyEvent = (
+    TicketReady
+    | Waiting
+    | RouteChosen
+    | Progress
+    | Notice
+    | Stored
+    | Receipt
+    | Summary
+    | Unfinished
+    | Failure
+)
 Listener = Callable[[Event], None]
 
 

@@ -16,6 +16,7 @@ import msgspec
 from transfer import api, bus, config, wire
 from transfer.assembly import Assembly
 from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.errors import (
     BusUnreachable,
@@ -35,7 +36,7 @@ from transfer.received import ReceivedJob
 from transfer.seal import Purpose, Sealer
 from transfer.ticket import Ticket
 from transfer.transports.peer import PeerInbound
-from transfer.transports.s3 import S3Inbound
+from transfer.transports.s3 import Pace, S3Inbound
 from transfer.transports.webrtc import IceServers, answer, prepare
 
 HELLO_EVERY = 1.0
@@ -61,6 +62,8 @@ async def fetch(
     rename: bool = False,
     unsafe_links: bool = False,
     patience: float = 600.0,
+    concurrency: int | None = None,
+    bwlimit: float | None = None,
     on_event: Listener = ignore,
 ) -> Summary:
     """Fetch what a ticket stands for; returns when all of it is verified, synced and under its final name.
@@ -71,6 +74,8 @@ async def fetch(
         overwrite, rename: what to do about existing targets; without either they are an error.
         unsafe_links: also make links that lead out of the folder.
         patience: seconds that an outage, or a sender who is away before the job is complete, is waited for.
+        concurrency: requests to the store at once; None: as many as pay.
+        bwlimit: bytes per second that may be taken; None: all that come.
         on_event: told what happens (`transfer.events`).
     Raises:
         XferError: see `transfer.errors`. What was written stays in a hidden folder beside the target
@@ -81,7 +86,9 @@ async def fetch(
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     sealer = Sealer(ticket)
     codec = Codec(sealer)
-    with ReceivedJob(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links) as job:
+    final = False
+    options = {"overwrite": overwrite, "rename": rename, "unsafe_links": unsafe_links}
+    with ReceivedJob(ticket, output, **options, context=context.name) as job:
         try:
             async with connected(context, "xfer fetch", Patience(patience, meter.waiting)) as (
                 client,
@@ -92,6 +99,7 @@ async def fetch(
                     raise CutShort("the sender ended this transfer before it was complete")
                 if opened.state is api.JobState.DELIVERED and job.receipt is None:
                     raise JobGone("this transfer has been delivered and is not kept any longer")
+                final = opened.state is api.JobState.STORED  # what is damaged then stays damaged
                 meter.total = opened.size
                 mailbox = bus.Mailbox(
                     client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
@@ -99,10 +107,23 @@ async def fetch(
                 with contextlib.closing(
                     Assembly(codec, job.sink, meter, job.ledger, job.row, job.begun)
                 ) as assembly:
-                    receiver = _Receiver(assembly, mailbox, broker, sealer, codec, meter, job, opened)
+                    limit = BwLimit(bwlimit) if bwlimit else None
+                    store = S3Inbound(
+                        broker, sealer, codec, patience=broker.patience, pace=Pace(concurrency), limit=limit
+                    )
+                    receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
                     summary = await receiver.run(context, patience)
-        except (CutShort, JobGone):
+        except JobGone as gone:
+            if job.begun_with is not None:
+                hint = (
+                    f"an earlier run fetched it with the context {job.begun_with}: name that with --context"
+                )
+                raise JobGone(gone.what, hint=hint) from None
             job.abandon()  # what is here can never become whole
+            raise
+        except (CutShort, DamagedData, ProtocolError) as damage:
+            if final or isinstance(damage, CutShort):
+                job.abandon()
             raise
     on_event(summary)
     return summary
@@ -117,14 +138,15 @@ class _Receiver:
         mailbox: bus.Mailbox,
         broker: BrokerClient,
         sealer: Sealer,
-        codec: Codec,
+        store: S3Inbound,
+        limit: BwLimit | None,
         meter: Meter,
         place: ReceivedJob,
         opened: api.Opened,
     ) -> None:
         self._assembly, self._mailbox, self._broker, self._sealer = assembly, mailbox, broker, sealer
         self._meter, self._place, self._opened = meter, place, opened
-        self._store = S3Inbound(broker, sealer, codec, patience=broker.patience)
+        self._store, self._limit = store, limit
         self._offers: asyncio.Queue[wire.Offer] = asyncio.Queue(4)
         self._use_store = asyncio.Event()
         self._talk: bus.Conversation | None = None
@@ -225,12 +247,19 @@ class _Receiver:
     async def _take_from(self, route: PeerInbound) -> None:
         reason = "the receiver stopped"
         try:
-            await self._assembly.consume(
-                self._noting("webrtc", route.frames(self._assembly.wanted)), route.ack
-            )
+            frames = self._limited(route.frames(self._assembly.wanted))
+            await self._assembly.consume(self._noting("webrtc", frames), route.ack)
             reason = ""
         finally:
             await route.close(reason)
+
+    async def _limited(self, frames: AsyncGenerator[Frame, None]) -> AsyncGenerator[Frame, None]:
+        """What is not acknowledged fills the sender's window: that holds it back."""
+        async with contextlib.aclosing(frames):
+            async for frame in frames:
+                if self._limit is not None:
+                    await self._limit.wait(len(frame.data))
+                yield frame
 
     # both
 
@@ -243,6 +272,8 @@ class _Receiver:
                 if self._meter.route != route and frame.id in self._assembly.wanted:
                     why = "directly from the sender" if route == "webrtc" else "from the store"
                     self._meter.choose(route, why)
+                if route == "s3":
+                    self._meter.concurrency = self._store.concurrency
                 yield frame
 
     async def _watch(self, patience: float) -> None:
@@ -262,7 +293,7 @@ class _Receiver:
                     hint="have the sender run its command again; run this one again at any time",
                 )
             if idle > QUIET:
-                self._meter.waiting("waiting for the sender", patience - idle)
+                self._meter.waiting("waiting for the sender", patience - idle, "sender")
             await asyncio.sleep(0.5)
 
     def _receipt(self) -> ReceiptBody:
@@ -297,6 +328,8 @@ class _Receiver:
             resent=meter.resent,
             digest=receipt.digest.hex(),
             paths=self._place.paths,
+            kept=meter.kept,
+            concurrency=meter.concurrency,
         )
 
 

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ import msgspec
 from transfer.errors import DiskFull, XferError
 from transfer.model import FrameId, IndexedFrame, Kind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
 """How long another process' commit is waited for."""
 _SCHEMA = """
@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, side TEXT NOT NULL, job TEXT NOT NULL, key BLOB NOT NULL, secret BLOB NOT NULL,
   receiver TEXT NOT NULL, created REAL NOT NULL, label TEXT NOT NULL, state BLOB NOT NULL, UNIQUE (side, job, key));
 CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (side, key);
+CREATE TABLE IF NOT EXISTS sources (id INTEGER PRIMARY KEY, place BLOB NOT NULL, facts BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS sources_by_place ON sources (place);
 CREATE TABLE IF NOT EXISTS frames (
   id INTEGER, kind INTEGER, idx INTEGER, digest BLOB NOT NULL, PRIMARY KEY (id, kind, idx)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS blocks (id INTEGER, idx INTEGER, raw BLOB NOT NULL, PRIMARY KEY (id, idx)) WITHOUT ROWID;
@@ -75,8 +77,16 @@ class SegmentRow(NamedTuple):
     size: int
 
 
+class SourceRow(NamedTuple):
+    """What a send reads from. place: what finds it again if it changed. facts: what it looked like, packed."""
+
+    place: bytes
+    facts: bytes
+
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _UNUSABLE = "make that file and its folder writable, or choose another place with XFER_HOME"
+_ADD_PART = "INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)"
 _frames_encoder = msgspec.msgpack.Encoder()
 _frames_decoder = msgspec.msgpack.Decoder(tuple[IndexedFrame, ...])
 
@@ -120,33 +130,64 @@ class Ledger:
     # jobs
 
     def add(
-        self, side: str, job: str, key: bytes, secret: bytes, *, receiver: str = "", label: str = ""
+        self,
+        side: str,
+        job: str,
+        key: bytes,
+        secret: bytes,
+        *,
+        receiver: str = "",
+        label: str = "",
+        state: bytes = b"",
+        source: SourceRow | None = None,
+        blocks: Mapping[int, bytes] | None = None,
+        stored: Iterable[PartRow] = (),
     ) -> JobRow:
-        """side: `send` or `fetch`. The same job, side and key again gives the row that is there."""
+        """side: `send` or `fetch`. The same job, side and key again gives the row that is there.
+
+        state, source, blocks, stored: what is known of it from the start, in the same commit. stored: a
+        complete segment each, as one part.
+        """
         with self._transaction():
-            self._db.execute(
+            added = self._db.execute(
                 "INSERT OR IGNORE INTO jobs (side, job, key, secret, receiver, created, label, state) VALUES (?,?,?,?,?,?,?,?)",
-                (side, job, key, secret, receiver, time.time(), label, b""),
+                (side, job, key, secret, receiver, time.time(), label, state),
             )
-        row = self.find(side, key, job)
-        assert row is not None
-        return row
+            if added.rowcount:
+                number = added.lastrowid
+                if source is not None:
+                    self._db.execute("INSERT OR REPLACE INTO sources VALUES (?,?,?)", (number, *source))
+                rows = [(number, index, raw) for index, raw in (blocks or {}).items()]
+                self._db.executemany("INSERT INTO blocks VALUES (?,?,?)", rows)
+                self._insert_stored(number, stored)
+        found = self.find(side, key, job)
+        assert found is not None
+        return found
 
     def find(self, side: str, key: bytes, job: str | None = None) -> JobRow | None:
         """The newest unfinished job of that key (and id, if given)."""
-        rows = self._query(
-            "SELECT id, job, key, secret, receiver, created, label FROM jobs"
-            " WHERE side = ? AND key = ? AND (? IS NULL OR job = ?) ORDER BY id DESC LIMIT 1",
-            (side, key, job, job),
-        )
-        return JobRow(*rows[0]) if rows else None
+        return next(iter(self.select(side, key=key, job=job)), None)
 
-    def unfinished(self, side: str) -> list[JobRow]:
+    def select(
+        self, side: str, *, key: bytes | None = None, job: str | None = None, place: bytes | None = None
+    ) -> list[JobRow]:
+        """The unfinished jobs of which all that is given is true, newest first."""
         rows = self._query(
-            "SELECT id, job, key, secret, receiver, created, label FROM jobs WHERE side = ? ORDER BY id",
-            (side,),
+            "SELECT j.id, job, key, secret, receiver, created, label FROM jobs j LEFT JOIN sources s ON s.id = j.id"
+            " WHERE side = ?1 AND (?2 IS NULL OR key = ?2) AND (?3 IS NULL OR job = ?3) AND (?4 IS NULL OR place = ?4)"
+            " ORDER BY j.id DESC",
+            (side, key, job, place),
         )
         return [JobRow(*row) for row in rows]
+
+    def unfinished(self, side: str) -> list[JobRow]:
+        """All of one side, oldest first."""
+        return self.select(side)[::-1]
+
+    def source(self, job: JobRow) -> SourceRow | None:
+        """None for a fetch."""
+        rows = self._query("SELECT place, facts FROM sources WHERE id = ?", (job.id,))
+        return SourceRow(*rows[0]) if rows else None
 
     def state(self, job: JobRow) -> bytes:
         """What the caller last kept with `set_state`; empty at first."""
@@ -160,7 +201,7 @@ class Ledger:
     def end(self, job: JobRow) -> None:
         """Forget a job: it is done, or given up for good."""
         with self._transaction():
-            for table in ("frames", "blocks", "segments", "parts", "jobs"):
+            for table in ("frames", "blocks", "segments", "parts", "sources", "jobs"):
                 self._db.execute(f"DELETE FROM {table} WHERE id = ?", (job.id,))
 
     # frames
@@ -172,6 +213,11 @@ class Ledger:
                 "INSERT OR REPLACE INTO frames VALUES (?,?,?,?)",
                 [(job.id, f.kind, f.index, d) for f, d in frames],
             )
+
+    def chunks(self, job: JobRow) -> int:
+        """How many chunks are written (fetch)."""
+        query = "SELECT count(*) FROM frames WHERE id = ? AND kind = ?"
+        return int(self._query(query, (job.id, Kind.CHUNK))[0][0])
 
     def frames(self, job: JobRow) -> dict[FrameId, bytes]:
         rows = self._query("SELECT kind, idx, digest FROM frames WHERE id = ?", (job.id,))
@@ -207,6 +253,11 @@ class Ledger:
                 "UPDATE segments SET size = ? WHERE id = ? AND segment = ?", (size, job.id, segment)
             )
 
+    def add_stored(self, job: JobRow, parts: Iterable[PartRow]) -> None:
+        """Complete segments that were not known here, each as one part. Replaces what was known of them."""
+        with self._transaction():
+            self._insert_stored(job.id, parts)
+
     def segments(self, job: JobRow) -> list[SegmentRow]:
         rows = self._query(
             "SELECT segment, upload, size FROM segments WHERE id = ? ORDER BY segment", (job.id,)
@@ -216,17 +267,7 @@ class Ledger:
     def add_part(self, job: JobRow, part: PartRow) -> None:
         """Before its PUT: a part in the store that the ledger does not know could never be used."""
         with self._transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)",
-                (
-                    job.id,
-                    part.segment,
-                    part.part,
-                    part.length,
-                    part.crc32c,
-                    _frames_encoder.encode(part.frames),
-                ),
-            )
+            self._db.execute(_ADD_PART, _part_values(job.id, part))
 
     def drop_parts(self, job: JobRow, segment: int, parts: Iterable[int]) -> None:
         """The store does not have them."""
@@ -244,6 +285,13 @@ class Ledger:
         return [
             PartRow(s, p, length, crc, _frames_decoder.decode(frames)) for s, p, length, crc, frames in rows
         ]
+
+    def _insert_stored(self, job: int | None, parts: Iterable[PartRow]) -> None:
+        for part in parts:
+            self._db.execute("DELETE FROM parts WHERE id = ? AND segment = ?", (job, part.segment))
+            row = (job, part.segment, "", part.length)
+            self._db.execute("INSERT OR REPLACE INTO segments VALUES (?,?,?,?)", row)
+            self._db.execute(_ADD_PART, _part_values(job, part))
 
     def _switch_to_wal(self) -> None:
         """Two runs that make the ledger at once collide here, and SQLite's own wait does not cover this step."""
@@ -272,6 +320,11 @@ class Ledger:
                 with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _part_values(job: int | None, part: PartRow) -> tuple[object, ...]:
+    frames = _frames_encoder.encode(part.frames)
+    return job, part.segment, part.part, part.length, part.crc32c, frames
 
 
 @contextlib.contextmanager

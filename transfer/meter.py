@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, Waiting
+from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, WaitedFor, Waiting
 from transfer.model import FrameId, FrameSet, Kind
 
 EVERY = 0.2
@@ -78,14 +78,14 @@ class Meter:
             )
         )
 
-    def waiting(self, what: str, left: float | None) -> None:
-        """Nothing moves because of `what`; told when it changes and once a second."""
+    def waiting(self, what: str, left: float | None, on: WaitedFor | None = None) -> None:
+        """Nothing moves because of `what`, in one word `on`; told when it changes and once a second."""
         now = self._clock()
         if self._waiting[0] != what or now - self._waiting[1] >= 1:
             self._waiting = (what, now)
             if self._news:  # nothing more may come for a long while
                 self.tell()
-            self._listener(Waiting(what=what, left=left))
+            self._listener(Waiting(what=what, left=left, on=on))
 
     def notice(self, text: str) -> None:
         self._listener(Notice(text=text))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import select
 import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
@@ -31,15 +33,33 @@ class Source(Protocol):
     def read_into(self, extents: Sequence[Extent], view: memoryview) -> None: ...
 
 
+class Spent:
+    """seconds: what threads have spent with it, all together."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds += time.monotonic() - began
+
+
 class Outgoing:
     """The frames of a job whose files can be read again.
 
-    digests: of the raw bytes of every frame made, or known from an earlier run.
+    digests: of the raw bytes of every frame made, or known from an earlier run. encoding: without the reading.
     """
 
     def __init__(self, source: Source, manifest: Manifest, codec: Codec) -> None:
         self.manifest = manifest
         self.digests = Digests()
+        self.encoding = Spent()
         self.root = b""
         self._source, self._codec = source, codec
         self._blocks = list(chunks.manifest_blocks(manifest))
@@ -96,7 +116,9 @@ class Outgoing:
             made = self._codec.encode(frame, self._blocks[frame.index])
         elif frame.kind is Kind.CHUNK:
             place = room(self.manifest.head.chunk_size)
-            made = self._codec.encode_in(place, frame, len(self._read(frame, place)))
+            length = len(self._read(frame, place))
+            with self.encoding.counted():
+                made = self._codec.encode_in(place, frame, length)
         else:
             made = self._codec.encode(frame, self._trailer())
         self.digests[frame] = made.digest
@@ -131,6 +153,7 @@ class OutgoingStream:
     ) -> None:
         self.manifest = manifest
         self.digests = Digests()
+        self.encoding = Spent()
         self.root = b""
         self._read, self._codec, self._verdict = read, codec, verdict
         self._lengths: list[int] = []
@@ -186,7 +209,8 @@ class OutgoingStream:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _make(self, frame: FrameId, raw: bytes) -> Encoded:
-        made = self._codec.encode(frame, raw)
+        with self.encoding.counted():
+            made = self._codec.encode(frame, raw)
         self.digests[frame] = made.digest
         return made
 

@@ -12,15 +12,40 @@ import msgspec
 
 from transfer import config
 from transfer.codec import digest_of
+from transfer.errors import XferError
 from transfer.ledger import JobRow, Ledger
 from transfer.lock import FileLock
 from transfer.model import ReceiptBody
 from transfer.paths import printable
 from transfer.pipe import PipeSink
-from transfer.sink import FolderSink, Sink
+from transfer.sink import FolderSink, Sink, absolute
 from transfer.ticket import Ticket
 
-_BEGUN, _PUBLISHED = b"b", b"p"
+
+class FetchAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for: enough to ask for it again. In the ledger's row.
+
+    output: absolute, which need not be text; a final slash says that it is a folder. context: its name.
+    """
+
+    v: int = 1
+    output: bytes
+    overwrite: bool
+    rename: bool
+    unsafe_links: bool
+    context: str
+
+    @classmethod
+    def unpack(cls, state: bytes) -> FetchAgain | None:
+        """From the ledger's row. None for what another version of xfer wrote."""
+        kept = _unpack(state)
+        return None if kept is None else kept.again
+
+
+def owed(state: bytes) -> ReceiptBody | None:
+    """From the ledger's row: everything is in place, and only this receipt has not been given yet."""
+    kept = _unpack(state)
+    return None if kept is None or kept.published is None else kept.published.receipt
 
 
 class _Published(msgspec.Struct, frozen=True, array_like=True):
@@ -30,11 +55,38 @@ class _Published(msgspec.Struct, frozen=True, array_like=True):
     paths: list[bytes]  # names need not be UTF-8
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """The state of the ledger's row.
+
+    name: of the temporary folder that is made once the manifest is known. sink: what finds it again, once it is
+    there for certain, and until it is removed after everything was published.
+    """
+
+    again: FetchAgain
+    name: str = ""
+    sink: bytes = b""
+    published: _Published | None = None
+
+
+def _unpack(state: bytes) -> _Kept | None:
+    try:
+        kept = msgspec.msgpack.decode(state, type=_Kept)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return kept if kept.again.v == 1 else None
+
+
+def lock_path(locks: Path, job: str, key: bytes) -> Path:
+    """What a run that fetches this job to that place holds. key: of the ledger's row."""
+    return locks / f"fetch-{job}-{digest_of(key).hex()[:16]}.lock"
+
+
 class ReceivedJob:
     """Where it goes: the sink, and the ledger's row that lets a later fetch carry on there.
 
     A pipe has no row: what went into it cannot be taken up again. receipt: set if an earlier run
-    published everything and died before its receipt was given.
+    published everything and died before its receipt was given. begun_with: the context that an earlier run
+    used, if it was another one: only its servers know what has become of the job.
     """
 
     def __init__(
@@ -45,10 +97,13 @@ class ReceivedJob:
         overwrite: bool,
         rename: bool,
         unsafe_links: bool,
+        context: str = "",
     ) -> None:
+        """context: its name."""
         self.ledger: Ledger | None = None
         self.row: JobRow | None = None
         self.receipt: ReceiptBody | None = None
+        self.begun_with: str | None = None
         self.paths: list[str] = []
         self.sink: Sink
         self.receiver = secrets.token_hex(8)
@@ -57,6 +112,13 @@ class ReceivedJob:
         if not isinstance(output, str | os.PathLike):
             self.sink = PipeSink(output)
             return
+        self._again = FetchAgain(
+            output=os.fsencode(absolute(os.fspath(output))),
+            overwrite=overwrite,
+            rename=rename,
+            unsafe_links=unsafe_links,
+            context=context,
+        )
         try:
             self._open(ticket, output, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links)
         except BaseException:
@@ -69,21 +131,28 @@ class ReceivedJob:
         where_to = os.fspath(output) or "."
         where = os.path.abspath(where_to)
         key = os.fsencode(where)
-        lock = config.state_dir() / "locks" / f"fetch-{ticket.job}-{digest_of(key).hex()[:16]}.lock"
+        lock = lock_path(config.state_dir() / "locks", ticket.job, key)
         self._stack.enter_context(FileLock(lock, f"fetches this ticket to {where}"))
         self.ledger = self._stack.enter_context(contextlib.closing(Ledger(config.state_dir() / "ledger.db")))
         row = self.ledger.find("fetch", key, ticket.job)
-        state = self.ledger.state(row) if row else b""
+        kept = _unpack(self.ledger.state(row)) if row else None
         sink = None
         if row is not None:
             self.receiver = row.receiver
-            if state[:1] == _PUBLISHED:
-                published = msgspec.msgpack.decode(state[1:], type=_Published)
-                self.receipt = published.receipt
-                self.paths = [os.fsdecode(path) for path in published.paths]
-            elif state[:1] == _BEGUN:
+            if kept is not None and kept.again.context != self._again.context:
+                self.begun_with = kept.again.context
+            if kept is not None and kept.published is not None:
+                self.receipt = kept.published.receipt
+                self.paths = [os.fsdecode(path) for path in kept.published.paths]
+                left = FolderSink.resume(kept.sink, where_to, job=ticket.job)
+                if left is not None:
+                    with contextlib.suppress(XferError):  # a folder left over is no reason to fail
+                        left.abandon()
+            elif kept is not None and not kept.sink:
+                FolderSink.forget(kept.name, where_to)
+            elif kept is not None:
                 sink = FolderSink.resume(
-                    state[1:],
+                    kept.sink,
                     where_to,
                     job=ticket.job,
                     overwrite=overwrite,
@@ -94,12 +163,19 @@ class ReceivedJob:
             if sink is None and self.receipt is None:
                 self.ledger.end(row)
                 row = None
-        self.row = row or self.ledger.add(
-            "fetch", ticket.job, key, ticket.secret, receiver=self.receiver, label=printable(where)
-        )
-        self.sink = sink or FolderSink(
+        sink = sink or FolderSink(
             where_to, job=ticket.job, overwrite=overwrite, rename=rename, unsafe_links=unsafe_links
         )
+        self.row = row or self.ledger.add(
+            "fetch",
+            ticket.job,
+            key,
+            ticket.secret,
+            receiver=self.receiver,
+            label=printable(where),
+            state=msgspec.msgpack.encode(_Kept(self._again, sink.staging_name)),
+        )
+        self.sink = sink
 
     def __enter__(self) -> ReceivedJob:
         return self
@@ -118,7 +194,8 @@ class ReceivedJob:
     def begun(self) -> None:
         """The sink knows the manifest: from here on an interrupted fetch can be taken up."""
         if self.ledger is not None and self.row is not None:
-            self.ledger.set_state(self.row, _BEGUN + self.sink.state())
+            kept = _Kept(self._again, sink=self.sink.state())
+            self.ledger.set_state(self.row, msgspec.msgpack.encode(kept))
             self._findable = True
 
     def publish(self, receipt: ReceiptBody) -> None:
@@ -127,8 +204,10 @@ class ReceivedJob:
             self.paths = [str(path) for path in self.sink.publish()]
             self.receipt = receipt
             if self.ledger is not None and self.row is not None:
-                state = msgspec.msgpack.encode(_Published(receipt, [os.fsencode(p) for p in self.paths]))
-                self.ledger.set_state(self.row, _PUBLISHED + state)
+                published = _Published(receipt, [os.fsencode(path) for path in self.paths])
+                kept = _Kept(self._again, sink=self.sink.state(), published=published)
+                self.ledger.set_state(self.row, msgspec.msgpack.encode(kept))
+            self.sink.close()  # now, while a kill leaves a row that finds its temporary folder
 
     def end(self) -> None:
         """Nothing is owed any more."""

@@ -69,7 +69,7 @@ class Receivers:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None if self.hellos.empty() else self.hellos.get_nowait()
-            self._meter.waiting("waiting for a receiver", left)
+            self._meter.waiting("waiting for a receiver", left, "receiver")
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(self.hellos.get(), 1.0 if left is None else min(1.0, left))
 
@@ -80,7 +80,7 @@ class Receivers:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            self._meter.waiting(what, left)
+            self._meter.waiting(what, left, "receipt")
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), 1.0 if left is None else min(1.0, left))

@@ -7,15 +7,17 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from transfer import api, bus, config, content, wire
+from transfer.announce import Announcer
 from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.content import Content
+from transfer.effort import Effort
 from transfer.errors import (
     BusUnreachable,
-    PartialSource,
     PeerAbsent,
     PeerLost,
     ProtocolError,
@@ -27,16 +29,17 @@ from transfer.events import Listener, Stored, Summary, TicketReady, ignore
 from transfer.ledger import Ledger
 from transfer.meter import Meter
 from transfer.model import FrameId, FrameSet, Kind, SegmentRef
+from transfer.opening import open_job
 from transfer.plan import Part
 from transfer.receivers import Receivers
 from transfer.seal import Purpose
-from transfer.sent import SentJob, open_job
+from transfer.sent import SendAgain, SentJob, Via, absolute
 from transfer.source import Links
+from transfer.ticket import Ticket
 from transfer.transports.peer import PeerOutbound
-from transfer.transports.s3 import S3Outbound
+from transfer.transports.s3 import Pace, S3Outbound
 from transfer.transports.webrtc import IceServers, offer, prepare
 
-Via = Literal["auto", "webrtc", "s3"]
 THRESHOLD = 100_000_000
 """Bytes. Below it a peer is offered the transfer directly."""
 RECEIPT_SECONDS = 15.0
@@ -60,7 +63,10 @@ async def send(
     exclude: Sequence[str] = (),
     links: Links = "preserve",
     resume: bool = True,
+    ticket: Ticket | str | None = None,
     patience: float = 600.0,
+    concurrency: int | None = None,
+    bwlimit: float | None = None,
     on_event: Listener = ignore,
 ) -> Summary:
     """Send files, folders, a stream or a command's output; returns once somebody has them or the store does.
@@ -75,51 +81,59 @@ async def send(
         receipt: do not return before a receipt came, also when stored.
         compress: `auto`, `off`, or a zstd level from 1 to 19.
         exclude, links: see `transfer.source.scan`.
-        resume: carry on with an unfinished job of the same, unchanged source.
+        resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
+        ticket: go on with this job, begun here or on another host with the same files.
         patience: seconds that an outage of bus, broker or store is ridden out.
+        concurrency: requests to the store at once; None: as many as pay.
+        bwlimit: bytes per second that may be sent; None: all that go.
         on_event: told what happens (`transfer.events`); the ticket comes first.
     Raises:
         XferError: see `transfer.errors`; PartialSource only after everything readable was sent.
     """
     if expire <= 0:
         raise UsageError("a transfer that expires at once cannot be fetched", hint="give --expire a time")
-    meter = Meter(on_event)
+    announcer = Announcer(on_event)
+    meter = Meter(announcer)
     context = context or config.load()
+    ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     material = content.of(paths, stream, command, name, exclude, links)
+    again = SendAgain(
+        paths=absolute(paths),
+        exclude=[os.fsencode(pattern) for pattern in exclude],
+        links=links,
+        total=material.manifest.total,
+        via=via,
+        threshold=threshold,
+        wait=wait,
+        expire=expire,
+        fetches=fetches,
+        receipt=receipt,
+        compress=compress,
+        context=context.name,
+    )
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice)
         meter.total, meter.files = material.manifest.total, material.manifest.files
-        if not meter.files:
-            meter.notice("there is no file in this transfer, only folders or links")
         async with connected(context, "xfer send", Patience(patience, meter.waiting)) as (client, broker):
-            job = await open_job(
-                broker,
-                ledger,
-                config.state_dir() / "locks",
-                identity=material.identity,
-                label=material.label,
-                size=material.manifest.total,
-                expire=expire,
-                fetches=fetches,
-                resume=resume,
-            )
+            locks = config.state_dir() / "locks"
+            job = await open_job(broker, ledger, locks, material, again, meter, ticket=ticket, resume=resume)
             mailbox = bus.Mailbox(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
-            sender = _Sender(material, job, broker, mailbox, Codec(job.sealer, compress), meter, on_event)
-            sender.ice = IceServers(
-                list(context.stun), [(t.url, t.username, t.password) for t in context.turn]
+            means = _Means(
+                IceServers(list(context.stun), [(t.url, t.username, t.password) for t in context.turn]),
+                Pace(concurrency),
+                BwLimit(bwlimit) if bwlimit else None,
             )
+            codec = Codec(job.sealer, compress)
+            sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means)
             with contextlib.closing(job):
-                summary = await sender.run(via, threshold, wait, fetches or 1, receipt)
-    on_event(summary)
-    if material.unreadable:
-        listed = ", ".join(f"{n} ({why})" for n, why in material.unreadable[:5])
-        more = len(material.unreadable) - 5
-        raise PartialSource(
-            f"not sent, because not readable: {listed}" + (f" and {more} more" if more > 0 else "")
-        )
+                async with announcer.on(client, context.user, job.ticket.job):
+                    summary = await sender.run(via, threshold, wait, fetches or 1, receipt)
+                on_event(summary)
+                job.end()  # not before it was said: who dies in between says it in the next run
+    material.raise_if_partial()
     return summary
 
 
@@ -127,10 +141,16 @@ class _StartedAnew(Exception):
     """The receiver said hello in a new session: the one that is being served is dead."""
 
 
-class _Sender:
-    """One job's way out. `run` is the story; everything else is a chapter of it."""
+class _Means(NamedTuple):
+    """What the routes may use: servers that help peers to meet, requests at once, bytes a second."""
 
     ice: IceServers
+    pace: Pace
+    limit: BwLimit | None
+
+
+class _Sender:
+    """One job's way out. `run` is the story; everything else is a chapter of it."""
 
     def __init__(
         self,
@@ -141,12 +161,15 @@ class _Sender:
         codec: Codec,
         meter: Meter,
         listener: Listener,
+        means: _Means,
     ) -> None:
         self._job, self._broker, self._codec = job, broker, codec
-        self._meter, self._listener = meter, listener
+        self._meter, self._listener, self._means = meter, listener, means
         self._out = material.outgoing(codec)
         self._out.digests.update(job.digests)
-        self._safe: set[FrameId] = set()
+        self._safe = FrameSet()
+        self._kept = False  # stored: whatever becomes of us, whoever has the ticket can fetch it
+        meter.level = codec.level
         self._receivers = Receivers(mailbox, broker, job.sealer, lambda: self._out.root, meter, listener)
 
     async def run(
@@ -177,7 +200,7 @@ class _Sender:
             await self._void(error.what)
             raise
         except asyncio.CancelledError:
-            if not self._job.resumable:
+            if not self._job.resumable and not self._kept:
                 await self._void("the sender was interrupted")
             raise
         finally:
@@ -237,7 +260,7 @@ class _Sender:
                 self._receivers.hellos.put_nowait(waiting)
 
     async def _serve_session(self, hello: wire.Hello, patience: float) -> None:
-        channel = await offer(self._receivers.talks[hello.receiver], self.ice)
+        channel = await offer(self._receivers.talks[hello.receiver], self._means.ice)
         self._meter.choose("webrtc", "a receiver is there")
         route = PeerOutbound(channel)
         reason = "the sender stopped"
@@ -246,11 +269,13 @@ class _Sender:
             missing = self._out.everything.common(wanted)
             for frame in self._out.everything:
                 if frame not in wanted:
-                    self._is_safe(frame)
+                    self._was_safe(frame)
             noting = asyncio.create_task(self._note_acks(route.delivered()))
             try:
                 async with contextlib.aclosing(self._out.frames(missing)) as frames:
                     async for made in frames:
+                        if self._means.limit is not None:
+                            await self._means.limit.wait(len(made.frame.data))
                         await route.put(made.frame)
                         self._meter.crossed(made.frame.id, len(made.frame.data))
                 await route.finish()
@@ -272,8 +297,14 @@ class _Sender:
 
     def _is_safe(self, frame: FrameId) -> None:
         if frame not in self._safe:
-            self._safe.add(frame)
+            self._safe.add(frame.kind, frame.index, frame.index + 1)
             self._meter.moved(self._out.raw_length(frame))
+
+    def _was_safe(self, frame: FrameId) -> None:
+        """Not by this run."""
+        if frame not in self._safe:
+            self._meter.found(frame)
+            self._is_safe(frame)
 
     async def _receipt_of(self, receiver: str, within: float) -> None:
         """Raises PeerLost if it does not come."""
@@ -295,6 +326,8 @@ class _Sender:
             patience=self._broker.patience,
             total=self._out.manifest.total,
             remains=self._job.remains,
+            pace=self._means.pace,
+            limit=self._means.limit,
             on_stored=self._tell_stored,
             on_part=self._part_stored,
         )
@@ -302,8 +335,8 @@ class _Sender:
             await self._receivers.use_store(lambda: store.segments)
             missing = self._out.everything.common(await store.wanted())
             for frame in self._job.remains.stored:
-                self._is_safe(frame)
-            with_peer = [frame for frame in self._safe if frame in missing]
+                self._was_safe(frame)
+            with_peer = self._safe.common(missing)
             if with_peer:
                 for frame in with_peer:
                     missing.discard(frame)
@@ -315,7 +348,7 @@ class _Sender:
                         break
                 else:
                     return await self._delivered()
-                missing = FrameSet((frame.kind, frame.index, frame.index + 1) for frame in with_peer)
+                missing = with_peer
             await self._put_all(store, missing)
             await store.finish()
         finally:
@@ -323,9 +356,21 @@ class _Sender:
         return await self._stored(store.segments, receipt)
 
     async def _put_all(self, store: S3Outbound, frames: FrameSet) -> None:
+        """Harder compression while the store is what is waited for, lighter while it is us."""
+        effort = Effort(self._codec.level) if self._codec.adapts else None
         async with contextlib.aclosing(self._out.frames(frames)) as encoded:
+            asked, spent = time.monotonic(), self._out.encoding.seconds
             async for made in encoded:
+                there = time.monotonic()
+                waited = min(there - asked, self._out.encoding.seconds - spent)
                 await store.put(made.frame)
+                taken = time.monotonic()
+                if effort is not None:
+                    alone = self._means.pace.alone
+                    effort.moved(made.raw_length, waited, there - asked - waited, taken - there, alone)
+                    self._codec.level = effort.level
+                self._meter.level, self._meter.concurrency = self._codec.level, self._means.pace.limit
+                asked, spent = taken, self._out.encoding.seconds
 
     def _part_stored(self, part: Part) -> None:
         self._meter.wire += len(part.data) - sum(row.length for row in part.frames)
@@ -344,9 +389,8 @@ class _Sender:
         """An earlier run had the job delivered or stored, and died before it said so or had its receipt."""
         await self._recall_receipts()
         for frame in self._out.everything:
-            self._is_safe(frame)
+            self._was_safe(frame)
         if self._job.state is api.JobState.DELIVERED:
-            self._job.end()
             return self._summary("receipt")
         segments = len(self._job.remains.complete)
         self._meter.choose("s3", "an earlier run stored it")
@@ -363,13 +407,11 @@ class _Sender:
 
     async def _delivered(self) -> Summary:
         await self._broker.finish(self._job.ticket.job, api.JobState.DELIVERED)
-        self._job.end()
         return self._summary("receipt")
 
     async def _stored(self, segments: int, receipt: bool) -> Summary:
         finished = await self._broker.finish(self._job.ticket.job, api.JobState.STORED, segments)
-        if not receipt:
-            self._job.end()
+        self._kept = True
         await self._receivers.tell(wire.UseStore, segments=segments)
         self._meter.tell()
         self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
@@ -377,7 +419,6 @@ class _Sender:
             return self._summary("stored")
         while not self._receivers.receipts:
             await self._receivers.receipt_before(None, "stored; waiting for the receipt")
-        self._job.end()
         return self._summary("receipt")
 
     async def _void(self, reason: str) -> None:
@@ -398,7 +439,10 @@ class _Sender:
             seconds=round(meter.seconds, 3),
             route=meter.route,
             files=meter.files,
-            chunks=sum(frame.kind is Kind.CHUNK for frame in self._safe),
+            chunks=self._safe.count(Kind.CHUNK),
             resent=meter.resent,
             digest=self._out.root.hex(),
+            kept=meter.kept,
+            concurrency=meter.concurrency,
+            level=meter.level,
         )

@@ -1,22 +1,81 @@
-"""The sender's record of its job: made anew, or found again after a run that did not end."""
+"""The sender's record of its job: what the ledger keeps of it, and what the store has of what the ledger says was made."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from transfer import api
 from transfer.broker_client import BrokerClient
-from transfer.errors import JobGone, Locked
-from transfer.ledger import JobRow, Ledger, PartRow
+from transfer.codec import digest_of
+from transfer.ledger import JobRow, Ledger, PartRow, SegmentRow
 from transfer.lock import FileLock
 from transfer.model import TRAILER, FrameId, SegmentRef
 from transfer.plan import Part
 from transfer.seal import Sealer
+from transfer.source import Links
+from transfer.stored import StoreReader
 from transfer.ticket import Ticket
 from transfer.transports.s3 import NOTHING, OpenSegment, Remains
+
+A_MOMENT = 0.5
+"""Seconds in which a killed run's last request to the broker has reached the record, if it reached the store."""
+Via = Literal["auto", "webrtc", "s3"]
+
+
+class SendAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for: enough to ask for it again. In the ledger's row.
+
+    paths: absolute; they and `exclude` need not be text. total: bytes of what was there, None for a stream.
+    wait: seconds, None for ever. context: its name.
+    """
+
+    v: int = 1
+    paths: list[bytes]
+    exclude: list[bytes]
+    links: Links
+    total: int | None
+    via: Via
+    threshold: int
+    wait: float | None
+    expire: float
+    fetches: int | None
+    receipt: bool
+    compress: str | int
+    context: str
+
+    def place(self) -> bytes:
+        """The same for the same paths, scanned in the same way, whatever has become of what is there."""
+        return digest_of(msgspec.msgpack.encode((sorted(self.paths), self.exclude, self.links)))
+
+    def pack(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> SendAgain | None:
+        """None for what another version of xfer wrote."""
+        try:
+            again = msgspec.msgpack.decode(raw, type=cls)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            return None
+        return again if again.v == 1 else None
+
+
+def absolute(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+    """From the root, but with links and `..` in them as they were: those mean what they lead to at the time."""
+    return [os.fsencode(Path(path).absolute()) for path in paths]
+
+
+def lock_path(locks: Path, job: str) -> Path:
+    """What a run that sends this job holds."""
+    return locks / f"send-{job}.lock"
 
 
 class SentJob:
@@ -24,7 +83,8 @@ class SentJob:
 
     row: None for a stream, which has no identity to find it by. remains: what an earlier run stored.
     digests: of the frames in `remains`. state: as the broker has it; an earlier run may have ended the job
-    and died before it could say so. receipts: sealed, those that came while nobody listened. found: an earlier run made it.
+    and died before it could say so. receipts: sealed, those that came while nobody listened. found: an
+    earlier run made it.
     """
 
     def __init__(
@@ -66,111 +126,133 @@ class SentJob:
             self._lock.close()
 
     async def recall(self, broker: BrokerClient, status: api.JobStatus) -> None:
-        """Ask the store what it has of what the ledger says was made; forget the rest.
-
-        A part counts if size and checksum agree. A store that lists no checksums (SeaweedFS) took a part
-        only with the one its URL was signed for, and no part number is ever signed twice. The trailer is
-        always made again: it is small, and making it computes the digest of the whole.
-        """
+        """Find out what is stored of what the ledger says was made, and forget the rest."""
         assert self._ledger is not None
         assert self._row is not None
-        self.state, self.receipts = status.state, status.receipts
-        made: dict[int, list[PartRow]] = {}
-        for part in self._ledger.parts(self._row):
-            made.setdefault(part.segment, []).append(part)
-        complete: dict[int, SegmentRef] = {}
-        left_open: list[OpenSegment] = []
-        stored: set[FrameId] = set()
-        for segment, upload, _ in self._ledger.segments(self._row):
-            parts = made.get(segment, [])
-            if segment in status.complete:
-                size = sum(p.length for p in parts)
-                complete[segment] = SegmentRef(segment, size, 0)
-            elif status.open_uploads.get(segment) == upload:
-                there = await broker.list_parts(self.ticket.job, segment, upload)
-                if not there.open:
-                    continue  # the store forgot it: begun anew under the same number when frames need it
-                by_number = {p.number: p for p in there.parts}
-                found = [
-                    (Part(p.part, b"", p.frames), replace(by_number[p.part], crc32c=p.crc32c))
-                    for p in parts
-                    if p.part in by_number
-                    and by_number[p.part].length == p.length
-                    and by_number[p.part].crc32c in ("", p.crc32c)
-                ]
-                # A last part's tail is an index; with a part behind it that index would lie in the middle.
-                found = [(part, at) for part, at in found if sum(f.length for f in part.frames) == at.length]
-                kept = {part.number for part, _ in found}
-                self._ledger.drop_parts(self._row, segment, [p.part for p in parts if p.part not in kept])
-                used = max([p.part for p in parts] + list(by_number), default=0)
-                left_open.append(OpenSegment(segment, upload, found, used))
-                parts = [p for p in parts if p.part in kept]
-            else:
-                continue
-            for part in parts:
-                for row in part.frames:
-                    frame = FrameId(row.kind, row.index)
-                    stored.add(frame)
-                    self.digests[frame] = row.digest
-        stored.discard(TRAILER)
-        self.remains = Remains(complete, left_open, stored)
+        segments, parts = self._ledger.segments(self._row), self._ledger.parts(self._row)
+        found = await ask(broker, self.sealer, status, segments, parts)
+        for segment, dropped in found.dropped.items():
+            self._ledger.drop_parts(self._row, segment, dropped)
+        self._ledger.add_stored(self._row, found.learnt)
+        await self.take(broker, found)
+
+    async def take(self, broker: BrokerClient, found: Found) -> None:
+        """Go on from there. What another run stored beyond a gap is given up, since nothing tells what it holds."""
+        for segment in found.unknown:
+            await broker.begin(self.ticket.job, segment)
+        self.state, self.receipts = found.status.state, found.status.receipts
+        self.remains, self.digests = found.remains, found.digests
 
 
-async def open_job(
+class Found(NamedTuple):
+    """What is stored of a job. status: the broker's last word.
+
+    digests: of the frames in `remains`. learnt: complete segments that the ledger knew nothing or something else of.
+    dropped: part numbers that do not count, by segment. unknown: segments beyond a gap that hold nobody knows what.
+    """
+
+    status: api.JobStatus
+    remains: Remains
+    digests: dict[FrameId, bytes]
+    learnt: list[PartRow]
+    dropped: dict[int, list[int]]
+    unknown: list[int]
+
+
+async def ask(
     broker: BrokerClient,
-    ledger: Ledger,
-    locks: Path,
-    *,
-    identity: bytes | None,
-    label: str,
-    size: int | None,
-    expire: float,
-    fetches: int | None,
-    resume: bool,
-) -> SentJob:
-    """The unfinished job of this source, if there is one that still lives and nobody works on, else a new one."""
-    if identity is not None and resume:
-        found = await _unfinished(broker, ledger, locks, identity)
-        if found is not None:
-            return found
-    ticket = Ticket.new()
-    sealer = Sealer(ticket)
-    await broker.create(
-        api.Create(job=ticket.job, token_hash=sealer.token_hash(), size=size, expire=expire, fetches=fetches)
-    )
-    if identity is None:
-        return SentJob(ticket, None, None, None)
-    lock = FileLock(_lock_path(locks, ticket.job), "sends this job")
-    row = ledger.add("send", ticket.job, identity, ticket.secret, label=label)
-    return SentJob(ticket, ledger, row, lock)
+    sealer: Sealer,
+    status: api.JobStatus,
+    segments: Sequence[SegmentRow] = (),
+    parts: Sequence[PartRow] = (),
+) -> Found:
+    """Compare what a ledger says with what broker and store say.
+
+    A part counts if size and checksum agree. A store that lists no checksums (SeaweedFS) took a part
+    only with the one its URL was signed for, and no part number is ever signed twice. The trailer is
+    always made again: it is small, and making it computes the digest of the whole.
+
+    Raises JobGone, DamagedData for an index that does not open, StoreUnreachable, BrokerAbsent.
+    """
+    made: dict[int, list[PartRow]] = {}
+    for part in parts:
+        made.setdefault(part.segment, []).append(part)
+    left_open: list[OpenSegment] = []
+    dropped: dict[int, list[int]] = {}
+    for segment, upload, _ in segments:
+        if segment in status.complete or status.open_uploads.get(segment) != upload:
+            continue
+        there = await broker.list_parts(sealer.job, segment, upload)
+        if there.open:
+            left = _match(segment, upload, made.get(segment, []), there.parts)
+            left_open.append(left)
+            kept = {part.number for part, _ in left.parts}
+            dropped[segment] = [p.part for p in made.get(segment, []) if p.part not in kept]
+        else:  # joined by the last request of a killed run, unless the store lost it
+            await asyncio.sleep(A_MOMENT)
+            status = await broker.status(sealer.job)
+    left_open = [left for left in left_open if left.number not in status.complete]
+    trusted, foreign, unknown = whose(status, segments)
+    learnt = await _read(broker, sealer, foreign)
+    ours = [part for segment in trusted for part in made.get(segment, [])]
+    complete: dict[int, SegmentRef] = {}
+    for part in (*ours, *learnt):
+        size = part.length + (complete[part.segment].size if part.segment in complete else 0)
+        complete[part.segment] = SegmentRef(part.segment, size, 0)
+    found: list[Part | PartRow] = [*ours, *learnt, *(p for left in left_open for p, _ in left.parts)]
+    digests = {FrameId(row.kind, row.index): row.digest for one in found for row in one.frames}
+    digests.pop(TRAILER, None)
+    remains = Remains(complete, left_open, set(digests))
+    return Found(status, remains, digests, learnt, dropped, unknown)
 
 
-async def _unfinished(broker: BrokerClient, ledger: Ledger, locks: Path, identity: bytes) -> SentJob | None:
-    row = ledger.find("send", identity)
-    if row is None:
-        return None
-    try:
-        lock = FileLock(_lock_path(locks, row.job), "sends this job")
-    except Locked:
-        return None  # the same file is being sent to somebody else just now: a job of its own
-    try:
-        status = await broker.status(row.job)
-        if status.state is not api.JobState.VOID:
-            job = SentJob(Ticket(row.job, row.secret), ledger, row, lock)
-            await job.recall(broker, status)
-            job.found = True
-            return job
-        ledger.end(row)
-    except JobGone:
-        ledger.end(row)
-    except BaseException:
-        lock.close()
-        raise
-    lock.close()
-    with contextlib.suppress(OSError):
-        _lock_path(locks, row.job).unlink()
-    return None
+def _match(
+    segment: int, upload: str, made: Sequence[PartRow], there: Sequence[api.StoredPart]
+) -> OpenSegment:
+    """Which parts of an open upload count. The numbers of the others are not used again."""
+    by_number = {part.number: part for part in there}
+    found = [
+        (Part(part.part, b"", part.frames), replace(by_number[part.part], crc32c=part.crc32c))
+        for part in made
+        if part.part in by_number
+        and by_number[part.part].length == part.length
+        and by_number[part.part].crc32c in ("", part.crc32c)
+        # A last part's tail is an index; with a part behind it that index would lie in the middle.
+        and sum(frame.length for frame in part.frames) == part.length
+    ]
+    used = max([part.part for part in made] + list(by_number), default=0)
+    return OpenSegment(segment, upload, found, used)
 
 
-def _lock_path(locks: Path, job: str) -> Path:
-    return locks / f"send-{job}.lock"
+def whose(status: api.JobStatus, segments: Sequence[SegmentRow]) -> tuple[list[int], list[int], list[int]]:
+    """The complete segments: those that the ledger tells of, those to be read, and those that cannot be read.
+
+    Another host may have gone on with this job, under the same numbers: then from the first gap of that time
+    on nothing that the ledger says is so. The gap shows, as a segment whose completion never was noted here,
+    or whose upload is another one; so does a segment whose last answer a kill kept from us, which costs a read.
+    """
+    complete = set(status.complete)
+    noted = {row.segment for row in segments if row.size}
+    uploads = {row.segment: row.upload for row in segments}
+    gapless, trust = True, True
+    ours: list[int] = []
+    foreign: list[int] = []
+    unknown: list[int] = []
+    for number in range(max(complete, default=-1) + 1):
+        if number in complete:
+            trust = trust and number in noted
+            (ours if trust else foreign if gapless else unknown).append(number)
+        else:
+            gapless = False
+            trust = trust and status.open_uploads.get(number) == uploads.get(number, "")
+    settled = status.state in (api.JobState.DELIVERED, api.JobState.VOID)
+    return (ours, [], []) if settled else (ours, foreign, unknown)
+
+
+async def _read(broker: BrokerClient, sealer: Sealer, segments: Sequence[int]) -> list[PartRow]:
+    """As parts, one for each segment."""
+    if not segments:
+        return []
+    with contextlib.closing(StoreReader(broker, sealer)) as store:
+        found = await store.segments(segments)
+    return [PartRow(ref.number, 1, ref.size, "", tuple(frames)) for ref, frames in found]

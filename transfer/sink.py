@@ -330,24 +330,25 @@ class FolderSink:
         parts = tuple(above)
         try:
             with self._folders.use(parts, lambda: staging.tree.descend(parts)) as folder:
-                file = OpenFile(_open_or_make(folder, name, make), self._direct(number, folder, name))
+                fd = _open_or_make(folder, name, make)
         except FileNotFoundError:
             if not self._publishing:
                 raise
             return self._open_published(staging, number)
-        if not is_private_file(os.fstat(file.fd)):
-            file.close()
+        if not is_private_file(os.fstat(fd)):
+            os.close(fd)
             raise replaced(self._entries[number].path)
-        return file
+        return OpenFile(fd, self._direct(number, fd))
 
-    def _direct(self, number: int, folder: Folder, name: str) -> int | None:
+    def _direct(self, number: int, fd: int) -> int | None:
+        """Another descriptor of the very same file, whatever has its name by now."""
         size = self._entries[number].size
         flag = getattr(os, "O_DIRECT", 0)
         if not flag or (size is not None and size < DIRECT_FROM):
             return None
         try:
-            return folder.open(name, os.O_WRONLY | flag)
-        except OSError:  # this file system cannot
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | flag)
+        except OSError:  # this file system cannot, or there is no /proc
             return None
 
     def _open_published(self, staging: Staging, number: int) -> OpenFile:

@@ -63,12 +63,10 @@ class Staging:
         self.tree = folder.folder(TREE)
 
     @classmethod
-    def create(cls, base: Path, job: str) -> Staging:
-        """Raises OSError."""
-        label = re.sub(r"[^0-9A-Za-z]", "", job)[:32]
+    def create(cls, base: Path, name: str) -> Staging:
+        """name: from `new_name`. Raises OSError."""
         here = Folder.at(base)
         try:
-            name = f"{STAGING_PREFIX}{label}-{secrets.token_hex(8)}"
             here.make(name)
             folder = here.folder(name)
             folder.make(TREE)
@@ -150,6 +148,22 @@ class Staging:
         self.tree.close()
         self._folder.close()
         self.base.close()
+
+
+def new_name(job: str) -> str:
+    """For the staging folder of a job; no other has it."""
+    label = re.sub(r"[^0-9A-Za-z]", "", job)[:32]
+    return f"{STAGING_PREFIX}{label}-{secrets.token_hex(8)}"
+
+
+def remove_forgotten(base: Path, name: str) -> None:
+    """What a run made under this name and died before it could write down more of it. Raises OSError."""
+    if not name.startswith(STAGING_PREFIX):
+        return
+    with Folder.at(base) as here:
+        found = here.look(name)
+        if found is not None and _is_ours(found):
+            here.remove_tree(name)
 
 
 def read_mark(raw: bytes) -> Mark | None:

@@ -86,6 +86,11 @@ def test_nothing_asked_for_shows_help_on_stderr(xfer: Xfer, args: tuple[str, ...
         (["send", "-", "f", "--name", "n"], "cannot be sent together with paths"),
         (["send", "f", "--name", "n"], "--name goes with"),
         (["send", "f", "--from-command", "true"], "no paths besides"),
+        (["send", "f", "--ticket", TICKET, "--ticket-from", "t"], "the ticket is given twice"),
+        (["send", "f", "--ticket", TICKET, "--no-resume"], "--no-resume starts anew, and a ticket goes on"),
+        (["send", "f", "--ticket-from", "absent"], "'absent' cannot be read"),
+        (["resume", "--patience", "x"], "see `xfer resume --help`"),
+        (["resume", "a", "b"], "unexpected"),
         (["send", "f", "--ticket-file", "nowhere/t"], "its folder is not there"),
         (["send", "f", "--ticket-file", "."], "is not a plain file"),
         (["fetch"], "no ticket"),
@@ -430,12 +435,17 @@ def test_a_terminal_that_is_closed_costs_no_checkpoint(configured: Mapping[str, 
 
 
 @posix_only
-def test_the_command_that_resumes_withholds_a_ticket_where_a_log_may_listen(child: Child) -> None:
-    process = child(WAITING, ("fetch", TICKET, "-o", "d/"))
+@pytest.mark.parametrize("given", [("fetch", TICKET), ("send", f"--ticket={TICKET.upper()}", "f")])
+def test_the_command_that_resumes_withholds_a_ticket_where_a_log_may_listen(
+    child: Child, given: tuple[str, ...]
+) -> None:
+    process = child(WAITING, (*given, "-o", "d/"))
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert "carry on with `xfer fetch TICKET -o d/`" in process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=60)[1]
+    shown = [word.replace(TICKET, "TICKET").replace(TICKET.upper(), "TICKET") for word in given]
+    assert f"carry on with `xfer {' '.join(shown)} -o d/`" in said
 
 
 @posix_only

@@ -214,6 +214,7 @@ def test_a_frame_that_is_a_bomb_or_a_lie_is_refused(two: Two, frame: FrameId, in
     }
     made: list[Made] = [Raw(id, inside) if id == frame else honest[id] for id in honest]
     assert refused_within_bounds(two, store(two, [made]))[:2] == (6, "DamagedData")
+    assert two.left_over == []
 
 
 def test_a_manifest_of_64_mib_of_entries_is_read_or_refused_within_bounds(two: Two) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import MIB, Background, Two, complaint, make_tree, same_tree
-from test_up import s3
+from orphans import objects_of
 
 from transfer import events
 
@@ -247,5 +247,4 @@ def test_an_unfinished_fetch_follows_a_send_that_is_still_at_it(two: Two) -> Non
 
 def keys(servers: Servers, job: str) -> list[str]:
     """The job's objects in the store."""
-    listed = s3(servers).list_objects_v2(Bucket=servers.bucket, Prefix=f"xfer/{job}/")
-    return [found["Key"] for found in listed.get("Contents", [])]
+    return objects_of(servers, job)

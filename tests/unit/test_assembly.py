@@ -650,6 +650,8 @@ async def test_an_interrupted_fetch_goes_on_where_it_was(receiver: Receiver) -> 
         assert second.assembly.wanted == FrameSet([(Kind.CHUNK, 3, 6), (Kind.TRAILER, 0, 1)])
         told = [e for e in second.events if isinstance(e, Progress)]
         assert (told[-1].done, told[-1].total) == (3 * CHUNK, TOTAL)
+        assert {CHUNK, 2 * CHUNK} < {progress.done for progress in told}, "it says nothing while it checks"
+        assert second.meter.kept == 3
         await second.take(IN_ORDER)
         assert second.complete()
         assert second.meter.done == TOTAL

@@ -11,7 +11,9 @@ from transfer.api import TRANSITIONS, ErrorCode, JobState
 from transfer.broker.job import (
     MAX_FETCHES,
     MAX_OPEN,
+    MAX_OWED,
     MAX_RECEIPTS,
+    OPEN_LIFE,
     SETTLED_LIFE,
     WINDOW,
     JobRecord,
@@ -22,6 +24,7 @@ from transfer.broker.job import (
 from transfer.seal import hash_token
 
 NOW = 1_000_000.0
+WHEN = {"now": NOW, "life": 100.0}
 
 
 def job(**changes: object) -> JobRecord:
@@ -33,14 +36,15 @@ def job(**changes: object) -> JobRecord:
         created=NOW,
         expires=NOW + 100,
         expire=60.0,
+        folder="30d/realm/" + "q" * 16,
     )
     return msgspec.structs.replace(fresh, **changes)
 
 
 def stored(record: JobRecord, *segments: int) -> JobRecord:
     for segment in segments:
-        record = record.begin(segment, f"u{segment}", expires=NOW + 100)
-        record = record.complete(segment, f"u{segment}", expires=NOW + 100)
+        record = record.begin(segment, f"u{segment}", **WHEN)
+        record = record.complete(segment, f"u{segment}", **WHEN)
     return record
 
 
@@ -56,26 +60,70 @@ def test_in_whatever_order_segments_complete_the_count_has_no_gap(order: list[in
 
 
 def test_progress_moves_the_expiry_of_an_unfinished_job() -> None:
-    record = job().begin(0, "u", expires=NOW + 200)
-    assert record.expires == NOW + 200
-    assert record.complete(0, "u", expires=NOW + 300).expires == NOW + 300
+    record = job().begin(0, "u", now=NOW + 10, life=200)
+    assert record.expires == NOW + 210
+    assert record.complete(0, "u", now=NOW + 20, life=300).expires == NOW + 320
+
+
+def test_no_progress_keeps_a_job_open_for_ever() -> None:
+    late = NOW + OPEN_LIFE - 50
+    record = job().begin(0, "u", now=late, life=100)
+    assert record.expires == record.complete(0, "u", now=late, life=200).expires == NOW + OPEN_LIFE
 
 
 def test_completing_again_changes_nothing() -> None:
     record = stored(job(), 0)
-    assert record.complete(0, "u0", expires=NOW + 999) is record
+    assert record.complete(0, "u0", **WHEN) is record
 
 
 def test_only_the_open_upload_completes() -> None:
-    record = job().begin(0, "old", expires=NOW).begin(0, "new", expires=NOW)
+    record = job().begin(0, "old", **WHEN).begin(0, "new", **WHEN)
     with pytest.raises(Refusal):
-        record.complete(0, "old", expires=NOW)
+        record.complete(0, "old", **WHEN)
 
 
 def test_beginning_a_segment_beyond_the_gap_again_forgets_the_stored_one() -> None:
-    record = stored(job(), 1).begin(1, "again", expires=NOW)
+    record = stored(job(), 1).begin(1, "again", **WHEN)
     assert not record.has(1)
     assert record.uploads == {1: "again"}
+
+
+def test_an_upload_that_is_replaced_is_owed() -> None:
+    record = job().begin(0, "old", **WHEN)
+    assert not record.in_debt
+    assert record.begin(0, "old", **WHEN) == record
+    record = record.begin(0, "new", **WHEN)
+    assert (record.uploads, record.owed, record.in_debt) == ({0: "new"}, {"old": 0}, True)
+
+
+def test_what_is_owed_has_a_bound() -> None:
+    deep = job(owed={f"u{n}": 0 for n in range(MAX_OWED)})
+    with pytest.raises(Refusal) as refused:
+        deep.check_begin(0)
+    assert refused.value.error.code is ErrorCode.BUSY
+    assert refused.value.error.retry_after
+
+
+def test_a_stored_job_owes_what_its_sender_left_open() -> None:
+    record = stored(job(), 0).begin(1, "left", **WHEN).finish(JobState.STORED, 1, now=NOW)
+    assert (record.uploads, record.owed) == ({}, {"left": 1})
+    assert record.paid(record).owed == {}
+
+
+@pytest.mark.parametrize("outcome", [JobState.VOID, JobState.DELIVERED])
+def test_a_settled_job_is_in_debt_until_it_is_erased(outcome: JobState) -> None:
+    record = stored(job(), 0).begin(1, "u", **WHEN).finish(outcome, 0, now=NOW)
+    assert (record.in_debt, record.uploads) == (True, {1: "u"})
+    paid = record.paid(record)
+    assert (paid.in_debt, paid.uploads, paid.erased) == (False, {}, True)
+
+
+def test_what_comes_too_late_is_owed_and_not_forgotten_by_whoever_pays_the_rest() -> None:
+    debtor = job().begin(0, "u", **WHEN).finish(JobState.VOID, 0, now=NOW)
+    late = debtor.complete(0, "u", **WHEN)
+    assert late.owed == {"u": 0}
+    assert late.paid(debtor).in_debt
+    assert not late.paid(debtor).paid(late).in_debt
 
 
 def test_a_segment_is_begun_neither_too_far_ahead_nor_with_too_many_open() -> None:
@@ -182,5 +230,5 @@ def test_the_hash_of_nothing_admits_nobody() -> None:
 
 
 def test_a_record_survives_its_way_to_disk() -> None:
-    record = stored(job(fetches=3), 0, 2).begin(1, "u", expires=NOW).receive("r", "s", now=NOW)
+    record = stored(job(fetches=3), 0, 2).begin(1, "u", **WHEN).receive("r", "s", now=NOW)
     assert msgspec.json.decode(msgspec.json.encode(record), type=JobRecord) == record

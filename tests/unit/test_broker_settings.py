@@ -45,6 +45,8 @@ def test_all_of_it_can_be_said() -> None:
             "XFER_URL_LIFE": "3",
             "XFER_SWEEP_EVERY": "0.5",
             "XFER_UNFINISHED_LIFE": "60",
+            "XFER_ORPHAN_AGE": "2",
+            "XFER_LIFECYCLE": "off",
             "AWS_REGION": "eu-central-1",
         }
     )
@@ -57,6 +59,8 @@ def test_all_of_it_can_be_said() -> None:
         url_life=3.0,
         sweep_every=0.5,
         unfinished_life=60.0,
+        orphan_age=2.0,
+        lifecycle=False,
     )
 
 
@@ -70,6 +74,9 @@ def test_all_of_it_can_be_said() -> None:
         {"XFER_SWEEP_EVERY": "0"},
         {"XFER_SWEEP_EVERY": "nan"},
         {"XFER_UNFINISHED_LIFE": "-1"},
+        {"XFER_UNFINISHED_LIFE": "5184001"},
+        {"XFER_ORPHAN_AGE": "0"},
+        {"XFER_LIFECYCLE": "yes"},
         {"XFER_PREFIX": "no-slash"},
     ],
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import DiskFull, XferError
-from transfer.ledger import SCHEMA_VERSION, JobRow, Ledger, PartRow, SegmentRow
+from transfer.ledger import SCHEMA_VERSION, JobRow, Ledger, PartRow, SegmentRow, SourceRow
 from transfer.model import TRAILER, FrameId, IndexedFrame, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +101,20 @@ def test_a_key_alone_finds_its_newest_job(ledger: Ledger) -> None:
     assert ledger.find("send", b"k") == newer
 
 
+def test_jobs_are_found_by_any_of_what_is_known_newest_first(ledger: Ledger) -> None:
+    here, there = SourceRow(b"here", b"facts"), SourceRow(b"there", b"")
+    first = ledger.add("send", "j1", b"k1", b"s", source=here)
+    second = ledger.add("send", "j2", b"k2", b"s", source=here)
+    third = ledger.add("send", "j2", b"k1", b"s", source=there)
+    fourth = ledger.add("fetch", "j1", b"k1", b"s")
+    assert ledger.select("send") == [third, second, first]
+    assert ledger.select("send", place=b"here") == [second, first]
+    assert ledger.select("send", key=b"k1") == [third, first]
+    assert ledger.select("send", key=b"k1", place=b"here", job="j1") == [first]
+    assert ledger.select("send", place=b"nowhere") == []
+    assert (ledger.source(first), ledger.source(fourth)) == (here, None)
+
+
 def test_unfinished_lists_one_side_oldest_first_until_a_job_ends(ledger: Ledger) -> None:
     first, second = (ledger.add("send", job, b"k", b"s") for job in ("j1", "j2"))
     ledger.add("fetch", "j3", b"k", b"s")
@@ -118,7 +132,8 @@ def test_the_state_is_what_was_kept_last(ledger: Ledger) -> None:
 
 
 def test_the_end_of_a_job_forgets_all_of_it_and_nothing_of_others(ledger: Ledger) -> None:
-    gone, kept = (ledger.add("send", job, b"k", b"s") for job in ("j1", "j2"))
+    source = SourceRow(b"place", b"facts")
+    gone, kept = (ledger.add("send", job, b"k", b"s", source=source) for job in ("j1", "j2"))
     for row in (gone, kept):
         ledger.add_frames(row, [(chunk(0), digest(0))])
         ledger.add_block(row, 0, b"block")
@@ -126,7 +141,7 @@ def test_the_end_of_a_job_forgets_all_of_it_and_nothing_of_others(ledger: Ledger
         ledger.add_part(row, part(0, 1))
         ledger.set_state(row, b"state")
     ledger.end(gone)
-    everything = (ledger.frames, ledger.blocks, ledger.segments, ledger.parts, ledger.state)
+    everything = (ledger.frames, ledger.blocks, ledger.segments, ledger.parts, ledger.source, ledger.state)
     assert not any(of(gone) for of in everything)
     assert all(of(kept) for of in everything)
     assert ledger.find("send", b"k", "j1") is None
@@ -175,6 +190,43 @@ def test_parts_come_back_in_order_with_their_frames(ledger: Ledger) -> None:
     assert ledger.parts(row) == parts
     ledger.drop_parts(row, 1, [2, 10, 11])
     assert [(p.segment, p.part) for p in ledger.parts(row)] == [(0, 1), (0, 2), (0, 10), (1, 1)]
+
+
+def test_what_is_stored_of_a_job_from_its_start_is_there_in_one_commit(ledger: Ledger) -> None:
+    stored = [part(0, 1), part(1, 1)]
+    row = ledger.add(
+        "send",
+        "j",
+        b"k",
+        b"s",
+        state=b"state",
+        source=SourceRow(b"p", b"f"),
+        blocks={0: b"raw"},
+        stored=stored,
+    )
+    assert ledger.segments(row) == [SegmentRow(0, "", 2001), SegmentRow(1, "", 2001)]
+    assert (ledger.parts(row), ledger.blocks(row), ledger.state(row)) == (stored, {0: b"raw"}, b"state")
+    again = ledger.add("send", "j", b"k", b"s", state=b"other", blocks={0: b"other"}, stored=[part(2, 1)])
+    assert again == row
+    assert (ledger.parts(row), ledger.blocks(row), ledger.state(row)) == (stored, {0: b"raw"}, b"state")
+
+
+def test_a_segment_that_another_host_stored_replaces_what_was_known_of_it(ledger: Ledger) -> None:
+    row = ledger.add("send", "j", b"k", b"s")
+    ledger.add_segment(row, 0, "upload")
+    for number in (1, 2):
+        ledger.add_part(row, part(0, number))
+    ledger.add_stored(row, [part(0, 1, 1), part(1, 1, 3)])
+    assert ledger.segments(row) == [SegmentRow(0, "", 1000), SegmentRow(1, "", 3003)]
+    assert ledger.parts(row) == [part(0, 1, 1), part(1, 1, 3)]
+
+
+def test_only_chunks_are_counted(ledger: Ledger) -> None:
+    row, other = (ledger.add("fetch", job, b"k", b"s") for job in ("j1", "j2"))
+    ledger.add_frames(row, [(FrameId(Kind.MANIFEST, 0), digest(9)), (TRAILER, digest(8))])
+    assert ledger.chunks(row) == 0
+    ledger.add_frames(row, [(chunk(n), digest(n)) for n in range(3)])
+    assert (ledger.chunks(row), ledger.chunks(other)) == (3, 0)
 
 
 def test_a_complete_segment_has_its_size(ledger: Ledger) -> None:

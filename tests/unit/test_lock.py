@@ -12,7 +12,7 @@ import pytest
 
 from transfer import lock
 from transfer.errors import Locked
-from transfer.lock import FileLock
+from transfer.lock import FileLock, is_held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +23,17 @@ def test_a_second_run_is_told_what_the_first_does(tmp_path: Path) -> None:
             FileLock(tmp_path / "l", "sends this")
         assert caught.value.exit_code == 11
     FileLock(tmp_path / "l", "sends this").close()
+
+
+def test_a_look_tells_whether_it_is_held_and_changes_nothing(tmp_path: Path) -> None:
+    assert not is_held(tmp_path / "l")
+    assert list(tmp_path.iterdir()) == []
+    with FileLock(tmp_path / "l", "x"):
+        assert is_held(tmp_path / "l")
+        with pytest.raises(Locked):
+            FileLock(tmp_path / "l", "x")
+    (tmp_path / "l").touch()  # what a killed holder leaves
+    assert not is_held(tmp_path / "l")
 
 
 def test_different_files_are_different_locks(tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ def watched() -> Watched:
     return Watched()
 
 
+def test_a_chunk_that_crossed_in_this_run_was_not_kept_from_an_earlier_one(watched: Watched) -> None:
+    watched.meter.crossed(CHUNK, 10)
+    for frame in (CHUNK, FrameId(Kind.CHUNK, 1), FrameId(Kind.MANIFEST, 0), TRAILER):
+        watched.meter.found(frame)
+    assert watched.meter.kept == 1
+
+
 def test_progress_is_told_at_most_five_times_a_second(watched: Watched) -> None:
     for _ in range(1000):
         watched.now += 0.01

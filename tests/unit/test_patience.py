@@ -142,17 +142,27 @@ async def test_every_call_has_the_whole_patience_anew(clock: Clock) -> None:
 
 
 async def test_a_short_hiccup_is_not_worth_a_word(clock: Clock) -> None:
-    told: list[tuple[str, float]] = []
-    await ask(Patience(60, lambda what, left: told.append((what, left))), clock, Broker(clock, 2))
+    told: list[tuple[str, float, str | None]] = []
+    await ask(Patience(60, lambda what, left, on: told.append((what, left, on))), clock, Broker(clock, 2))
     assert told == []
 
 
+async def test_a_wait_that_the_other_side_asked_for_is_told_at_once(clock: Clock) -> None:
+    told: list[tuple[str, float, str | None]] = []
+    error = StoreUnreachable("the store at h cannot serve now (503 SlowDown)")
+    error.retry_after = 7.0  # type: ignore[attr-defined]
+    patience = Patience(60, lambda what, left, on: told.append((what, left, on)))
+    await ask(patience, clock, Broker(clock, 1, error), StoreUnreachable)
+    assert told == [("the store at h cannot serve now (503 SlowDown)", 60.0, "store")]
+    assert clock.slept[0] >= 7
+
+
 async def test_what_is_waited_for_is_told_with_the_seconds_that_are_left(clock: Clock) -> None:
-    told: list[tuple[str, float]] = []
-    patience = Patience(60, lambda what, left: told.append((what, left)))
+    told: list[tuple[str, float, str | None]] = []
+    patience = Patience(60, lambda what, left, on: told.append((what, left, on)))
     await ask(patience, clock, Broker(clock, 4, takes=2))
-    assert [what for what, _ in told] == ["no broker answers"] * 4
-    left = [seconds for _, seconds in told]
+    assert [(what, on) for what, _, on in told] == [("no broker answers", "broker")] * 4
+    left = [seconds for _, seconds, _ in told]
     assert left == sorted(left, reverse=True)
     assert left[0] == 58
     assert min(left) >= 0

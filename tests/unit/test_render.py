@@ -8,9 +8,10 @@ import re
 import sys
 import time
 
+import msgspec
 import pytest
 
-from cli.render import Bars, Lines, Ndjson, Quiet, View, choose
+from cli.render import Bars, Lines, Ndjson, Quiet, View, choose, line_of
 from transfer.errors import JobGone
 from transfer.events import (
     Event,
@@ -23,6 +24,7 @@ from transfer.events import (
     Stored,
     Summary,
     TicketReady,
+    Unfinished,
     Waiting,
 )
 
@@ -384,3 +386,18 @@ def test_a_path_that_is_not_utf_8_is_written_as_json_all_the_same() -> None:
     )  # fmt: skip
     line = json.loads(out.getvalue())
     assert (line["event"], line["paths"]) == ("summary", ["caf\udce9"])
+
+
+def test_an_unfinished_transfer_is_a_line_without_control_characters() -> None:
+    job = Unfinished(
+        number=1, job="j" * 16, side="send", label="a\x1b[31m", done=12_300_000, total=45_600_000, begun=0.0,
+        running=False,
+    )  # fmt: skip
+    begun = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(0)).strip()
+    assert line_of(job) == f"{'j' * 16}  send   12.3 MB of 45.6 MB    {begun}  a\\x1b[31m"
+    busy = msgspec.structs.replace(job, total=None, side="fetch", running=True)
+    assert "  fetch  12.3 MB  " in line_of(busy)
+    assert line_of(busy).endswith(", another run works on it")
+    out, err = io.StringIO(), io.StringIO()
+    Lines(out, err, Clock())(job)
+    assert (out.getvalue(), err.getvalue()) == ("", f"going on: {line_of(job)}\n")

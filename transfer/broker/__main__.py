@@ -20,11 +20,12 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from transfer import bus
+from transfer.broker import lifecycle, streams
 from transfer.broker.records import Records
 from transfer.broker.service import Service
 from transfer.broker.settings import Settings
 from transfer.broker.store import Store
-from transfer.broker.sweeper import keep_sweeping
+from transfer.broker.sweeper import Sweeper, keep_sweeping
 from transfer.broker.verbs import Verbs
 from transfer.errors import Temporary, XferError
 
@@ -85,10 +86,18 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         await service.start()
         if ready is not None:
             ready()
+        sweeper = Sweeper(records, store, orphan_age=settings.orphan_age)
         await asyncio.gather(
-            _patiently("the store", store.check),
-            keep_sweeping(records, store, every=settings.sweep_every),
+            _meet_store(store, settings),
+            _patiently("the stream of events", lambda: streams.keep_events(client)),
+            keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age),
         )
+
+
+async def _meet_store(store: Store, settings: Settings) -> None:
+    await _patiently("the store", store.check)
+    if settings.lifecycle:
+        await _patiently("the store", lambda: lifecycle.install(store, settings.unfinished_life))
 
 
 async def _connect(settings: Settings) -> Client:

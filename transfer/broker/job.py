@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from transfer.api import TRANSITIONS, ApiError, ErrorCode, JobState
+from transfer.broker.keys import DAY
 from transfer.errors import XferError
 from transfer.seal import hash_token
 
@@ -19,8 +21,13 @@ MAX_OPEN = 8
 MAX_RECEIPTS = 64
 """Receipts kept for the sender; later ones are only counted."""
 MAX_FETCHES = 1000
-SETTLED_LIFE = 86_400.0
+MAX_OWED = 64
+"""Uploads of one job that are still to be dropped: bounds what a record must remember while the store drops none."""
+SETTLED_LIFE = DAY
 """Seconds that a delivered or void job is remembered, so that its ticket's holders hear what became of it."""
+OPEN_LIFE = 60 * DAY
+"""Seconds after its creation in which a job must be complete, whatever progress it makes: only so can a rule of the
+store that goes by the age of objects (see `lifecycle`) never hit one that is still needed."""
 
 _NO_SUCH_HASH = "0" * 64
 
@@ -48,7 +55,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires: seconds since 1970; an unfinished job's moves on with its progress. expire: seconds it is
     kept once stored. segments: how many are stored from 0 on without a gap; ahead: those stored beyond
     one. uploads: open ones, segment to upload id. receipts: receiver id to sealed statement (base64; empty
-    for those beyond MAX_RECEIPTS). erased: nothing of a settled job is left at the store.
+    for those beyond MAX_RECEIPTS). folder: where its objects lie. owed: uploads that must be dropped, id to
+    segment; of a job that is stored their segments' objects as well. erased: of a settled job, nothing else is left
+    at the store.
     """
 
     v: int = RECORD_VERSION
@@ -65,12 +74,19 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     ahead: tuple[int, ...] = ()
     uploads: dict[int, str] = {}
     receipts: dict[str, str] = {}
+    folder: str
+    owed: dict[str, int] = {}
     erased: bool = False
 
     @property
     def settled(self) -> bool:
         """Delivered or void: its data is of no more use."""
         return self.state in (JobState.DELIVERED, JobState.VOID)
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether something of it must go from the store."""
+        return bool(self.owed) or (self.settled and not self.erased)
 
     def expired(self, now: float) -> bool:
         return now >= self.expires
@@ -80,7 +96,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         return segment < self.segments or segment in self.ahead
 
     def check_begin(self, segment: int) -> None:
-        """Raises Refusal (conflict) if no upload may be opened for this segment."""
+        """Raises Refusal (conflict; busy) if no upload may be opened for this segment."""
         self._check_open()
         if segment < self.segments:
             raise conflict(f"segment {segment} is stored already")
@@ -88,15 +104,23 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise conflict(f"segment {segment} is too far beyond the stored ones")
         if segment not in self.uploads and len(self.uploads) >= MAX_OPEN:
             raise conflict("too many segments of that job are open at once")
+        if len(self.owed) >= MAX_OWED:
+            raise Refusal(
+                ErrorCode.BUSY, "the store has yet to drop earlier uploads of that job", retry_after=5.0
+            )
 
-    def begin(self, segment: int, upload: str, *, expires: float) -> JobRecord:
-        """Remember an open upload; it replaces an earlier one, and a stored segment beyond a gap."""
+    def begin(self, segment: int, upload: str, *, now: float, life: float) -> JobRecord:
+        """Remember an open upload; it replaces an earlier one, which is owed, and a stored segment beyond a gap.
+
+        life: seconds that an unfinished job lives without progress, here and in `complete`.
+        """
         self.check_begin(segment)
+        replaced = self.uploads.get(segment, upload)
         return replace(
-            self,
+            self.owe({replaced: segment} if replaced != upload else {}),
             uploads={**self.uploads, segment: upload},
             ahead=tuple(n for n in self.ahead if n != segment),
-            expires=expires,
+            expires=self._progress(now, life),
         )
 
     def check_upload(self, segment: int, upload: str) -> None:
@@ -105,8 +129,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         if self.uploads.get(segment) != upload:
             raise conflict(f"that upload of segment {segment} is not open any more")
 
-    def complete(self, segment: int, upload: str, *, expires: float) -> JobRecord:
-        """The segment's object is whole at the store. Repeating it changes nothing."""
+    def complete(self, segment: int, upload: str, *, now: float, life: float) -> JobRecord:
+        """The segment's object is whole at the store; repeating it changes nothing. Too late, it is owed."""
+        if self.settled:
+            return self.owe({upload: segment})
         if self.has(segment):
             return self
         self.check_upload(segment, upload)
@@ -116,7 +142,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             stored.remove(segments)
             segments += 1
         uploads = {n: u for n, u in self.uploads.items() if n != segment}
-        return replace(self, segments=segments, ahead=tuple(sorted(stored)), uploads=uploads, expires=expires)
+        return replace(
+            self,
+            segments=segments,
+            ahead=tuple(sorted(stored)),
+            uploads=uploads,
+            expires=self._progress(now, life),
+        )
 
     def finish(self, outcome: JobState, segments: int, *, now: float) -> JobRecord:
         """The sender is done. Its expiry counts from here; repeating it changes nothing.
@@ -133,7 +165,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             return self.settle(outcome, now=now)
         if segments < 1 or self.segments != segments or self.ahead:
             raise conflict(f"{self.segments} segments are stored without a gap, not {segments}")
-        return replace(self, state=outcome, uploads={}, expires=now + self.expire)
+        left_over = {upload: segment for segment, upload in self.uploads.items()}
+        return replace(self.owe(left_over), state=outcome, uploads={}, expires=now + self.expire)
 
     def settle(self, outcome: JobState, *, now: float) -> JobRecord:
         """Delivered or void: what the store has of it can go."""
@@ -161,13 +194,20 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             return after
         return after.settle(JobState.DELIVERED, now=now)
 
-    def erase(self) -> JobRecord:
-        """Nothing of it is left at the store."""
-        return replace(self, uploads={}, erased=True)
+    def owe(self, uploads: Mapping[str, int]) -> JobRecord:
+        """These must be dropped, with what they may have become: upload id to segment."""
+        return replace(self, owed={**self.owed, **uploads})
 
-    def unerase(self) -> JobRecord:
-        """Something of it turned up at the store after all."""
-        return replace(self, erased=False)
+    def paid(self, debtor: JobRecord) -> JobRecord:
+        """What `debtor`, an earlier state of this record, had to drop is gone; what is owed since then is not."""
+        owed = {upload: segment for upload, segment in self.owed.items() if upload not in debtor.owed}
+        if not debtor.settled:
+            return replace(self, owed=owed)
+        return replace(self, owed=owed, uploads={}, erased=True)
+
+    def _progress(self, now: float, life: float) -> float:
+        """When it expires if it makes none any more."""
+        return min(now + life, self.created + OPEN_LIFE)
 
     def _check_open(self) -> None:
         if self.state is not JobState.OPEN:

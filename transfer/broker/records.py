@@ -1,13 +1,17 @@
 """Job records in a JetStream KV bucket: compare-and-set, so that any number of brokers may write.
 
 `j.<job>` holds the record, `s.<job>.<page>` the references of 64 segments each, so that a job of
-thousands of segments does not rewrite a big value for every one of them.
+thousands of segments does not rewrite a big value for every one of them. `realm` is the name of this bucket,
+which stands in the keys of its jobs' objects.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import random
+import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,10 +31,15 @@ from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT, KeyValue
 
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
+from transfer.broker.streams import NAME_IN_USE, keep_right
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
 
+log = logging.getLogger(__name__)
+
 BUCKET = "xfer_jobs"
+REALM = "realm"
+REALM_BYTES = 4
 _WRONG_REVISION = (10071, 10164)
 """Source: nats-server errors.json, JSStreamWrongLastSequenceErrF and …ConstantErr."""
 PAGE = 64
@@ -38,7 +47,7 @@ ATTEMPTS = 12
 MARKER_LIFE = 3600.0
 """Seconds that the mark of a deletion stays. Source: NATS ADR-43, per-message TTL."""
 LISTING_WITHIN = 10.0
-"""Seconds between two records of a listing before the bus counts as gone."""
+"""Seconds between two records of a listing before the bus counts as gone; the server forgets its consumer as soon."""
 
 _record = msgspec.json.Decoder(JobRecord)
 _page = msgspec.json.Decoder(dict[int, SegmentRef])
@@ -59,10 +68,14 @@ class Change(NamedTuple):
 
 
 class Records:
-    """Raises (any call): BusUnreachable. Every call may be made many times at once."""
+    """Raises (any call): BusUnreachable. Every call may be made many times at once.
 
-    def __init__(self, jetstream: JetStreamContext, kv: KeyValue) -> None:
-        self._jetstream, self._kv = jetstream, kv
+    realm: letters and digits, made with the bucket and never changed.
+    """
+
+    def __init__(self, jetstream: JetStreamContext, kv: KeyValue, realm: str) -> None:
+        self._jetstream, self._kv, self.realm = jetstream, kv, realm
+        self._unread: set[str] = set()
 
     @classmethod
     async def attach(cls, client: Client) -> Records:
@@ -72,11 +85,9 @@ class Records:
             try:
                 kv = await jetstream.key_value(BUCKET)
             except BucketNotFoundError:
-                config = KeyValueConfig(
-                    bucket=BUCKET, description="xfer job records", history=1, storage=StorageType.FILE
-                )
-                kv = await jetstream.create_key_value(config)
-            return cls(jetstream, kv)
+                kv = await _made(jetstream)
+            await keep_right(jetstream, f"KV_{BUCKET}", max_msgs_per_subject=1, allow_msg_ttl=True)
+            return cls(jetstream, kv, await _realm(kv))
 
     async def create(self, record: JobRecord) -> bool:
         """False if there is one of that job already."""
@@ -156,12 +167,19 @@ class Records:
         return found
 
     async def all(self) -> AsyncGenerator[Found, None]:
-        """Every job there is, at the revision it was read."""
+        """Every job there is, at the revision it was read; one that cannot be read is left out, and logged once."""
         with _translated():
-            watcher = await self._kv.watch("j.*", ignore_deletes=True)
+            watcher = await self._kv.watch("j.*", ignore_deletes=True, inactive_threshold=LISTING_WITHIN)
             try:
                 while (entry := await _next(watcher)) is not None:
-                    yield Found(_read(entry.value), entry.revision or 0)
+                    try:
+                        record = _read(entry.value)
+                    except UnsupportedVersion as error:
+                        if entry.key not in self._unread:
+                            log.warning("job %s: %s", entry.key.removeprefix("j."), error.what)
+                        self._unread.add(entry.key)
+                        continue
+                    yield Found(record, entry.revision or 0)
             finally:
                 await watcher.stop()  # type: ignore[no-untyped-call]
 
@@ -203,6 +221,26 @@ class Records:
             return True
 
 
+async def _made(jetstream: JetStreamContext) -> KeyValue:
+    """The bucket, made by us or by another broker at the same time, with whatever settings that one has."""
+    config = KeyValueConfig(
+        bucket=BUCKET, description="xfer job records", history=1, storage=StorageType.FILE
+    )
+    try:
+        return await jetstream.create_key_value(config)
+    except BadRequestError as error:
+        if error.err_code != NAME_IN_USE:
+            raise
+    return await jetstream.key_value(BUCKET)
+
+
+async def _realm(kv: KeyValue) -> str:
+    """The bucket's name for itself; whoever made it chose it."""
+    with contextlib.suppress(KeyWrongLastSequenceError):
+        await kv.create(REALM, secrets.token_hex(REALM_BYTES).encode())
+    return ((await kv.get(REALM)).value or b"").decode()
+
+
 async def _next(watcher: KeyValue.KeyWatcher) -> KeyValue.Entry | None:
     """The next value of a listing, None after the last."""
     entry: KeyValue.Entry | None = await watcher.updates(LISTING_WITHIN)  # type: ignore[no-untyped-call]
@@ -218,7 +256,10 @@ def _translated() -> Iterator[None]:
 
 
 def _read(value: bytes | None) -> JobRecord:
-    record = _record.decode(value or b"")
+    try:
+        record = _record.decode(value or b"")
+    except msgspec.MsgspecError:
+        raise UnsupportedVersion("a job record was written by another version of the broker") from None
     if record.v != RECORD_VERSION:
         raise UnsupportedVersion("a job record was written by a newer broker")
     return record

@@ -20,7 +20,14 @@ from transfer.api import ApiError, ErrorCode
 from transfer.broker.job import Refusal
 from transfer.broker.verbs import Verbs
 from transfer.bus import api_subject, inbox_prefix
-from transfer.errors import BusUnreachable, ClockSkew, ProtocolError, StoreUnreachable, XferError
+from transfer.errors import (
+    BusUnreachable,
+    ClockSkew,
+    ProtocolError,
+    StoreUnreachable,
+    UnsupportedVersion,
+    XferError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,7 @@ _CODES: tuple[tuple[type[XferError], ErrorCode], ...] = (
     (ClockSkew, ErrorCode.CLOCK),
     (BusUnreachable, ErrorCode.BUSY),
     (ProtocolError, ErrorCode.CONFLICT),
+    (UnsupportedVersion, ErrorCode.VERSION),
 )
 
 Asked = TypeVar("Asked", bound=api.Request)

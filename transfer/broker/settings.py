@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.broker.job import OPEN_LIFE
+from transfer.broker.keys import DAY
 from transfer.errors import NotConfigured, UsageError
 
-DAY = 86_400.0
+ORPHAN_AGE = 900.0
+"""Seconds. An upload is begun, and an object made, a moment before a record says so; a broker gives up such a step
+after `service.ANSWER_WITHIN`, so what is older than minutes will never be on record."""
 MAX_URL_LIFE = 7 * DAY
 """Seconds. Source: SigV4 query authentication, X-Amz-Expires is at most 604800."""
 
@@ -19,7 +23,8 @@ class Settings:
 
     endpoint_url: None means AWS. prefix: of every object key, ends with "/". url_life: seconds a signed
     URL is good for. sweep_every: seconds between two passes. unfinished_life: seconds without progress
-    after which an unfinished job is swept.
+    after which an unfinished job is swept. orphan_age: seconds after which what no job owns is removed from the
+    store; such things are looked for as often. lifecycle: whether to give the bucket rules of its own for that.
     """
 
     nats_url: str
@@ -31,12 +36,18 @@ class Settings:
     url_life: float = 900.0
     sweep_every: float = 60.0
     unfinished_life: float = 7 * DAY
+    orphan_age: float = ORPHAN_AGE
+    lifecycle: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.url_life <= MAX_URL_LIFE:
             raise UsageError("signed URLs must live between 1 second and 7 days")
-        if not (self.sweep_every > 0 and self.unfinished_life > 0):  # NaN is neither
-            raise UsageError("sweep_every and unfinished_life must be more than 0 seconds")
+        if not (self.sweep_every > 0 and self.orphan_age > 0):  # NaN is neither
+            raise UsageError("sweep_every and orphan_age must be more than 0 seconds")
+        if not 0 < self.unfinished_life <= OPEN_LIFE:
+            raise UsageError(
+                f"unfinished_life must be more than 0 seconds and at most {OPEN_LIFE / DAY:g} days"
+            )
         if self.prefix and not self.prefix.endswith("/"):
             raise UsageError("the prefix of object keys must end with a slash")
 
@@ -59,6 +70,12 @@ class Settings:
             except ValueError:
                 raise UsageError(f"{name} must be a number of seconds") from None
 
+        def choice(name: str, default: bool) -> bool:
+            text = first(name)
+            if text not in (None, "on", "off"):
+                raise UsageError(f"{name} must be on or off")
+            return default if text is None else text == "on"
+
         nats_url = first("NATS_URL")
         if nats_url is None:
             raise NotConfigured(
@@ -75,4 +92,6 @@ class Settings:
             url_life=seconds("XFER_URL_LIFE", cls.url_life),
             sweep_every=seconds("XFER_SWEEP_EVERY", cls.sweep_every),
             unfinished_life=seconds("XFER_UNFINISHED_LIFE", cls.unfinished_life),
+            orphan_age=seconds("XFER_ORPHAN_AGE", cls.orphan_age),
+            lifecycle=choice("XFER_LIFECYCLE", cls.lifecycle),
         )

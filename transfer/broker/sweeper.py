@@ -1,4 +1,4 @@
-"""What outlived its use goes: expired jobs, what settled jobs left at the store, uploads that nobody owns.
+"""What outlived its use goes: expired jobs, what a job owes the store, and what lies in the store that no job owns.
 
 Any number of brokers may sweep at once: everything here can be repeated, and a job is marked void
 by compare-and-set before anything of it is erased, so that no broker goes on filling it.
@@ -9,82 +9,159 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 
+from transfer.api import JobState
+from transfer.broker.debts import pay
 from transfer.broker.job import JobRecord
+from transfer.broker.keys import Place, roots
 from transfer.broker.records import Records
 from transfer.broker.store import OpenUpload, Store
-from transfer.errors import XferError
+from transfer.errors import UnsupportedVersion, XferError
 
 log = logging.getLogger(__name__)
 
-ORPHAN_AGE = 3600.0
-"""Seconds; an upload is begun a moment before its job's record says so."""
 FIRST_PASS_AFTER = 1.0
+FAILURES = 5
+"""Jobs that may fail in one pass before it ends: one that the store keeps refusing must not keep the others."""
 
 
-async def sweep(records: Records, store: Store, *, now: float) -> int:
-    """One pass. now: seconds since 1970.
+class Sweeper:
+    """Raises (any call): BusUnreachable, StoreUnreachable; ClockSkew before anything is touched, since a clock that
+    is off would expire what is not due."""
 
-    Returns how many jobs were dropped. Raises BusUnreachable, StoreUnreachable; ClockSkew before anything is
-    touched, since a clock that is off would expire what is not due.
-    """
-    await store.check_clock()
-    async with aclosing(records.all()) as found:
-        due = [f.record.job async for f in found if _due(f.record, now)]
-    dropped = 0
-    for job in due:
-        dropped += await _sweep_job(records, store, job, now)
-    for upload in await store.uploads():
-        if now - store.skew - upload.since > ORPHAN_AGE and not await _owned(records, upload):
-            await store.abort(upload.job, upload.segment, upload.upload)
-    return dropped
+    def __init__(self, records: Records, store: Store, *, orphan_age: float) -> None:
+        """orphan_age: seconds after which what no record names is nobody's."""
+        self._records, self._store, self._orphan_age = records, store, orphan_age
+
+    async def jobs(self, now: float) -> int:
+        """Expired jobs go, debts are paid. now: seconds since 1970. Returns how many jobs were dropped.
+
+        What fails for one job is raised when the others have had their turn.
+        """
+        await self._store.check_clock()
+        async with aclosing(self._records.all()) as found:
+            due = [f.record.job async for f in found if _due(f.record, now)]
+        dropped, failures = 0, list[XferError]()
+        for job in due:
+            try:
+                dropped += await self._job(job, now)
+            except XferError as error:
+                failures.append(error)
+                if len(failures) == FAILURES:
+                    break
+        if failures:
+            raise failures[0]
+        return dropped
+
+    async def orphans(self, now: float) -> int:
+        """Uploads and objects that no job owns go, once they are old enough. Returns how many.
+
+        Lists all of our objects, so it is not for every minute. Never touches an object of an open job: its segment may
+        be stored anew under the same key at any moment.
+        """
+        await self._store.check_clock()
+        born_before = now - self._store.skew - self._orphan_age
+        return await self._uploads(born_before) + await self._objects(born_before)
+
+    async def _job(self, job: str, now: float) -> bool:
+        """True if the job was dropped."""
+        found = await self._records.find(job)
+        if found is None or not _due(found.record, now):
+            return False
+        record = found.record
+        if not record.expired(now):
+            await pay(self._records, self._store, record)
+            return False
+        if not record.settled:
+            await self._records.change(job, lambda r: r.void_expired(now))
+            return await self._job(job, now)
+        # Paid before, perhaps; but an upload that was under way then may have left an object since.
+        await self._store.erase(record.folder, {**{u: n for n, u in record.uploads.items()}, **record.owed})
+        return await self._records.drop(found)
+
+    async def _uploads(self, born_before: float) -> int:
+        aborted = 0
+        for upload in await self._store.uploads():
+            with suppress(UnsupportedVersion):  # that is for a broker who can read it; below as well
+                if upload.since < born_before and await self._unowned(upload):
+                    await self._store.abort(upload.place.folder, upload.place.segment, upload.upload)
+                    aborted += 1
+        return aborted
+
+    async def _unowned(self, upload: OpenUpload) -> bool:
+        if upload.place.realm != self._records.realm:
+            return False
+        record = await self._records.read(upload.place.job)
+        return record is None or record.uploads.get(upload.place.segment) != upload.upload
+
+    async def _objects(self, born_before: float) -> int:
+        deleted = 0
+        for root in roots(self._records.realm):
+            async with aclosing(self._store.objects(root)) as pages:
+                async for page in pages:
+                    old: dict[str, list[Place]] = {}
+                    for stored in page:
+                        if stored.since < born_before:
+                            old.setdefault(stored.place.folder, []).append(stored.place)
+                    for folder, places in old.items():
+                        with suppress(UnsupportedVersion):
+                            deleted += await self._clear(folder, places)
+        return deleted
+
+    async def _clear(self, folder: str, places: list[Place]) -> int:
+        """Delete those of a job's objects that it does not own. Returns how many."""
+        record = await self._records.read(places[0].job)
+        stray = [place.segment for place in places if _is_stray(record, place.segment)]
+        if stray:
+            await self._store.delete(folder, stray)
+        return len(stray)
 
 
-async def keep_sweeping(
-    records: Records, store: Store, *, every: float, clock: Callable[[], float] = time.time
-) -> None:
-    """A pass soon after start, then one every so many seconds, until cancelled. Failures are logged."""
+async def keep_sweeping(sweeper: Sweeper, *, every: float, orphans_every: float) -> None:
+    """A pass soon after start, then one every so many seconds, until cancelled. Failures are logged, each once."""
     await asyncio.sleep(min(FIRST_PASS_AFTER, every))
-    said = ""
+    jobs, orphans = _Chore("jobs that were over"), _Chore("uploads and objects that no job owned")
+    orphans_due = 0.0
     while True:
-        try:
-            dropped = await sweep(records, store, now=clock())
-            if dropped:
-                log.info("swept %d jobs", dropped)
-            said = ""
-        except XferError as error:
-            if error.what != said:
-                log.warning("cannot sweep: %s", error.what)
-            said = error.what
-        except Exception:
-            log.exception("a sweep failed")
+        await jobs.do(sweeper.jobs)
+        if time.monotonic() >= orphans_due and await orphans.do(sweeper.orphans):
+            orphans_due = time.monotonic() + orphans_every
         await asyncio.sleep(every)
 
 
+class _Chore:
+    """Something that is done over and over. what: what it removes."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._said = what, ""
+
+    async def do(self, sweep: Callable[[float], Awaitable[int]]) -> bool:
+        """Whether it ended well."""
+        try:
+            if count := await sweep(time.time()):
+                log.info("swept %d %s", count, self._what)
+        except XferError as error:
+            if error.what != self._said:
+                log.warning("cannot sweep %s: %s", self._what, error.what)
+            self._said = error.what
+            return False
+        except Exception:
+            log.exception("a sweep failed")
+            return False
+        self._said = ""
+        return True
+
+
 def _due(record: JobRecord, now: float) -> bool:
-    return record.expired(now) or (record.settled and not record.erased)
+    return record.expired(now) or record.in_debt
 
 
-async def _sweep_job(records: Records, store: Store, job: str, now: float) -> bool:
-    """True if the job was dropped."""
-    found = await records.find(job)
-    if found is None or not _due(found.record, now):
+def _is_stray(record: JobRecord | None, segment: int) -> bool:
+    """Whether an object is nobody's. One of a job with debts is left to whoever pays them."""
+    if record is None:
+        return True
+    if record.in_debt or record.state is JobState.OPEN:
         return False
-    record = found.record
-    if not record.expired(now):
-        await store.erase(job, record.uploads)
-        await records.change(job, lambda r: r.erase() if r.settled else r)
-        return False
-    if not record.settled:
-        await records.change(job, lambda r: r.void_expired(now))
-        return await _sweep_job(records, store, job, now)
-    # Erased before, perhaps; but an upload that was under way then may have left an object since.
-    await store.erase(job, record.uploads)
-    return await records.drop(found)
-
-
-async def _owned(records: Records, upload: OpenUpload) -> bool:
-    record = await records.read(upload.job)
-    return record is not None and record.uploads.get(upload.segment) == upload.upload
+    return record.settled or not record.has(segment)

@@ -1,15 +1,21 @@
-"""What each verb does: check the request, ask the record's law, then store before record."""
+"""What each verb does: check the request, ask the record's law, then store before record.
+
+A broker may die between any two steps: what it leaves at the store is then either on the job's record, owed (`debts`),
+or an upload that no record names and no client heard of, which the sweeper finds by its age.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable
 
 from transfer import api
+from transfer.broker.debts import try_to_pay
 from transfer.broker.job import (
     MAX_FETCHES,
     JobRecord,
@@ -19,6 +25,7 @@ from transfer.broker.job import (
     conflict,
     not_found,
 )
+from transfer.broker.keys import MAX_EXPIRE, folder_of
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 from transfer.errors import XferError
@@ -31,7 +38,6 @@ MAX_SEGMENT = 100_000
 MAX_PART = 10_000
 MAX_PART_LENGTH = 5 << 30
 """Source: Amazon S3 multipart upload limits: 10,000 parts of at most 5 GiB."""
-MAX_EXPIRE = 10 * 366 * 86_400.0
 MAX_SIZE = 1 << 62
 MAX_RECEIPT = 4096
 """Bytes of a sealed receipt, before base64."""
@@ -81,6 +87,7 @@ class Verbs:
             expires=now + self._unfinished_life,
             expire=request.expire,
             fetches=request.fetches,
+            folder=folder_of(request.job, self._records.realm, request.expire),
         )
         if not await self._records.create(record):
             there = await self._records.read(request.job)
@@ -109,18 +116,16 @@ class Verbs:
         _check_segment(request.segment)
         record = await self._owned(user, request.job)
         record.check_begin(request.segment)
-        upload = await self._store.begin(record.job, request.segment)
-        expires = self._progress()
+        upload = await self._store.begin(record.folder, request.segment)
+        now, life = self._clock(), self._unfinished_life
         try:
             change = await self._records.change(
-                record.job, lambda r: r.begin(request.segment, upload, expires=expires)
+                record.job, lambda r: r.begin(request.segment, upload, now=now, life=life)
             )
         except Refusal:
-            await self._store.abort(record.job, request.segment, upload)
+            await self._take_back(record, request.segment, upload)
             raise
-        replaced = change.before.uploads.get(request.segment)
-        if replaced is not None and replaced != upload:
-            await self._store.abort(record.job, request.segment, replaced)
+        await try_to_pay(self._records, self._store, change.after)
         return api.Begun(upload)
 
     async def sign_parts(self, user: str, request: api.SignParts) -> api.SignedUrls:
@@ -131,7 +136,7 @@ class Verbs:
             _check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
         record = await self._owned(user, request.job)
         record.check_upload(request.segment, request.upload)
-        signed = await self._store.sign_parts(record.job, request.segment, request.upload, request.parts)
+        signed = await self._store.sign_parts(record.folder, request.segment, request.upload, request.parts)
         return api.SignedUrls(signed)
 
     async def list_parts(self, user: str, request: api.ListParts) -> api.PartList:
@@ -139,7 +144,7 @@ class Verbs:
         record = await self._owned(user, request.job)
         if record.uploads.get(request.segment) != request.upload:
             return api.PartList([], open=False)
-        return await self._store.list_parts(record.job, request.segment, request.upload)
+        return await self._store.list_parts(record.folder, request.segment, request.upload)
 
     async def complete(self, user: str, request: api.Complete) -> api.Completed:
         ref = _check_complete(request)
@@ -149,16 +154,14 @@ class Verbs:
                 raise conflict(f"segment {request.segment} is stored already, and is another one")
             return api.Completed(ref)
         record.check_upload(request.segment, request.upload)
-        await self._store.complete(record.job, request.segment, request.upload, request.parts)
+        await self._store.complete(record.folder, request.segment, request.upload, request.parts)
         await self._records.put_ref(record.job, ref)
-        expires = self._progress()
+        now, life = self._clock(), self._unfinished_life
         change = await self._records.change(
-            record.job,
-            # A job that was settled meanwhile takes no segment, but has an object to erase again.
-            lambda r: r.unerase() if r.settled else r.complete(ref.number, request.upload, expires=expires),
+            record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life)
         )
         if change.after.settled:
-            await self.erase(change.after)
+            await try_to_pay(self._records, self._store, change.after)
             raise conflict(f"that job is {change.after.state.value} already")
         return api.Completed(ref)
 
@@ -169,11 +172,7 @@ class Verbs:
         change = await self._records.change(
             record.job, lambda r: r.finish(request.outcome, request.segments, now=now)
         )
-        if change.after.settled:
-            await self.erase(change.after)
-        elif change.after is not change.before:
-            for segment, upload in change.before.uploads.items():
-                await self._store.abort(record.job, segment, upload)
+        await try_to_pay(self._records, self._store, change.after)
         return api.Finished(change.after.state, change.after.expires)
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
@@ -184,7 +183,7 @@ class Verbs:
         for segment in request.segments:
             if not 0 <= segment < MAX_SEGMENT or not record.has(segment):
                 raise conflict("a segment is not stored yet")
-        return api.SignedUrls(await self._store.sign_gets(record.job, request.segments))
+        return api.SignedUrls(await self._store.sign_gets(record.folder, request.segments))
 
     async def receipt(self, _user: str, request: api.GiveReceipt) -> api.Done:
         record = await self._held(request.job, request.token)
@@ -194,8 +193,7 @@ class Verbs:
         change = await self._records.change(
             record.job, lambda r: r.receive(request.receiver, request.sealed, now=now)
         )
-        if change.after.settled:
-            await self.erase(change.after)
+        await try_to_pay(self._records, self._store, change.after)
         return api.Done(change.after.state)
 
     async def status(self, user: str, request: api.Status) -> api.JobStatus:
@@ -208,15 +206,15 @@ class Verbs:
         await self._store.check()
         return api.BrokerInfo(self._version, self._clock(), self._store.skew, self._store.bucket)
 
-    async def erase(self, record: JobRecord) -> None:
-        """Empty the store of a settled job. What fails is left to the sweeper: the state is on record."""
-        if record.erased:
-            return
+    async def _take_back(self, record: JobRecord, segment: int, upload: str) -> None:
+        """Drop an upload that the record does not take; it is owed if the store is away. Of a job that is gone
+        nobody can owe it: the sweeper finds it by its age."""
         try:
-            await self._store.erase(record.job, record.uploads)
-            await self._records.change(record.job, lambda r: r.erase() if r.settled else r)
+            await self._store.abort(record.folder, segment, upload)
         except XferError as error:
-            log.warning("job %s is %s but not erased yet: %s", record.job, record.state.value, error.what)
+            log.warning("job %s: an upload could not be dropped yet: %s", record.job, error.what)
+            with contextlib.suppress(Refusal):
+                await self._records.change(record.job, lambda r: r.owe({upload: segment}))
 
     async def _owned(self, user: str, job: str) -> JobRecord:
         _check_job(job)
@@ -226,10 +224,6 @@ class Verbs:
         _check_job(job)
         _check(len(token) <= MAX_TOKEN, "the token is too long")
         return admit_holder(await self._records.read(job), token, self._clock())
-
-    def _progress(self) -> float:
-        """When an unfinished job that just made progress expires."""
-        return self._clock() + self._unfinished_life
 
 
 def _check(fine: bool, complaint: str) -> None:

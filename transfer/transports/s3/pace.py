@@ -13,6 +13,8 @@ PERIOD = 1.0
 """Seconds that are compared with each other, at least."""
 WORTH, CHANCES = 1.15, 3
 """A step is kept if it makes the transfer so many times faster, in one of so many periods: a lossy link is uneven."""
+TELLING = 1 << 18
+"""Bytes from which on a request tells how fast a connection is: what is shorter tells how far away the store is."""
 PUT_OFF, PUT_OFF_MOST = 4.0, 120.0
 """Seconds before the next try after one that did not pay, doubled each time up to the most."""
 
@@ -29,28 +31,33 @@ class Pace:
         self.alone: float | None = None
         self._fixed = fixed is not None
         self._since: tuple[float, int] | None = None  # when the period began, and what had moved by then
-        self._starved = False
+        self._looks = self._waited = 0
         self._before: tuple[int, float] | None = None  # limit and rate that the step must beat
         self._chances = 0
         self._refused = 0.0
         self._not_before = 0.0
         self._put_off = PUT_OFF
 
-    def done(self, length: int, seconds: float, *, waiting: bool) -> None:
-        """A request moved so many bytes in so many seconds. waiting: another one had to wait for its turn."""
-        self.alone = length / max(seconds, 1e-6)
-        self._starved = self._starved or not waiting
+    def done(self, length: int, seconds: float) -> None:
+        """A request moved so many bytes in so many seconds."""
+        if length >= TELLING:
+            self.alone = length / max(seconds, 1e-6)
 
     def tick(self, moved: int, now: float, *, waiting: bool) -> None:
-        """Called every now and then. moved: bytes so far, of requests that are under way, too."""
+        """Called every now and then.
+
+        moved: bytes so far, of requests that are under way, too. waiting: a request has to wait for its turn.
+        """
         if self._fixed:
             return
         if self._since is None:
             self._begin(moved, now)
         began, before = self._since or (now, moved)
+        self._looks += 1
+        self._waited += waiting  # between one's end and another's coming nobody does, even in plenty
         if now - began < PERIOD:
             return
-        if waiting and not self._starved:
+        if 2 * self._waited > self._looks:
             self._judge((moved - before) / (now - began), now)
         self._begin(moved, now)
 
@@ -60,10 +67,9 @@ class Pace:
         began: when that request was sent: those that were on their way at the last refusal tell nothing new.
         """
         if not self._fixed and began >= self._refused:
-            self.limit = max(1, self.limit // 2)
-            self._before = self._since = None
+            self._back(self._before[0] if self._before is not None else max(1, self.limit // 2), now)
+            self._since = None
             self._refused = now
-            self._put_it_off(now)
 
     def _judge(self, rate: float, now: float) -> None:
         if self._before is not None:
@@ -71,17 +77,17 @@ class Pace:
             if rate < WORTH * slower:
                 self._chances -= 1
                 if not self._chances:
-                    self.limit, self._before = limit, None
-                    self._put_it_off(now)
+                    self._back(limit, now)
                 return
-            self._before, self._put_off = None, PUT_OFF
+            self._before = None
         if now >= self._not_before and self.limit < self.most:
             self._before, self._chances = (self.limit, rate), CHANCES
             self.limit = min(self.most, self.limit + max(1, self.limit // 2))
 
-    def _put_it_off(self, now: float) -> None:
+    def _back(self, limit: int, now: float) -> None:
+        self.limit, self._before = limit, None
         self._not_before = now + self._put_off
         self._put_off = min(PUT_OFF_MOST, 2 * self._put_off)
 
     def _begin(self, moved: int, now: float) -> None:
-        self._since, self._starved = (now, moved), False
+        self._since, self._looks, self._waited = (now, moved), 0, 0

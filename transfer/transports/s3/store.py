@@ -65,7 +65,7 @@ class Store:
         except SlowDown:
             self.pace.slow_down(began, time.monotonic())
             raise
-        self.pace.done(length, time.monotonic() - began, waiting=self._gate.waiting)
+        self.pace.done(length, time.monotonic() - began)
         return result
 
     async def _tick(self) -> None:

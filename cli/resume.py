@@ -1,0 +1,104 @@
+"""`xfer resume`: what this host has begun and not ended, and going on with it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from typer import Argument, Context, Exit, Option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transfer.events import Unfinished
+
+EXAMPLES = ("xfer resume", "xfer resume --list")
+
+
+def resume(
+    arguments: Context,
+    job: Annotated[
+        str | None,
+        Argument(metavar="JOB", help="Only this one: its id, or how that begins", show_default=False),
+    ] = None,
+    list_only: Annotated[
+        bool, Option("--list", envvar="XFER_LIST", help="Only list what is unfinished on this host")
+    ] = False,
+    patience: Annotated[
+        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
+    ] = "10m",
+    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
+    ] = False,
+) -> None:
+    """Go on with every send and fetch that did not end on this host."""
+    from functools import partial
+
+    from cli.exits import report
+    from cli.misuse import called
+    from cli.run import same_command
+    from cli.show import show
+    from cli.units import parse_duration
+    from transfer.errors import Interrupted, XferError
+    from transfer.events import Listener, Summary
+    from transfer.unfinished import resume as transfer_resume
+    from transfer.unfinished import unfinished
+
+    seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
+    jobs = unfinished() if job is None else _named(job, unfinished())
+    if list_only or not jobs:
+        _list(jobs, sys.stdout, json=json, quiet=quiet)
+        return
+
+    async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
+        on_event(which)
+        return await transfer_resume(which, patience=seconds, on_event=on_event)
+
+    codes = []
+    for which in jobs:
+        if which.running and job is None:
+            if json or not quiet:
+                _list([which], sys.stderr, json=json, quiet=quiet)
+            continue
+        try:
+            show(partial(go_on, which), json=json, quiet=quiet, resume=same_command())
+        except Interrupted:
+            raise
+        except XferError as error:
+            if len(jobs) == 1:
+                raise
+            error.what = f"{which.side} {which.job} ({which.label}): {error.what}"
+            codes.append(report(error, json=json))
+    if codes:
+        raise Exit(codes[0])
+
+
+def _named(start: str, jobs: Sequence[Unfinished]) -> list[Unfinished]:
+    """Those of the one job whose id begins so: its send and its fetch may both be here. Raises JobGone, UsageError."""
+    from transfer.errors import JobGone, UsageError
+
+    found = [which for which in jobs if which.job.startswith(start)]
+    if not found:
+        raise JobGone(f"no unfinished transfer here is called {start!r}", hint="see `xfer resume --list`")
+    ids = sorted({which.job for which in found})
+    if len(ids) > 1:
+        raise UsageError(f"{start!r} may be {', '.join(ids)}", hint="write a longer part of the one you mean")
+    return found
+
+
+def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -> None:
+    """One a line; with json on stdout. That there is none is said, too."""
+    from cli.render import Ndjson, line_of
+    from transfer.events import Event, Notice
+
+    nothing = "nothing is unfinished on this host"
+    if json:
+        view = Ndjson(sys.stdout.buffer)
+        events: Sequence[Event] = jobs or [Notice(text=nothing)]
+        for event in events:
+            view(event)
+        return
+    out.writelines(line_of(which) + "\n" for which in jobs)
+    if not jobs and not quiet:
+        sys.stderr.write(nothing + "\n")

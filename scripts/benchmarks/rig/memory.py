@@ -1,0 +1,78 @@
+"""The most memory of a sender and of a receiver, above an interpreter that imported the same modules."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from blake3 import blake3
+
+from .datasets import Dataset, remove
+from .measure import Ran, run
+from .peers import Command, Tool
+from .rows import Failed
+from .world import World
+
+ROOM = 2.2
+"""Of the size, free on the disk: the source and the store's copy, then that and what was fetched."""
+_BASELINE = """
+import contextlib, importlib, sys
+for name in sys.stdin.read().split():
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+print(open("/proc/self/status").read())
+"""
+
+
+def peaks(world: World, ours: Tool, data: Dataset, longest: float, *, scarce: bool) -> dict[str, Any]:
+    """scarce: the source may go once it is stored, so that the disk holds two copies and not three."""
+    if scarce and shutil.disk_usage(world.folder).free < data.size * (ROOM - 1):
+        raise Failed(f"the disk has no room for {data.size / 1e9:.0f} GB twice")
+    digest = _digest(data)
+    sent, sent_base = _measured(world, ours.up(data.path), longest)
+    ours.ticket = sent.ticket
+    target = world.folder / "target"
+    target.mkdir()
+    try:
+        if scarce:
+            remove(data.path)
+        fetched, fetched_base = _measured(world, ours.down(data.path, target), longest)
+        if _digest(Dataset(data.kind, target / data.path.name, data.size, 1, 1.0)) != digest:
+            raise Failed("what came down is not what went up")
+    finally:
+        remove(target)
+        world.servers.empty()
+    return {
+        "GB": round(data.size / 1e9, 2),
+        "send above imports MB": round((sent.peak - sent_base) / 1e6, 1),
+        "fetch above imports MB": round((fetched.peak - fetched_base) / 1e6, 1),
+        "send s": round(sent.seconds, 1),
+        "fetch s": round(fetched.seconds, 1),
+    }
+
+
+def _measured(world: World, command: Command, longest: float) -> tuple[Ran, int]:
+    """How it ran, and what an interpreter with all that it had imported by its end takes, bytes."""
+    told = dict(command.env) | {"PYTHONPROFILEIMPORTTIME": "1"}
+    ran = run(command.argv, told, world.client, longest)
+    if ran.failure:
+        raise Failed(ran.failure)
+    return ran, _imported(world, ran.stderr, command.env)
+
+
+def _imported(world: World, told: str, env: Mapping[str, str]) -> int:
+    names = [line.rsplit("|", 1)[1].strip() for line in told.splitlines() if line.startswith("import time:")]
+    modules = world.folder / "modules"
+    modules.write_text("\n".join(names[1:]))  # the first is a heading
+    with open(modules, "rb") as stdin:
+        base = run([sys.executable, "-P", "-c", _BASELINE], env, world.client, 60.0, stdin=stdin.fileno())
+    found = [line for line in base.stdout.splitlines() if line.startswith("VmHWM")]
+    if base.failure or not found:
+        raise Failed(base.failure or "there is no /proc")
+    return int(found[0].split()[1]) * 1024
+
+
+def _digest(data: Dataset) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(data.path).hexdigest()

@@ -1,0 +1,188 @@
+"""Bits that flip on the wire, and what must never be seen on it: the wires here carry only what is sealed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import MIB, Background, Two, complaint, same_tree
+from stage import SIDES, Stage
+from taps import CLIENT, SERVER, FlipBodies, FlipStream, Watch
+
+from transfer.ticket import Ticket
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(sys.platform != "linux", reason="uses the stage of the fault tests"),
+]
+SIZE = 20 * MIB
+
+
+def same(apart: Two, source: Path) -> bool:
+    return subprocess.run(["cmp", source, apart.out / source.name], check=False).returncode == 0
+
+
+# --- between a client and the store
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_bit_that_flips_on_its_way_to_the_store_is_refused_there_and_sent_again(
+    apart: Two, stage: Stage, share: float
+) -> None:
+    """Each URL is signed for the checksum of its part."""
+    flips = FlipBodies(CLIENT, lambda number, length: int(length * share) if number < 2 else None)
+    stage.wires["sender", "store"].tap = flips
+    source = apart.file("f", SIZE)
+    sent = apart.send("--via", "s3", source)
+    assert sent.summary.outcome == "stored"
+    assert flips.flipped == 2
+    assert apart.fetch(sent.ticket).summary.resent == 0, "what lies in the store is right"
+    assert same(apart, source)
+
+
+def test_a_way_to_the_store_that_spoils_everything_ends_in_5_and_stores_nothing_wrong(
+    apart: Two, stage: Stage
+) -> None:
+    wire = stage.wires["sender", "store"]
+    wire.tap = FlipBodies(CLIENT, lambda number, length: number * 977 % length)
+    source = apart.file("f", SIZE)
+    first = apart.send("--via", "s3", "--patience", "3s", source)
+    assert complaint(first).code == 5
+    wire.tap = None
+    second = apart.send("--via", "s3", source)
+    assert (second.ticket, second.summary.outcome) == (first.ticket, "stored")
+    assert apart.fetch(second.ticket).summary.resent == 0
+    assert same(apart, source)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("every", [2, 5])
+def test_a_bit_that_flips_on_its_way_from_the_store_is_mended_by_reading_again(
+    apart: Two, stage: Stage, share: float, every: int
+) -> None:
+    """Not each time, or there would be no end: see below."""
+    source = apart.file("f", SIZE)
+    sent = apart.send("--via", "s3", source)
+    assert sent.summary.outcome == "stored"
+    hit: set[int] = set()
+
+    def chosen(number: int, length: int) -> int | None:
+        """Bodies of one length only once: the second reading of the same range comes as it was sent."""
+        if number % every or length in hit:
+            return None
+        hit.add(length)
+        return int(length * share)
+
+    flips = stage.wires["receiver", "store"].tap = FlipBodies(SERVER, chosen)
+    got = apart.fetch(sent.ticket)
+    assert got.code == 0
+    assert flips.flipped > 0
+    assert same(apart, source)
+    assert apart.left_over == []
+
+
+def test_a_way_from_the_store_that_spoils_everything_ends_in_6_with_nothing_under_the_final_name(
+    apart: Two, stage: Stage
+) -> None:
+    source = apart.file("f", SIZE)
+    sent = apart.send("--via", "s3", source)
+    assert sent.summary.outcome == "stored"
+    wire = stage.wires["receiver", "store"]
+    for at in (0, 1000, -1):
+        wire.tap = FlipBodies(SERVER, lambda number, length, at=at: at % length)  # type: ignore[misc]
+        said = complaint(apart.fetch(sent.ticket))
+        assert (said.code, said.kind, apart.arrived) == (6, "DamagedData", [])
+    wire.tap = None
+    assert apart.fetch(sent.ticket).code == 0
+    assert same(apart, source)
+
+
+# --- between a client and NATS
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bits_that_flip_on_the_bus_never_make_a_wrong_file(apart: Two, stage: Stage, seed: int) -> None:
+    """NATS' own text is not sealed (TLS is for that), so a flip may refuse or break anything, but not alter a byte."""
+    draw = random.Random(seed)
+    route = draw.choice(["webrtc", "s3"])
+    source = apart.file("f", 3 * MIB)
+    taps = []
+    for side in SIDES:
+        tap = FlipStream(draw.choice([CLIENT, SERVER]), draw, draw.choice([1500, 6000]), 2)
+        stage.wires[side, "nats"].tap = tap
+        taps.append(tap)
+    command = ("--via", route, "--wait", "6s", "--patience", "3s")
+    sending = apart.send(*command, source)
+    ticket = ticket_of(sending)
+    got = apart.fetch(ticket, "--patience", "3s") if ticket else None
+    stops(sending, got)
+    if got is not None and got.code == 0:
+        assert same(apart, source)
+    else:
+        assert apart.arrived == []
+    for side in SIDES:
+        stage.wires[side, "nats"].tap = None
+    if got is None or got.code != 0:
+        again = apart.send("--via", "s3", "--no-resume", source)
+        assert again.summary.outcome == "stored"
+        assert apart.fetch(again.ticket).code == 0
+        assert same(apart, source)
+
+
+def ticket_of(sending: Background) -> str | None:
+    try:
+        return sending.ticket
+    except AssertionError:  # it ended before it had one
+        return None
+
+
+def stops(sending: Background, got: Background | None) -> None:
+    for run in (got, sending):
+        if run is not None:
+            assert run.end(60).code in range(1, 8) or run.code == 0, run.stderr
+
+
+# --- what nobody in between may see
+
+
+@pytest.mark.parametrize("route", ["s3", "webrtc"])
+def test_nothing_of_the_files_their_names_or_the_ticket_crosses_a_wire_in_the_clear(
+    apart: Two, stage: Stage, route: str
+) -> None:
+    folder = apart.tmp / "name-of-the-folder"
+    folder.mkdir()
+    marks = [base64.b64encode(os.urandom(24)) for _ in range(4)]
+    (folder / "name-of-the-file.txt").write_bytes(b"\n".join(marks) + os.urandom(2 * MIB) + marks[0])
+    (folder / "name-of-the-link").symlink_to("name-of-the-target")
+    texts = [*marks, b"name-of-the-folder", b"name-of-the-file", b"name-of-the-link", b"name-of-the-target"]
+    texts += [base64.b16encode(text).lower() for text in texts] + [
+        base64.b64encode(text)[4:-4] for text in texts
+    ]
+    watches = {key: Watch() for key in stage.wires}
+    for key, wire in stage.wires.items():
+        wire.tap = watches[key]
+    sending = apart.send("--via", route, "--compress", "off", "--receipt", folder)
+    got = apart.fetch(sending.ticket)
+    assert got.code == 0
+    assert sending.summary.outcome == "receipt"
+    same_tree(folder, apart.out / folder.name)
+    ticket = Ticket.parse(sending.ticket)
+    texts += [
+        sending.ticket.encode(),
+        ticket.secret,
+        ticket.secret.hex().encode(),
+        base64.b64encode(ticket.secret)[:20],
+    ]
+    for (side, server), watch in watches.items():
+        assert [text for text in texts if watch.saw(text)] == [], f"between {side} and {server}"
+        if server == "nats" or route == "s3":
+            assert watch.heard > 1000, "the wire was not used: this proves nothing"
+    assert watches["sender", "nats"].saw(ticket.job.encode()), (
+        "the job's id is no secret: were it hidden, this would be deaf"
+    )

@@ -1,0 +1,134 @@
+"""What this host has begun and not ended, sends and fetches alike, and going on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from transfer import chunks, config, received, sent
+from transfer.errors import JobGone, UsageError
+from transfer.events import Listener, Summary, Unfinished, ignore
+from transfer.fetch import fetch
+from transfer.ledger import JobRow, Ledger
+from transfer.lock import is_held
+from transfer.model import Kind
+from transfer.received import FetchAgain
+from transfer.send import send
+from transfer.sent import SendAgain
+from transfer.ticket import Ticket
+
+
+def unfinished() -> list[Unfinished]:
+    """In the order in which they were begun. Streams are not among them: they cannot be taken up again.
+
+    Raises XferError if the ledger cannot be read.
+    """
+    with contextlib.closing(_ledger()) as ledger:
+        sends = [_send(ledger, row) for row in ledger.unfinished("send")]
+        fetches = [_fetch(ledger, row) for row in ledger.unfinished("fetch")]
+    return sorted(sends + fetches, key=lambda job: job.begun)
+
+
+async def resume(job: Unfinished, *, patience: float = 600.0, on_event: Listener = ignore) -> Summary:
+    """Run it again as it was asked for, with the same servers, to its end.
+
+    Args:
+        patience, on_event: as for `send` and `fetch`.
+    Raises:
+        XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
+    """
+    with contextlib.closing(_ledger()) as ledger:
+        rows = ledger.select(job.side, job=job.job)
+        row = next((row for row in rows if row.id == job.number), None)
+        if row is None:
+            raise JobGone(
+                f"the {job.side} {job.job} is not unfinished any more", hint="there is nothing to do"
+            )
+        state = ledger.state(row)
+    ticket = Ticket(row.job, row.secret)
+    asked = SendAgain.unpack(state) if job.side == "send" else FetchAgain.unpack(state)
+    if asked is None:
+        raise UsageError(
+            f"the {job.side} {job.job} was begun by another version of xfer", hint="run its own command again"
+        )
+    if isinstance(asked, FetchAgain):
+        return await fetch(
+            ticket,
+            os.fsdecode(asked.output),
+            context=_servers(asked.context),
+            overwrite=asked.overwrite,
+            rename=asked.rename,
+            unsafe_links=asked.unsafe_links,
+            patience=patience,
+            on_event=on_event,
+        )
+    return await send(
+        [os.fsdecode(path) for path in asked.paths],
+        context=_servers(asked.context),
+        via=asked.via,
+        threshold=asked.threshold,
+        wait=asked.wait,
+        expire=asked.expire,
+        fetches=asked.fetches,
+        receipt=asked.receipt,
+        compress=asked.compress,
+        exclude=[os.fsdecode(pattern) for pattern in asked.exclude],
+        links=asked.links,
+        ticket=ticket,
+        patience=patience,
+        on_event=on_event,
+    )
+
+
+def _ledger() -> Ledger:
+    return Ledger(config.state_dir() / "ledger.db")
+
+
+def _servers(name: str) -> config.Context:
+    """Those of that context; where none had a name, those of the environment."""
+    nameless = name == config.NAMELESS and name not in config.contexts()
+    return config.load(None if nameless else name)
+
+
+def _send(ledger: Ledger, row: JobRow) -> Unfinished:
+    """done: what lies in complete segments; of the open ones only the store knows what it has."""
+    asked = SendAgain.unpack(ledger.state(row))
+    total = asked.total if asked is not None else None
+    complete = {segment.segment for segment in ledger.segments(row) if segment.size}
+    parts = (part for part in ledger.parts(row) if part.segment in complete)
+    stored = {frame.index for part in parts for frame in part.frames if frame.kind is Kind.CHUNK}
+    lock = sent.lock_path(config.state_dir() / "locks", row.job)
+    return Unfinished(
+        number=row.id,
+        job=row.job,
+        side="send",
+        label=row.label,
+        done=_bytes(len(stored), chunks.chunk_size_for(total), total),
+        total=total,
+        begun=row.created,
+        running=is_held(lock),
+    )
+
+
+def _fetch(ledger: Ledger, row: JobRow) -> Unfinished:
+    first = ledger.blocks(row).get(0)
+    head = chunks.read_block(first, 0).head if first is not None else None
+    total = head.total if head is not None else None
+    done = _bytes(ledger.chunks(row), head.chunk_size, total) if head is not None else 0
+    receipt = received.owed(ledger.state(row))
+    lock = received.lock_path(config.state_dir() / "locks", row.job, row.key)
+    return Unfinished(
+        number=row.id,
+        job=row.job,
+        side="fetch",
+        label=row.label,
+        done=done if receipt is None else receipt.total,
+        total=total if receipt is None else receipt.total,
+        begun=row.created,
+        running=is_held(lock),
+    )
+
+
+def _bytes(count: int, chunk_size: int, total: int | None) -> int:
+    """Of so many chunks; the last one is shorter as a rule."""
+    return count * chunk_size if total is None else min(total, count * chunk_size)
