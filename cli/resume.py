@@ -27,6 +27,21 @@ def resume(
     patience: Annotated[
         str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
     ] = "10m",
+    concurrency: Annotated[
+        int | None,
+        Option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            max=64,
+            envvar="XFER_CONCURRENCY",
+            help="Requests at once; adapts",
+        ),
+    ] = None,
+    bwlimit: Annotated[
+        str | None,
+        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+    ] = None,
     json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
     quiet: Annotated[
         bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
@@ -39,13 +54,14 @@ def resume(
     from cli.misuse import called
     from cli.run import same_command
     from cli.show import show
-    from cli.units import parse_duration
+    from cli.units import parse_duration, parse_rate
     from transfer.errors import Interrupted, XferError
     from transfer.events import Listener, Summary
     from transfer.unfinished import resume as transfer_resume
     from transfer.unfinished import unfinished
 
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
+    rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
     if list_only or not jobs:
         _list(jobs, sys.stdout, json=json, quiet=quiet)
@@ -53,7 +69,9 @@ def resume(
 
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
         on_event(which)
-        return await transfer_resume(which, patience=seconds, on_event=on_event)
+        return await transfer_resume(
+            which, patience=seconds, concurrency=concurrency, bwlimit=rate, on_event=on_event
+        )
 
     codes = []
     for which in jobs:

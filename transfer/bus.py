@@ -99,7 +99,7 @@ async def connect(
             name=name,
             error_cb=on_error,
             connect_timeout=3,
-            reconnect_time_wait=0.25,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it sleeps so long, whatever it is annotated as
             max_reconnect_attempts=-1,
             ping_interval=PING_EVERY,
             max_outstanding_pings=2,

@@ -125,7 +125,9 @@ async def fetch(
             if final or isinstance(damage, CutShort):
                 job.abandon()
             raise
-    on_event(summary)
+        on_event(summary)
+        if job.receipt_given:
+            job.end()  # not before it was said: who dies in between says it in the next run
     return summary
 
 
@@ -310,9 +312,13 @@ class _Receiver:
         try:
             await talk.say(wire.Receipted, sealed=sealed)
             await self._broker.give_receipt(self._sealer, receipt.receiver, base64.b64encode(sealed).decode())
+            self._place.receipt_given = True
         except (Temporary, JobGone) as error:
-            self._meter.notice(f"the receipt could not be given ({error.what}); the files are complete")
-        self._place.end()
+            self._place.receipt_given = isinstance(error, JobGone) or self._place.row is None
+            later = "" if self._place.receipt_given else ", and the same command gives it later"
+            self._meter.notice(
+                f"the receipt could not be given ({error.what}); the files are complete{later}"
+            )
         meter = self._meter
         meter.total = receipt.total
         meter.tell()

@@ -85,8 +85,9 @@ class ReceivedJob:
     """Where it goes: the sink, and the ledger's row that lets a later fetch carry on there.
 
     A pipe has no row: what went into it cannot be taken up again. receipt: set if an earlier run
-    published everything and died before its receipt was given. begun_with: the context that an earlier run
-    used, if it was another one: only its servers know what has become of the job.
+    published everything and died before its receipt was given. receipt_given: or there is nobody to give
+    it to. begun_with: the context that an earlier run used, if it was another one: only its servers know
+    what has become of the job.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class ReceivedJob:
         self.ledger: Ledger | None = None
         self.row: JobRow | None = None
         self.receipt: ReceiptBody | None = None
+        self.receipt_given = False
         self.begun_with: str | None = None
         self.paths: list[str] = []
         self.sink: Sink

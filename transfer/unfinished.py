@@ -29,11 +29,18 @@ def unfinished() -> list[Unfinished]:
     return sorted(sends + fetches, key=lambda job: job.begun)
 
 
-async def resume(job: Unfinished, *, patience: float = 600.0, on_event: Listener = ignore) -> Summary:
+async def resume(
+    job: Unfinished,
+    *,
+    patience: float = 600.0,
+    concurrency: int | None = None,
+    bwlimit: float | None = None,
+    on_event: Listener = ignore,
+) -> Summary:
     """Run it again as it was asked for, with the same servers, to its end.
 
     Args:
-        patience, on_event: as for `send` and `fetch`.
+        patience, concurrency, bwlimit, on_event: as for `send` and `fetch`.
     Raises:
         XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
     """
@@ -60,6 +67,8 @@ async def resume(job: Unfinished, *, patience: float = 600.0, on_event: Listener
             rename=asked.rename,
             unsafe_links=asked.unsafe_links,
             patience=patience,
+            concurrency=concurrency,
+            bwlimit=bwlimit,
             on_event=on_event,
         )
     return await send(
@@ -76,6 +85,8 @@ async def resume(job: Unfinished, *, patience: float = 600.0, on_event: Listener
         links=asked.links,
         ticket=ticket,
         patience=patience,
+        concurrency=concurrency,
+        bwlimit=bwlimit,
         on_event=on_event,
     )
 

@@ -25,7 +25,7 @@ from transfer.broker.settings import DAY, ORPHAN_AGE
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper
 from transfer.broker.verbs import Verbs
-from transfer.errors import ClockSkew, StoreUnreachable
+from transfer.errors import BusUnreachable, ClockSkew, StoreUnreachable
 from transfer.ticket import Ticket
 
 NOT_FOUND = api.ApiError(ErrorCode.NOT_FOUND, "there is no such job, or it has expired")
@@ -458,6 +458,30 @@ async def test_old_objects_that_no_job_owns_are_deleted_and_those_of_live_jobs_a
     assert (await lies_there(store, gone))[1] == set()
     assert (await lies_there(store, stored))[1] == {0}
     assert (await lies_there(store, job))[1] == {0, 2}
+
+
+async def test_a_broker_whose_records_were_taken_away_takes_nothing_for_an_orphan(
+    place: Place, store: Store, tmp_path: Path
+) -> None:
+    with nats_server(tmp_path, free_port()) as url:
+        client = await connected(Place(url, "", {}, tmp_path))
+        records = await Records.attach(client)
+        sweeper = Sweeper(records, store, orphan_age=ORPHAN_AGE)
+        folder = folder_of(Ticket.new().job, records.realm, EXPIRE)
+        s3 = boto3.client("s3", endpoint_url=place.s3_endpoint, region_name="us-east-1")
+        await asyncio.to_thread(s3.put_object, Bucket=BUCKET, Key=f"xfer/{folder}/000000", Body=b"x")
+        upload = await store.begin(folder, 1)
+        late = time.time() + 2 * ORPHAN_AGE
+        await client.jetstream().delete_key_value(records_module.BUCKET)
+        with pytest.raises(BusUnreachable, match="no job records at all"):
+            await sweeper.orphans(late)
+        assert (await Records.attach(client)).realm != records.realm
+        with pytest.raises(BusUnreachable, match="not those that this broker began with"):
+            await sweeper.orphans(late)
+        await client.close()
+    assert upload in {u.upload for u in await store.uploads()}
+    assert [page async for page in store.objects(folder + "/")] != [[]]
+    await store.erase(folder, {})
 
 
 async def test_what_another_set_of_brokers_keeps_in_the_same_bucket_is_left_alone(

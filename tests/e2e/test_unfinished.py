@@ -10,13 +10,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from brokers import Place
+from brokers import HTTP, Place, crc
 from helpers import MIB, Background, Two, complaint, make_tree, same_tree
+from hostile import context_of
 
-from transfer import events
+from transfer import api, events
+from transfer.broker_client import Patience, connected
 from transfer.events import Notice, Unfinished
 from transfer.ledger import Ledger
 from transfer.model import Kind
+from transfer.ticket import Ticket
 
 SIZE = 48 * MIB
 SLOWLY = ("--via", "s3", "--concurrency", "2", "--bwlimit", "16MiB")
@@ -190,6 +193,27 @@ def test_another_host_with_the_same_file_and_the_ticket_goes_on_while_a_fetch_ru
     assert listed(two, elsewhere) == []
     third = two.send("--ticket", first.ticket, copy, env={**elsewhere, "XFER_HOME": str(two.tmp / "third")})
     assert (third.summary.outcome, third.summary.wire) == ("stored", 0)
+
+
+@pytest.mark.long
+async def test_what_is_stored_beyond_a_gap_is_given_up_by_another_host(
+    two: Two, source: Path, elsewhere: Mapping[str, str]
+) -> None:
+    """Nothing tells what it holds: here, bytes that no receiver could read."""
+    first = killed(two, source)
+    job = Ticket.parse(first.ticket).job
+    async with connected(context_of(two), "test", Patience(5)) as (_, broker):
+        status = await broker.status(job)
+        number = max([*status.complete, *status.open_uploads]) + 2
+        upload = await broker.begin(job, number)
+        signed = await broker.sign_part(job, number, upload, api.PartToSign(1, 100, crc(bytes(100))))
+        put = HTTP.request("PUT", signed.url, body=bytes(100), headers=signed.headers)
+        part = api.StoredPart(1, put.headers["ETag"].strip('"'), 100, crc(bytes(100)))
+        await broker.complete(job, number, upload, [part], 50)
+        assert (await broker.status(job)).complete[-1] == number
+    second = two.send("--ticket", first.ticket, source, env=elsewhere)
+    assert second.summary.outcome == "stored"
+    assert two.fetch(first.ticket).summary.digest == second.summary.digest
 
 
 @pytest.mark.long

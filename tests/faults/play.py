@@ -156,11 +156,6 @@ class Play:
     def jobs(self) -> list[str]:
         return [Ticket.parse(ticket).job for ticket in self.tickets]
 
-    @property
-    def receipt_lost(self) -> bool:
-        """Whether the receiver's patience ended before broker and bus were back; it said so."""
-        return any("the receipt could not be given" in text for r in self.receiver.runs for text in r.notices)
-
     def run(self) -> None:
         for side in ("sender", "receiver"):
             self.stage.wires[side, "store"].rate = self.scenario.pace
@@ -244,7 +239,7 @@ class Play:
         why = f" ({run.failure.kind}: {run.failure.message})" if run.failure else ""
         self._say(f"{side.name} ends {code}{why}")
         if code == 0 or run.summary is not None:
-            side.well = True
+            side.well = not any("the same command gives it later" in text for text in run.notices)
         elif code in (THERE, GONE) and side is self.receiver and side.killed:
             # It was killed after everything was done and before it could say so.
             self._check(same(self.source, self.target), f"the receiver says {code}, yet it has not got it")

@@ -86,7 +86,7 @@ def _of_jobs(play: Play, stage: Stage) -> list[str]:
             wrong += [f"a job that is over has {key}" for key in keys]
         elif record.state is JobState.OPEN:
             wrong.append(f"job {job} is still open")
-        elif play.scenario.fetches is not None and not play.receipt_lost:
+        elif play.scenario.fetches is not None:
             wrong.append(f"job {job} is kept although it was fetched as often as it may be")
         else:
             wanted = [f"xfer/{record.folder}/{number:06d}" for number in range(record.segments)]

@@ -14,6 +14,8 @@ import pytest
 from scripts.benchmarks.rig import stream
 from scripts.benchmarks.rig.link import CLIENT, SERVER, Link, Namespace, Shape, build, namespace, why_not
 
+SO_RCVBUFFORCE = 33
+"""Source: Linux, asm-generic/socket.h."""
 pytestmark = [pytest.mark.root, pytest.mark.long]
 
 
@@ -61,20 +63,24 @@ def test_a_connection_takes_one_round_trip_and_its_namespaces_congestion_control
 
 def test_loss_is_its_share_and_a_full_queue_drops_its_tail(tmp_path: Path) -> None:
     shape = Shape("test", 20e6, 0.010, loss=5.0)
-    with linked(shape, tmp_path) as (a, b, link):
-        with b.inside(), socket.socket(type=socket.SOCK_DGRAM) as receiver:
-            receiver.bind((SERVER, 0))
-            receiver.settimeout(0.5)
-            address = receiver.getsockname()
-            with a.inside(), socket.socket(type=socket.SOCK_DGRAM) as sender:
-                for number in range(4000):
-                    sender.sendto(bytes(100), address)
-                    if number % 40 == 39:  # 6.5 ms at this rate
-                        time.sleep(0.007)
-                paced = _arrived(receiver)
-                for _ in range(1000):
-                    sender.sendto(bytes(1000), address)
-                burst = _arrived(receiver)
+    with (
+        linked(shape, tmp_path) as (a, b, link),
+        b.inside(),
+        socket.socket(type=socket.SOCK_DGRAM) as receiver,
+    ):
+        receiver.bind((SERVER, 0))
+        receiver.settimeout(0.5)
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        address = receiver.getsockname()
+        with a.inside(), socket.socket(type=socket.SOCK_DGRAM) as sender:
+            for number in range(4000):
+                sender.sendto(bytes(100), address)
+                if number % 40 == 39:  # 6.5 ms at this rate
+                    time.sleep(0.007)
+            paced = _arrived(receiver)
+            for _ in range(1000):
+                sender.sendto(bytes(1000), address)
+            burst = _arrived(receiver)
     assert 0.93 < paced / 4000 < 0.97
     assert burst < shape.queue / 1066 + 20, "more than the queue holds"
     assert link.counters["a_to_b"]["dropped"] > 800

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from transfer.adopted import compare, manifest_of
-from transfer.chunks import MIB, make_manifest, manifest_blocks
+from transfer.chunks import MIB, Manifest, make_manifest, manifest_blocks
 from transfer.codec import digest_of
 from transfer.errors import SourceChanged, UsageError
 from transfer.events import Event, Waiting
@@ -33,6 +33,13 @@ def test_times_and_modes_of_the_stored_manifest_are_the_jobs() -> None:
     manifest = manifest_of(make_manifest(LOCAL), blocks_of(stored))
     assert manifest.entries == stored
     assert list(manifest_blocks(manifest)) == list(blocks_of(stored).values())
+
+
+def test_chunks_are_as_long_as_those_that_are_stored() -> None:
+    local = make_manifest([replace(FILE, size=3 * MIB)])
+    head = replace(local.head, chunk_size=4 * MIB)
+    assert local.chunks == 3
+    assert manifest_of(local, dict(enumerate(manifest_blocks(Manifest(head, local.entries))))).chunks == 1
 
 
 @pytest.mark.parametrize(

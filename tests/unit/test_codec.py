@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import random
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transfer import codec as codec_module
 from transfer.codec import (
     AS_IS,
+    AUTO_LEVEL,
     HEADER,
     MAX_RAW,
     PURPOSE,
     SAMPLE,
+    SAMPLES,
     WORTH,
     ZSTD,
     Codec,
+    Room,
+    Rooms,
     digest_of,
     max_encoded,
+    room,
 )
 from transfer.errors import DamagedData
 from transfer.model import TRAILER, Frame, FrameId, Kind
@@ -220,3 +230,147 @@ def test_bytes_that_are_fewer_or_more_than_stated_are_refused() -> None:
     for body in (b"ab", b"abcd"):
         with pytest.raises(DamagedData):
             CODEC.decode(sealed(AS_IS, 3, body, digest_of(body)))
+
+
+# memory that is used again
+
+ROOM = 20_000
+
+
+@given(
+    st.lists(st.tuples(raws, st.sampled_from([0, 3]), st.sampled_from(["", "flipped", "cut"])), max_size=8),
+    st.sampled_from(Suite),
+)
+@settings(deadline=None)
+def test_rooms_used_again_decode_as_memory_of_ones_own_does(
+    plan: list[tuple[bytes, int, str]], suite: Suite
+) -> None:
+    """Whatever lay there before, and whatever was refused before."""
+    codec = Codec(Sealer(TICKET, suite))
+    rooms, place = Rooms(ROOM), Room(ROOM)
+    for index, (raw, level, damage) in enumerate(plan):
+        raw = raw[:ROOM]
+        codec.level = level
+        place.raw(len(raw))[:] = raw
+        made = codec.encode_in(place, FrameId(Kind.CHUNK, index), len(raw))
+        assert (made.raw_length, made.digest) == (len(raw), digest_of(raw))
+        if damage:
+            data = bytearray(made.frame.data)
+            data = data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1])
+            with pytest.raises(DamagedData):
+                codec.decode_in(rooms, Frame(made.frame.id, data), len(raw))
+        assert codec.decode_in(rooms, made.frame, len(raw)) == codec.decode(made.frame) == (raw, made.digest)
+
+
+def test_frames_that_were_made_in_one_room_after_another_are_all_their_own() -> None:
+    place = Room(ROOM)
+    raws = [b"first " * 3000, NOISE[:ROOM], b"", b"short", NOISE[7:ROOM]]
+    made = []
+    for index, raw in enumerate(raws):
+        place.raw(len(raw))[:] = raw
+        made.append(CODEC.encode_in(place, FrameId(Kind.CHUNK, index), len(raw)))
+    assert [CODEC.decode(one.frame).raw for one in made] == raws
+
+
+def test_a_frame_too_long_for_its_room_is_refused_and_one_that_only_unpacks_to_more_is_not() -> None:
+    rooms = Rooms(ROOM)
+    with pytest.raises(DamagedData, match="longer than frames of this transfer"):
+        CODEC.decode_in(rooms, Codec(SEALER, "off").encode(FIRST, bytes(ROOM + 1)).frame)
+    assert CODEC.decode_in(rooms, CODEC.encode(FIRST, bytes(ROOM + 1)).frame).raw == bytes(ROOM + 1)
+    assert CODEC.decode_in(rooms, CODEC.encode(FIRST, b"x" * ROOM).frame).raw == b"x" * ROOM
+
+
+@pytest.mark.parametrize("raw", [b"x" * ROOM, NOISE[:ROOM]], ids=["zstd", "as it is"])
+def test_raw_bytes_begin_where_a_page_does(raw: bytes) -> None:
+    """As direct I/O wants it."""
+    rooms = Rooms(ROOM)
+    decoded = CODEC.decode_in(rooms, CODEC.encode(FIRST, raw).frame).raw
+    for view in (decoded, room(ROOM).raw(1)):
+        assert ctypes.addressof(ctypes.c_char.from_buffer(view)) % mmap.PAGESIZE == 0
+
+
+def test_each_thread_has_a_room_of_its_own_for_each_size() -> None:
+    together = Barrier(4)
+
+    def mine(_: int) -> Room:
+        together.wait(10)
+        assert room(ROOM) is room(ROOM)
+        assert room(ROOM) is not room(ROOM + 1)
+        return room(ROOM)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len({id(r) for r in list(pool.map(mine, range(4)))}) == 4
+
+
+def test_many_threads_encode_and_decode_at_once() -> None:
+    def there_and_back(index: int) -> bool:
+        raw = (bytes([index % 7]) * 9000 + NOISE[index : index + 5000])[: ROOM - index]
+        place = room(ROOM)
+        place.raw(len(raw))[:] = raw
+        made = CODEC.encode_in(place, FrameId(Kind.CHUNK, index), len(raw))
+        return CODEC.decode_in(Rooms(ROOM), made.frame, len(raw)).raw == raw
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(there_and_back, range(200)))
+
+
+# when, and how hard, is compressed
+
+LONG = SAMPLE * SAMPLES + 1000
+LONG_NOISE = random.Random(2).randbytes(LONG)
+
+
+class Counting:
+    """What is given to zstd is counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[tuple[int, int]] = []
+        real = codec_module._compressor
+
+        def counted(level: int) -> object:
+            class Compressor:
+                @staticmethod
+                def compress(data: memoryview) -> bytes:
+                    self.given.append((level, len(data)))
+                    return real(level).compress(data)
+
+            return Compressor
+
+        monkeypatch.setattr(codec_module, "_compressor", counted)
+
+
+def test_noise_costs_its_samples_and_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(monkeypatch)
+    noise = random.Random(3).randbytes(MIB)
+    assert codec_of(Codec(SEALER, 9).encode(FIRST, noise).frame) == AS_IS
+    assert counting.given == [(1, SAMPLE)] * SAMPLES
+
+
+@pytest.mark.parametrize("place", range(SAMPLES))
+def test_what_shrinks_anywhere_in_a_body_is_found(place: int) -> None:
+    """A tar holds all kinds of files side by side."""
+    at = place * (LONG - SAMPLE) // (SAMPLES - 1)
+    raw = LONG_NOISE[:at] + bytes(SAMPLE) + LONG_NOISE[at + SAMPLE :]
+    frame = CODEC.encode(FIRST, raw).frame
+    assert codec_of(frame) == ZSTD
+    assert len(frame.data) < 0.8 * len(raw)
+    assert CODEC.decode(frame).raw == raw
+
+
+def test_a_long_body_that_hardly_shrinks_after_all_is_stored_as_it_is() -> None:
+    step = (8 * LONG - SAMPLE) // (SAMPLES - 1)
+    raw = bytearray(random.Random(4).randbytes(8 * LONG))
+    raw[step : step + SAMPLE] = bytes(SAMPLE)  # just what is looked at
+    assert codec_of(CODEC.encode(FIRST, raw).frame) == AS_IS
+
+
+def test_only_auto_adapts_and_a_new_level_counts_from_the_next_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [(c.adapts, c.level) for c in (Codec(SEALER, how) for how in ("auto", "off", 1, "19"))] == [
+        (True, AUTO_LEVEL), (False, 0), (False, 1), (False, 19),
+    ]  # fmt: skip
+    counting = Counting(monkeypatch)
+    codec, raw = Codec(SEALER), b"what repeats " * 1000
+    for level in (3, 9, 0, 1):
+        codec.level = level
+        assert codec.decode(codec.encode(FIRST, raw).frame).raw == raw
+    assert [level for level, _ in counting.given] == [3, 9, 1]

@@ -48,10 +48,20 @@ def test_only_unreadable_files_are_a_partial_source(tmp_path: Path) -> None:
         content.of_paths([tmp_path / "secret"], (), "preserve")
 
 
-def test_a_tree_can_be_found_again_and_a_stream_cannot(tmp_path: Path) -> None:
+def test_a_tree_can_be_read_again_and_a_stream_cannot(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    assert content.of_paths([tmp_path / "file"], (), "preserve").identity is not None
-    assert content.of_stream(io.BytesIO(), "name").identity is None
+    assert content.of_paths([tmp_path / "file"], (), "preserve").tree is not None
+    assert content.of_stream(io.BytesIO(), "name").tree is None
+
+
+def test_what_was_not_readable_is_listed_in_the_end_and_not_without_end(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    material = content.of_paths([tmp_path / "file"], (), "preserve")
+    material.raise_if_partial()
+    material.unreadable += [(f"f{number}", "permission denied") for number in range(7)]
+    with pytest.raises(PartialSource, match=r"f4 \(permission denied\) and 2 more$") as refused:
+        material.raise_if_partial()
+    assert refused.value.exit_code == 3
 
 
 def test_the_verdict_on_a_failing_command_is_its_exit_code() -> None:

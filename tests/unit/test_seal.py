@@ -103,6 +103,39 @@ def test_buffers_of_any_kind_are_sealed_and_opened(plain: bytes) -> None:
         assert sealer.open(Purpose.CHUNK, 0, memoryview(sealed)) == plain
 
 
+def test_opening_in_place_fills_just_the_place(sealer: Sealer) -> None:
+    around = bytearray(b"#" * 120)
+    sealed = sealer.seal(Purpose.CHUNK, 3, b"p" * 100)
+    sealer.open_into(Purpose.CHUNK, 3, memoryview(sealed), memoryview(around)[10:110])
+    assert around == b"#" * 10 + b"p" * 100 + b"#" * 10
+
+
+def test_what_does_not_open_in_place_is_refused_as_elsewhere(sealer: Sealer) -> None:
+    sealed = sealer.seal(Purpose.CHUNK, 3, b"p" * 100)
+    for wrong in (sealed[:-1] + bytes([sealed[-1] ^ 1]), bytes([9]) + sealed[1:], bytes(OVERHEAD - 1)):
+        with pytest.raises(DamagedData):
+            sealer.open_into(Purpose.CHUNK, 3, wrong, memoryview(bytearray(max(0, len(wrong) - OVERHEAD))))
+    with pytest.raises(DamagedData):
+        sealer.open_into(Purpose.CHUNK, 4, sealed, memoryview(bytearray(100)))
+
+
+def test_a_place_of_another_size_is_a_misuse_and_stays_as_it_was(sealer: Sealer) -> None:
+    sealed = sealer.seal(Purpose.CHUNK, 3, b"p" * 100)
+    for size in (0, 99, 101):
+        place = bytearray(size)
+        with pytest.raises(ValueError, match="100 bytes"):
+            sealer.open_into(Purpose.CHUNK, 3, sealed, memoryview(place))
+        assert place == bytes(size)
+
+
+def test_sealing_copies_what_it_seals(sealer: Sealer) -> None:
+    """The memory is used for the next one at once."""
+    plain = bytearray(b"first")
+    sealed = sealer.seal(Purpose.CHUNK, 0, memoryview(plain))
+    plain[:] = b"other"
+    assert sealer.open(Purpose.CHUNK, 0, sealed) == b"first"
+
+
 def test_many_threads_share_one_sealer(sealer: Sealer) -> None:
     def there_and_back(index: int) -> bool:
         plain = bytes([index % 251]) * 5000

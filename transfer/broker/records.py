@@ -42,6 +42,8 @@ REALM = "realm"
 REALM_BYTES = 4
 _WRONG_REVISION = (10071, 10164)
 """Source: nats-server errors.json, JSStreamWrongLastSequenceErrF and …ConstantErr."""
+_NO_STREAM = 10059
+"""Source: the same, JSStreamNotFoundErr."""
 PAGE = 64
 ATTEMPTS = 12
 MARKER_LIFE = 3600.0
@@ -166,6 +168,13 @@ class Records:
             found.append(known[number])
         return found
 
+    async def check(self) -> None:
+        """Raises BusUnreachable unless these are still the records of our realm: without that, no job is not no owner."""
+        with _translated():
+            entry = await self._get(REALM)
+        if entry is None or entry.value != self.realm.encode():
+            raise BusUnreachable("the job records are not those that this broker began with; restart it")
+
     async def all(self) -> AsyncGenerator[Found, None]:
         """Every job there is, at the revision it was read; one that cannot be read is left out, and logged once."""
         with _translated():
@@ -209,7 +218,9 @@ class Records:
     async def _get(self, key: str) -> KeyValue.Entry | None:
         try:
             return await self._kv.get(key)
-        except KeyNotFoundError:
+        except KeyNotFoundError as error:
+            if getattr(error.__context__, "err_code", None) == _NO_STREAM:
+                raise BusUnreachable("there are no job records at all") from None
             return None
 
     async def _swap(self, key: str, body: bytes, revision: int) -> bool:

@@ -93,7 +93,7 @@ class Sweeper:
     async def _unowned(self, upload: OpenUpload) -> bool:
         if upload.place.realm != self._records.realm:
             return False
-        record = await self._records.read(upload.place.job)
+        record = await self._record(upload.place.job)
         return record is None or record.uploads.get(upload.place.segment) != upload.upload
 
     async def _objects(self, born_before: float) -> int:
@@ -112,11 +112,17 @@ class Sweeper:
 
     async def _clear(self, folder: str, places: list[Place]) -> int:
         """Delete those of a job's objects that it does not own. Returns how many."""
-        record = await self._records.read(places[0].job)
+        record = await self._record(places[0].job)
         stray = [place.segment for place in places if _is_stray(record, place.segment)]
         if stray:
             await self._store.delete(folder, stray)
         return len(stray)
+
+    async def _record(self, job: str) -> JobRecord | None:
+        record = await self._records.read(job)
+        if record is None:
+            await self._records.check()
+        return record
 
 
 async def keep_sweeping(sweeper: Sweeper, *, every: float, orphans_every: float) -> None:

@@ -181,6 +181,7 @@ int main(int argc, char **argv) {
     }
 
     prctl(PR_SET_TIMERSLACK, 1000);
+    setpriority(PRIO_PROCESS, 0, -10); /* a wire does not wait for the programs at its ends */
     sigset_t term, open_mask;
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
