@@ -86,8 +86,8 @@ async def connect(
     async def on_error(error: Exception) -> None:
         errors.append(error)
         text = str(error).lower()
-        if "authorization" in text or "authentication" in text:
-            refused.set()
+        if "timeout" not in text and ("authorization" in text or "authentication" in text):
+            refused.set()  # «authentication timeout» means that our answer was long on its way
         elif "permissions violation" in text and on_refusal is not None:
             on_refusal(str(error))
         del errors[:-4]

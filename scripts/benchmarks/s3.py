@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NoReturn
 
 from rig import datasets, memory, peers, rows, watch
 from rig.datasets import MIB
@@ -23,7 +25,7 @@ from rig.world import World, world
 from cli.units import parse_size
 from transfer.errors import UsageError
 
-RESULTS = Path("bench-results/s3.json")
+RESULTS = Path("bench-results")
 GIB = 1 << 30
 AMOUNTS = {
     "loopback": {"random": GIB, "json": GIB, "tree": 20_000, "tar": GIB},
@@ -33,8 +35,8 @@ AMOUNTS = {
 }
 """Bytes, of a tree files; so that a tool takes 15 to 30 s up and down together."""
 QUICK = {
-    "loopback": {"random": 192 * MIB, "json": 192 * MIB, "tree": 2_000, "tar": 128 * MIB},
-    "400": {"random": 64 * MIB, "json": 64 * MIB, "tree": 300, "tar": 32 * MIB},
+    "loopback": {"random": 192 * MIB, "json": 128 * MIB, "tree": 1_000, "tar": 64 * MIB},
+    "400": {"random": 64 * MIB, "json": 64 * MIB, "tree": 300},
     "lossy": {"random": 4 * MIB},
     "50": {"random": 8 * MIB, "json": 8 * MIB},
 }
@@ -48,6 +50,11 @@ ROW_LINKS = {
     "events": ("loopback", "400"),
     "memory": ("loopback",),
 }
+QUICK_LINKS = {
+    "stream": tuple(SHAPES),
+    **dict.fromkeys(("resume", "events", "memory"), ("loopback",)),
+    "live": ("400",),
+}
 ROWS = ("matrix", *ROW_LINKS)
 ROW_SIZES = {"resume": GIB, "live": 1088 * MIB, "events": 640 * MIB, "memory": GIB}
 QUICK_ROW_SIZES = {"resume": 192 * MIB, "live": 128 * MIB, "events": 64 * MIB, "memory": 192 * MIB}
@@ -58,6 +65,7 @@ STREAM_BYTES = GIB
 
 def main() -> None:
     args = _arguments()
+    signal.signal(signal.SIGTERM, _stop)
     reason = why_not()
     if reason:
         args.links = [name for name in args.links if not SHAPES[name].rate]
@@ -68,6 +76,7 @@ def main() -> None:
         _Bench(args, found, Path(scratch)).run()
     print(found.text())
     print(found.plot())
+    sys.exit(1 if found.failed else 0)
 
 
 class _Bench:
@@ -87,12 +96,16 @@ class _Bench:
                 if "matrix" in self._args.rows:
                     self._matrix(place)
                 for row in self._args.rows:
-                    if name in ROW_LINKS.get(row, ()):
-                        self._found.add_row(self._row(place, row))
+                    if name in (QUICK_LINKS if self._args.quick else ROW_LINKS).get(row, ()):
+                        self._row(place, row)
             self._found.write()  # with the link's counters
 
     def _matrix(self, place: World) -> None:
         tools = peers.tools(place.servers, place.folder, self._args.only)
+        wanted = self._args.only or peers.NAMES
+        if missing := [name for name in wanted if name not in [tool.name for tool in tools]]:
+            print(f"not installed: {', '.join(missing)}", file=sys.stderr)
+        self._found.add_tools(tools)
         amounts = self._amounts[place.shape.name]
         for kind in self._args.files:
             if kind in amounts:
@@ -100,16 +113,17 @@ class _Bench:
                 self._found.add_data(data)
                 self._found.add_cells(measure_file(place, tools, data, self._args.rounds, self._budget))
 
-    def _row(self, place: World, name: str) -> Row:
+    def _row(self, place: World, name: str) -> None:
         row = Row(name, place.shape.name)
+        if not self._budget.left:
+            print(f"  {row.link:8} {name}: no time left", file=sys.stderr)
+            return
         try:
-            if not self._budget.left:
-                raise Failed("no time left")
             row.figures = self._figures(place, name)
         except (Failed, OSError) as error:
             row.failure = str(error)
         print(f"  {row.link:8} {name}: {row.failure or row.figures}", file=sys.stderr, flush=True)
-        return row
+        self._found.add_row(row)
 
     def _figures(self, place: World, name: str) -> dict[str, object]:
         rounds, longest = min(self._args.rounds, 3), self._budget.left
@@ -152,6 +166,11 @@ def _arguments() -> argparse.Namespace:
         args.work = args.work.absolute()
         os.makedirs(args.work, mode=0o700, exist_ok=True)
     return args
+
+
+def _stop(_signum: int, _frame: object) -> NoReturn:
+    """So that what was made is undone."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _size(text: str) -> int:

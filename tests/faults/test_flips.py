@@ -1,14 +1,17 @@
-"""Bits that flip on the wire, and what must never be seen on it: the wires here carry only what is sealed."""
+"""Bits that flip on the wire or in a ledger, and what must never be seen on a wire: all that crosses is sealed."""
 
 from __future__ import annotations
 
 import base64
 import os
 import random
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from helpers import MIB, Background, Two, complaint, same_tree
 from stage import SIDES, Stage
@@ -91,6 +94,52 @@ def test_a_way_from_the_store_that_spoils_everything_ends_in_6_with_nothing_unde
     wire.tap = None
     assert apart.fetch(sent.ticket).code == 0
     assert same(apart, source)
+
+
+# --- in the sender's ledger
+
+
+@pytest.mark.parametrize("field", ["kind", "index", "length", "digest"])
+def test_a_senders_ledger_that_says_something_else_never_makes_a_wrong_file(
+    apart: Two, stage: Stage, field: str
+) -> None:
+    """Between a kill and the next run. The receiver compares all digests with the trailer's, and every index with its object."""
+    wire = stage.wires["sender", "store"]
+    wire.rate = 10.0 * MIB
+    source = apart.file("f", 60 * MIB)
+    first = apart.send("--via", "s3", source)
+    first.moved(10 * MIB)
+    first.signal(signal.SIGKILL)
+    assert first.code == -signal.SIGKILL
+    wire.rate = None
+    assert altered_parts(Path(apart.here["XFER_HOME"]) / "state" / "ledger.db", field) > 0
+    second = apart.send("--via", "s3", source)
+    assert second.code in (0, 5, 6), second.stderr
+    if second.code == 0:
+        got = apart.fetch(second.ticket, "--patience", "5s")
+        assert got.code in (0, 6), got.stderr
+        assert same(apart, source) if got.code == 0 else apart.arrived == []
+    third = apart.send("--via", "s3", "--no-resume", source)
+    assert third.summary.outcome == "stored"
+    assert apart.fetch(third.ticket, "--rename").code == 0
+
+
+def altered_parts(path: Path, field: str) -> int:
+    """Changes the first frame of each part; returns how many parts there were."""
+    at = ("kind", "index", "length", "digest").index(field)
+    ledger = sqlite3.connect(path)
+    try:
+        with ledger:
+            rows = ledger.execute("SELECT id, segment, part, frames FROM parts").fetchall()
+            for *key, packed in rows:
+                frames = msgspec.msgpack.decode(packed)
+                was = frames[0][at]
+                frames[0][at] = bytes([was[0] ^ 1]) + was[1:] if field == "digest" else was ^ 1
+                statement = "UPDATE parts SET frames = ? WHERE id = ? AND segment = ? AND part = ?"
+                ledger.execute(statement, (msgspec.msgpack.encode(frames), *key))
+    finally:
+        ledger.close()
+    return len(rows)
 
 
 # --- between a client and NATS

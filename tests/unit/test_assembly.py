@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import threading
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +32,7 @@ from transfer.ledger import JobRow, Ledger
 from transfer.meter import Meter
 from transfer.model import (
     FORMAT,
+    INDEX_LIMIT,
     TRAILER,
     Entry,
     EntryKind,
@@ -361,6 +364,38 @@ async def test_a_chunk_of_another_length_than_the_manifest_says_is_damaged(recei
 async def test_a_chunk_beyond_the_jobs_end_is_never_looked_at(receiver: Receiver) -> None:
     await receiver.take([IN_ORDER[0], encode(chunk(6), b"x"), *IN_ORDER[1:]])
     assert receiver.files() == FILES
+
+
+async def test_far_numbers_of_a_streams_chunks_take_no_memory(receiver: Receiver) -> None:
+    """A stream's sender chooses them, and a chunk of zeros is some hundred bytes on the wire."""
+    first = stream([STREAM_CHUNK])
+    raw = bytes(STREAM_CHUNK)
+    far = [encode(chunk(number), raw) for number in range(10**6, INDEX_LIMIT, INDEX_LIMIT // 10)]
+    await receiver.take([first[FIRST], first[chunk(0)]])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DiskFull):  # a file system may not have files of petabytes
+            await receiver.take(far)
+        assert tracemalloc.get_traced_memory()[0] < CHUNK
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("raw", [bytes(STREAM_CHUNK + 1), random.Random(6).randbytes(STREAM_CHUNK + 1)])
+async def test_a_chunk_of_a_stream_that_is_longer_than_chunks_are_is_refused(
+    receiver: Receiver, raw: bytes
+) -> None:
+    """Packed it fits the memory for one, and else it does not."""
+    long = encode(chunk(0), raw)
+    with pytest.raises((ProtocolError, DamagedData)):
+        await receiver.take([stream([1])[FIRST], long, long])
+    assert chunk(0) not in receiver.acked
+
+
+async def test_closing_twice_is_fine(receiver: Receiver) -> None:
+    await receiver.take(IN_ORDER[:3])
+    receiver.assembly.close()
+    receiver.assembly.close()
 
 
 # trailers that lie

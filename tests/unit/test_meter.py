@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from transfer.events import Event, Notice, Progress, RouteChosen, Waiting
@@ -79,6 +81,25 @@ def test_progress_says_all_that_is_known(watched: Watched) -> None:
     assert watched.told()[-1] == Progress(done=6, total=10, wire=4, files=2, route="s3")
     assert watched.told(RouteChosen) == [RouteChosen(route="s3", reason="it is large")]
     assert watched.told(Notice) == [Notice(text="a pipe is left out")]
+
+
+def test_how_it_goes_is_told_where_it_means_something(watched: Watched) -> None:
+    """Requests at once and zstd's level: of the store's route."""
+    watched.meter.tell()
+    watched.meter.concurrency, watched.meter.level = 6, 0
+    watched.meter.tell()
+    assert watched.told() == [
+        Progress(done=0, total=None, wire=0, files=0, route=None),
+        Progress(done=0, total=None, wire=0, files=0, route=None, concurrency=6, level=0),
+    ]
+
+
+def test_many_chunks_that_cross_with_gaps_between_are_counted_at_once(watched: Watched) -> None:
+    began = time.process_time()
+    for index in range(0, 60_000, 2):
+        watched.meter.crossed(FrameId(Kind.CHUNK, index), 1)
+    assert (watched.meter.resent, watched.meter.wire) == (0, 30_000)
+    assert time.process_time() - began < 3  # tenths of a second; in quadratic time it would be a minute
 
 
 def test_seconds_count_from_the_start(watched: Watched) -> None:

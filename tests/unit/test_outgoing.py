@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from transfer import outgoing as outgoing_module
 from transfer.chunks import Extent, make_manifest, read_trailer, root_digest
-from transfer.codec import Codec, Encoded, digest_of
+from transfer.codec import Codec, Encoded, Room, digest_of
 from transfer.content import Content, of_command, of_stream
 from transfer.errors import CommandFailed, SourceChanged, SourceTrouble
-from transfer.model import TRAILER, FrameId, FrameSet, Kind
+from transfer.model import TRAILER, Entry, EntryKind, FrameId, FrameSet, Kind
 from transfer.outgoing import AHEAD, WORKERS, Command, Outgoing, OutgoingStream, no_verdict
 from transfer.seal import Sealer
 from transfer.source import Tree, scan
@@ -138,6 +139,107 @@ async def test_a_slow_consumer_bounds_what_is_made_ahead(tree: Tree) -> None:
         assert len({e.start // CHUNK for e in source.reads if e.entry == 3}) <= taken + AHEAD // CHUNK
     assert taken == 42
     assert AHEAD // CHUNK > WORKERS
+    outgoing.close()
+
+
+class Endless:
+    """A file of terabytes: its bytes are made up, its reads counted. Each read takes so long."""
+
+    def __init__(self, takes: Callable[[], None] = lambda: None) -> None:
+        self.reads = 0
+        self._takes = takes
+        self._lock = threading.Lock()
+
+    def read_into(self, extents: Sequence[Extent], view: memoryview) -> None:
+        self._takes()
+        with self._lock:
+            self.reads += 1
+        view[:8] = extents[0].start.to_bytes(8, "big")
+
+
+@pytest.mark.parametrize(
+    ("total", "chunk_size", "ahead"),
+    [(50_000_000, MIB, 24), (10**12, 4 * MIB, 6), (2 * 10**12, 16 * MIB, 2)],
+    ids=["small", "large", "terabytes"],
+)
+async def test_what_is_made_ahead_is_bounded_in_bytes_but_two_frames_always_are(
+    total: int, chunk_size: int, ahead: int
+) -> None:
+    manifest = make_manifest([Entry(b"f", EntryKind.FILE, total, 0o644, 0)])
+    assert manifest.head.chunk_size == chunk_size
+    source = Endless()
+    outgoing = Outgoing(source, manifest, CODEC)
+    before = len(threads("encode"))
+    frames = outgoing.frames(FrameSet([(Kind.CHUNK, 0, 2**32)]))
+    for taken in range(1, 5):
+        made = await anext(frames)
+        assert CODEC.decode(made.frame).raw[:8] == ((taken - 1) * chunk_size).to_bytes(8, "big")
+        await asyncio.wrap_future(outgoing._pool.submit(int))  # whatever was begun has its thread by now
+        assert taken - 1 <= source.reads <= taken + ahead - 1
+    assert len(threads("encode")) - before <= min(WORKERS, ahead)
+    await frames.aclose()
+    outgoing.close()
+
+
+class Clock:
+    """In place of `time`; moves by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def takes(self, seconds: float) -> Callable[[], None]:
+        def move() -> None:
+            self.now += seconds
+
+        return move
+
+
+class SlowCodec(Codec):
+    """Each chunk takes two seconds of that clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(Sealer(Ticket("q" * 16, bytes(16))))
+        self._clock = clock
+
+    def encode_in(self, place: Room, frame: FrameId, length: int) -> Encoded:
+        self._clock.now += 2 if frame.kind is Kind.CHUNK else 0
+        return super().encode_in(place, frame, length)
+
+
+async def test_the_time_that_encoding_takes_is_counted_without_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(outgoing_module, "time", clock)
+    manifest = make_manifest([Entry(b"f", EntryKind.FILE, 10 * MIB, 0o644, 0)])
+    outgoing = Outgoing(Endless(clock.takes(50)), manifest, SlowCodec(clock))
+    for index in range(3):
+        await collect(outgoing.frames(FrameSet([(Kind.CHUNK, index, index + 1)])))
+    assert outgoing.encoding.seconds == 6
+    outgoing.close()
+
+
+async def test_the_time_that_encoding_a_stream_takes_is_counted_without_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, pieces, begin = Clock(), pieces_of(b"x" * 1000, 1000), threading.Event()
+
+    def read(size: int) -> bytes:
+        begin.wait(SOON)
+        clock.now += 50
+        return pieces(size)
+
+    monkeypatch.setattr(outgoing_module, "time", clock)
+    outgoing = OutgoingStream(read, of_stream(io.BytesIO(), "s").manifest, SlowCodec(clock), no_verdict)
+    frames = outgoing.frames(outgoing.everything)
+    await anext(frames)  # the manifest: nothing is read while it is encoded
+    begin.set()
+    assert (await anext(frames)).frame.id == chunk(0)
+    assert outgoing.encoding.seconds == 2
+    await frames.aclose()
     outgoing.close()
 
 

@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from transfer.api import SignedUrl
+from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
-from transfer.transports.s3.http import StoreHttp
+from transfer.transports.s3 import http as http_module
+from transfer.transports.s3.http import PIECE, SlowDown, StoreHttp
 
 ZEROS = bytes(1 << 16)
 Serve = Callable[[BaseHTTPRequestHandler], None]
@@ -37,7 +39,7 @@ def store() -> Iterator[Start]:
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return SignedUrl(f"http://127.0.0.1:{server.server_port}/o", {})
 
     yield start
@@ -92,3 +94,84 @@ def test_a_retry_after_that_is_no_number_is_passed_over(store: Start, http: Stor
 
     with pytest.raises(StoreUnreachable, match="503"):
         http.get(store(serve), 0, 1)
+
+
+BODY = bytes(range(256)) * 1200
+
+
+def sized(request: BaseHTTPRequestHandler, status: int, body: bytes = b"") -> None:
+    request.send_response(status)
+    request.send_header("ETag", '"e"')
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+class Clock:
+    """In place of `time`: who sleeps moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.longest = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.longest = max(self.longest, seconds)
+
+
+@pytest.mark.parametrize("rate", [50_000, 1_000_000])
+def test_what_is_sent_and_read_keeps_to_the_limit_and_in_small_pieces(
+    store: Start, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(http_module, "time", clock)
+
+    def serve(request: BaseHTTPRequestHandler) -> None:
+        sized(request, 206, BODY if request.command == "GET" else b"")
+
+    limited = StoreHttp(1, BwLimit(rate, clock.monotonic))
+    url = store(serve)
+    url.headers["Content-Length"] = str(len(BODY))
+    assert limited.put(url, BODY) == "e"
+    sent = clock.now - 100
+    del url.headers["Content-Length"]
+    assert limited.get(url, 0, len(BODY)) == BODY
+    read = clock.now - 100 - sent
+    limited.close()
+    for took in (sent, read):
+        assert took == pytest.approx(len(BODY) / rate, abs=0.06)
+    assert clock.longest <= 0.06
+    assert limited.moved == 2 * len(BODY)
+
+
+def test_what_moves_is_counted_as_it_goes(store: Start, http: StoreHttp) -> None:
+    """The pace looks at it several times a second, and a part takes many."""
+    seen: list[int] = []
+    counted = http._count
+
+    def look(length: int) -> None:
+        counted(length)
+        seen.append(http.moved)
+
+    http._count = look  # type: ignore[method-assign]
+    body = bytes(3 * PIECE + 5)
+    url = store(lambda request: sized(request, 200))
+    url.headers["Content-Length"] = str(len(body))
+    assert http.put(url, body) == "e"
+    assert seen == [PIECE, 2 * PIECE, 3 * PIECE, 3 * PIECE + 5]
+
+
+def test_a_store_that_asks_for_less_is_told_from_one_that_is_down(store: Start, http: StoreHttp) -> None:
+    said = b"<Error><Code>SlowDown</Code></Error>"
+    for status, body, slow in (
+        (503, b"", True),
+        (429, said, True),
+        (500, b"", False),
+        (502, said[:9], False),
+    ):
+        with pytest.raises(StoreUnreachable) as refused:
+            http.get(store(lambda request, s=status, b=body: sized(request, s, b)), 0, 1)
+        assert isinstance(refused.value, SlowDown) is slow

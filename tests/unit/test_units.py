@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.units import parse_duration, parse_size, show_duration, show_size
+from cli.units import parse_duration, parse_rate, parse_size, show_duration, show_size
 from transfer.errors import UsageError
 
 
@@ -42,12 +42,39 @@ def test_a_duration_is_read_in_its_unit(text: str, seconds: float) -> None:
     assert parse_duration(text, option="--wait", command="send") == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        (None, None),
+        ("off", None),
+        ("OFF", None),
+        ("1k", 1000.0),
+        ("1000", 1000.0),
+        ("20M", 20e6),
+        ("1.5MiB", 1.5 * (1 << 20)),
+    ],
+)
+def test_a_rate_is_read_in_bytes_per_second(text: str | None, rate: float | None) -> None:
+    assert parse_rate(text, option="--bwlimit", command="send") == rate
+
+
+@pytest.mark.parametrize("text", ["0", "999", "0.9k", "999.9"])
+def test_a_rate_at_which_nothing_would_arrive_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="would take for ever") as refused:
+        parse_rate(text, option="--bwlimit", command="send")
+    assert refused.value.what.startswith(f"--bwlimit {text!r}")
+    assert "1k" in refused.value.next_step
+
+
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1e9", "10 XB", "1_000", "٣", "0x10", "1MB2", "inf", "nan"])
 def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError) as size:
         parse_size(text, option="--threshold", command="send")
     with pytest.raises(UsageError) as duration:
         parse_duration(text, option="--wait", command="fetch")
+    with pytest.raises(UsageError) as rate:
+        parse_rate(text, option="--bwlimit", command="send")
+    assert rate.value.what == f"--bwlimit {text!r} is not a size"
     assert size.value.what.startswith(f"--threshold {text!r}")
     assert duration.value.what.startswith(f"--wait {text!r}")
     assert size.value.next_step.endswith("see `xfer send --help`")

@@ -156,7 +156,7 @@ def machines_congestion() -> str:
     try:
         return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     except OSError:
-        return "as the system has it"
+        return "default"
 
 
 class Link:

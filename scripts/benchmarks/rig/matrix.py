@@ -66,6 +66,7 @@ class Budget:
     def __init__(self, seconds: float | None, longest: float) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
         self.longest = longest
+        self.least = min(longest, 30.0)  # for the second half of what was begun in time
 
     @property
     def left(self) -> float:
@@ -81,7 +82,7 @@ def measure_file(
     """In turns, the first one another each round, so that a slow moment of the machine hits all alike.
 
     A tool that fails, or that took longer than SLOW, is not run again with this file over this link. The first
-    round's downloads are compared.
+    round's downloads are compared. Returns what was begun before the time was over.
     """
     cells = {
         (tool.name, way): Cell(world.shape.name, data.kind, tool.name, way, data.size, data.files)
@@ -96,13 +97,16 @@ def measure_file(
             up, down = (cells[tool.name, way] for way in WAYS)
             if up.over or down.over:
                 continue
+            if not budget.left:
+                print(f"  {up.link:8} {up.file:6} {tool.name}: no time left", file=sys.stderr)
+                continue
             _up_and_down(world, tool, data, up, down, budget, compare=number == 0)
             kept += data.size
             if kept > ROOM:
                 world.servers.empty()
                 kept = 0
     world.servers.empty()
-    return list(cells.values())
+    return [cell for cell in cells.values() if cell.argv]
 
 
 def _up_and_down(
@@ -126,10 +130,7 @@ def _up_and_down(
 def _run(world: World, command: Command, cell: Cell, budget: Budget) -> Ran | None:
     """None if it failed."""
     cell.argv = shown(command.argv, world.folder)
-    if not budget.left:
-        cell.failure = "no time left"
-        return None
-    ran = run(command.argv, command.env, world.client, budget.left)
+    ran = run(command.argv, command.env, world.client, budget.left or budget.least)
     good = cell.take(ran)
     told = f"{ran.seconds:7.2f} s  {ran.cpu:6.2f} CPU s  {ran.peak / 1e6:4.0f} MB" if good else cell.failure
     print(f"  {cell.link:8} {cell.file:6} {cell.way:4}  {cell.tool:11} {told}", file=sys.stderr, flush=True)

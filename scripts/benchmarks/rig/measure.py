@@ -86,8 +86,13 @@ class Running:
                 argv, env=dict(env), stdin=stdin, stdout=self._out, stderr=self._err, start_new_session=True
             )
         self._over = threading.Event()
-        self._watching = threading.Thread(target=self._watch, daemon=True)
-        self._watching.start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._reap, self._watch)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return not self._over.is_set()
 
     def event(self, kind: str, within: float = 60.0) -> dict[str, Any]:
         """The latest --json event of that kind; waits for one. Raises OSError."""
@@ -100,37 +105,35 @@ class Running:
             time.sleep(0.01)
         raise OSError(f"no {kind} event: {self._text(self._err)[-300:]}")
 
-    @property
-    def alive(self) -> bool:
-        """Not over yet; it stays to be waited for."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._process.pid, signal.SIGKILL)
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     def end(self, within: float) -> Ran:
         """Wait for it, and kill it after so many seconds."""
-        timer = threading.Timer(within, self.kill)
-        timer.start()
         try:
-            _, status, used = os.wait4(self._process.pid, 0)
-            seconds = time.perf_counter() - self.started
+            in_time = self._over.wait(within)
         finally:
-            late = not timer.is_alive()
-            timer.cancel()
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self._over.set()
-        self._watching.join()
+            self.kill()  # also on Ctrl-C, which is for us: it has a session of its own
+        for thread in self._threads:
+            thread.join()
         with self._files:
             return Ran(
-                seconds=seconds,
-                cpu=used.ru_utime + used.ru_stime,
+                seconds=self._ended - self.started,
+                cpu=self._used.ru_utime + self._used.ru_stime,
                 peak=self._peak,
-                code=None if late else self._process.returncode,
+                code=self._process.returncode if in_time else None,
                 stdout=self._text(self._out),
                 stderr=self._text(self._err),
             )
+
+    def _reap(self) -> None:
+        """In place of Popen.wait, which does not tell what was used."""
+        _, status, self._used = os.wait4(self._process.pid, 0)
+        self._ended = time.perf_counter()
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self._over.set()
 
     def _watch(self) -> None:
         while not self._over.wait(SAMPLE):

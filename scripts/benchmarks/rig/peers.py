@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,31 +23,49 @@ class Command(NamedTuple):
 
 @dataclass
 class Tool:
-    """name: in tables. up: brings `source` to the store. down: brings what `up` stored to the empty folder `target`.
+    """A tool. name: in tables. folder: for what it keeps.
 
-    Both are asked for anew each time; `ticket` is what ours had to say on the way up.
+    ticket: what ours said on the way up. turn: counts the ways up; what is stored has a new name each time, or a
+    tool that compares before it copies would find its work done.
     """
 
     name: str
     servers: Servers
     folder: Path
     ticket: str = field(default="", init=False)
+    turn: int = field(default=0, init=False)
 
     def up(self, source: Path) -> Command:
-        raise NotImplementedError
+        """Brings a file or a folder to the store."""
+        self.turn += 1
+        return self._up(source)
 
     def down(self, source: Path, target: Path) -> Command:
+        """Brings what the last `up` stored to the empty folder `target`, under its own name."""
+        raise NotImplementedError
+
+    def _up(self, source: Path) -> Command:
         raise NotImplementedError
 
     @property
-    def bucket(self) -> str:
-        return f"s3://{self.servers.bucket}/bench"
+    def version(self) -> str:
+        """As it says, in a line, and what is set besides its command line."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> str:
+        """Where it stores: bucket and prefix."""
+        return f"{self.servers.bucket}/{self.name}-{self.turn}"
 
 
 class Xfer(Tool):
     """Ours. Sender and receiver have a state of their own, as on two machines."""
 
-    def up(self, source: Path) -> Command:
+    @property
+    def version(self) -> str:
+        return _said(XFER, "--version")
+
+    def _up(self, source: Path) -> Command:
         argv = [XFER, "send", "--via", "s3", "--wait", "0", "--json", str(source)]
         return Command(argv, self.servers.client_environment(self.folder / "home-up"))
 
@@ -58,11 +77,17 @@ class Xfer(Tool):
 
 
 class S5cmd(Tool):
-    def up(self, source: Path) -> Command:
-        return self._copy(f"{source}/" if source.is_dir() else str(source), f"{self.bucket}/{source.name}")
+    @property
+    def version(self) -> str:
+        return f"s5cmd {_said(program('s5cmd'), 'version')}"
+
+    def _up(self, source: Path) -> Command:
+        return self._copy(
+            f"{source}/" if source.is_dir() else str(source), f"s3://{self.place}/{source.name}"
+        )
 
     def down(self, source: Path, target: Path) -> Command:
-        kept = f"{self.bucket}/{source.name}"
+        kept = f"s3://{self.place}/{source.name}"
         return (
             self._copy(f"{kept}/*", f"{target}/{source.name}/")
             if source.is_dir()
@@ -86,11 +111,15 @@ class S5cmd(Tool):
 
 
 class Rclone(Tool):
-    def up(self, source: Path) -> Command:
-        return self._copy(str(source), f"store:{self.servers.bucket}/bench/{source.name}", source.is_dir())
+    @property
+    def version(self) -> str:
+        return f"{_said(program('rclone'), 'version')}, provider SeaweedFS"
+
+    def _up(self, source: Path) -> Command:
+        return self._copy(str(source), f"store:{self.place}/{source.name}", source.is_dir())
 
     def down(self, source: Path, target: Path) -> Command:
-        kept = f"store:{self.servers.bucket}/bench/{source.name}"
+        kept = f"store:{self.place}/{source.name}"
         return self._copy(kept, str(target / source.name), source.is_dir())
 
     def _copy(self, source: str, target: str, folder: bool) -> Command:
@@ -120,11 +149,15 @@ class Aws(Tool):
 
     client: str = "classic"
 
-    def up(self, source: Path) -> Command:
-        return self._copy(str(source), f"{self.bucket}/{source.name}", source.is_dir())
+    @property
+    def version(self) -> str:
+        return f"{_said(program('aws'), '--version').split()[0]}, preferred_transfer_client = {self.client}"
+
+    def _up(self, source: Path) -> Command:
+        return self._copy(str(source), f"s3://{self.place}/{source.name}", source.is_dir())
 
     def down(self, source: Path, target: Path) -> Command:
-        return self._copy(f"{self.bucket}/{source.name}", str(target / source.name), source.is_dir())
+        return self._copy(f"s3://{self.place}/{source.name}", str(target / source.name), source.is_dir())
 
     def _copy(self, source: str, target: str, folder: bool) -> Command:
         config = self.folder / "config"
@@ -164,6 +197,12 @@ def program(name: str) -> Path:
     """Absolute, whether it is there or not. s5cmd's package has a script of Python before the program: go past it."""
     inner = sorted(ENVIRONMENT.absolute().glob(f"lib/*/site-packages/{name}/bin/{name}"))
     return inner[0] if inner else ENVIRONMENT.absolute() / "bin" / name
+
+
+def _said(*command: str | Path) -> str:
+    """The first line of what it says."""
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
+    return said.stdout.splitlines()[0].strip()
 
 
 def _keys(servers: Servers) -> dict[str, str]:

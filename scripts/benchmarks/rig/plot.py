@@ -39,7 +39,7 @@ def main() -> None:
     figure, axes = pyplot.subplots(
         len(files),
         len(links),
-        figsize=(2.6 * len(links) + 0.9, 1.25 * len(files) + 0.7),
+        figsize=(1.95 * len(links) + 0.9, 1.2 * len(files) + 0.6),
         squeeze=False,
         layout="constrained",
     )
@@ -59,7 +59,7 @@ def main() -> None:
         fontsize=9,
         color=INK,
     )
-    figure.savefig(picture, dpi=160, facecolor="white")
+    figure.savefig(picture, dpi=180, facecolor="white")
 
 
 def _panel(
@@ -69,26 +69,28 @@ def _panel(
     panel.set_xticks([])
     panel.set_yticks(range(len(tools)), tools if names else [""] * len(tools))
     panel.tick_params(length=0, labelcolor=INK)
-    panel.invert_yaxis()
-    if not cells:
+    panel.set_ylim(len(tools) - 0.45, -0.55)
+    if not any(cell["seconds"] for cell in cells.values()):
         panel.text(
             0.5, 0.5, "not measured", transform=panel.transAxes, ha="center", va="center", color="#9ca3af"
         )
         return
+    size = next(iter(cells.values()))["size"] / 1e6
+    panel.set_title(f"{size:,.0f} MB", loc="right", fontsize=6.5, color="#9ca3af", pad=2)
     medians = {
         (tool, way): statistics.median(c["seconds"]) for (_, _, way, tool), c in cells.items() if c["seconds"]
     }
     longest = max(medians.values(), default=1.0)
-    panel.set_xlim(0, longest * 1.28)
+    panel.set_xlim(0, longest * 1.3)
     for place, tool in enumerate(tools):
         for offset, way, colour in zip((-0.2, 0.2), ("up", "down"), COLOURS[tool == OURS], strict=True):
             seconds = medians.get((tool, way))
             if seconds is None:
-                panel.text(longest * 0.02, place + offset, "–", va="center", fontsize=6.5, color="#9ca3af")
+                panel.text(longest * 0.02, place + offset, "–", va="center", fontsize=7, color="#9ca3af")
                 continue
             panel.barh(place + offset, seconds, height=0.36, color=colour)
             label = f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}"
-            panel.text(seconds + longest * 0.02, place + offset, label, va="center", fontsize=6.5, color=INK)
+            panel.text(seconds + longest * 0.02, place + offset, label, va="center", fontsize=7, color=INK)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from .datasets import Dataset
 from .goals import Goal, judge
 from .matrix import Cell
-from .peers import ENVIRONMENT, OURS
+from .peers import ENVIRONMENT, OURS, Tool
 from .rows import Row
 from .world import World
 
@@ -26,12 +27,14 @@ PLOT = Path(__file__).with_name("plot.py")
 class Results:
     """All of it is in `path` after each step, so that a run that is cut short keeps what it has.
 
-    What an earlier run measured under the same conditions (quick, congestion) stays until it is measured again.
+    Quick runs, and those under another congestion control than cubic, have files of their own: s3-quick-bbr.json.
+    What an earlier run measured under the same conditions stays until it is measured again.
     """
 
-    def __init__(self, path: Path, *, quick: bool, congestion: str, only_loopback: str | None) -> None:
+    def __init__(self, folder: Path, *, quick: bool, congestion: str, only_loopback: str | None) -> None:
         """only_loopback: why there were no links; None if there were."""
-        self._path = path
+        marks = ["quick"] * quick + [congestion] * (congestion != "cubic")
+        self._path = folder / ("-".join(["s3", *marks]) + ".json")
         self._head: dict[str, Any] = {
             "subject": "s3",
             "format": FORMAT,
@@ -42,9 +45,11 @@ class Results:
             "python": platform.python_version(),
         }
         self._only_loopback = only_loopback
+        self._new: set[tuple[str, str, str]] = set()
         earlier = self._earlier()
         self._links: dict[str, dict[str, Any]] = earlier.get("links", {})
         self._data: dict[str, dict[str, Any]] = earlier.get("data", {})
+        self._tools: dict[str, str] = earlier.get("tools", {})
         self._cells = [Cell(**cell) for cell in earlier.get("cells", [])]
         self._rows = [Row(**row) for row in earlier.get("rows", [])]
 
@@ -62,16 +67,21 @@ class Results:
         }
         self.write()
 
+    def add_tools(self, tools: Sequence[Tool]) -> None:
+        self._tools |= {tool.name: tool.version for tool in tools}
+
     def add_data(self, data: Dataset) -> None:
         facts = {"size": data.size, "files": data.files, "zstd_3_ratio": round(data.ratio, 2)}
-        self._data[f"{data.kind}, {data.size} bytes"] = facts
+        self._data[f"{data.kind}, {data.size / 1e6:,.0f} MB"] = facts
 
     def add_cells(self, cells: list[Cell]) -> None:
         measured = {_key(cell) for cell in cells}
+        self._new |= {key[:3] for key in measured}
         self._cells = [cell for cell in self._cells if _key(cell) not in measured] + cells
         self.write()
 
     def add_row(self, row: Row) -> None:
+        self._new.add((row.link, row.name, ""))
         self._rows = [r for r in self._rows if (r.name, r.link) != (row.name, row.link)] + [row]
         self.write()
 
@@ -80,6 +90,7 @@ class Results:
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "only_loopback": self._only_loopback,
             "links": self._links,
+            "tools": self._tools,
             "data": self._data,
             "cells": [asdict(cell) for cell in self._cells],
             "rows": [asdict(row) for row in self._rows],
@@ -91,19 +102,27 @@ class Results:
     def goals(self) -> list[Goal]:
         return judge(self._cells, self._rows, self._links)
 
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be measured that should have been; goals missed are no failure."""
+        return any(cell.failure for cell in self._cells) or any(row.failure for row in self._rows)
+
     def text(self) -> str:
-        """Tables of medians, the rows, the goals."""
-        lines = [f"{self._head['cores']} cores, TCP {self._head['congestion']}"]
+        """What this run measured, as tables of medians; the goals by all that is there."""
+        lines = [
+            f"{self._head['cores']} cores, TCP {self._head['congestion']} but where a tool asks for another"
+        ]
         if self._only_loopback:
             lines.append(f"no links but loopback: {self._only_loopback}")
-        lines += [
-            f"{name}: zstd -3 makes it {facts['zstd_3_ratio']} times smaller"
-            for name, facts in self._data.items()
-        ]
-        for link, file, way in dict.fromkeys((cell.link, cell.file, cell.way) for cell in self._cells):
-            group = [cell for cell in self._cells if (cell.link, cell.file, cell.way) == (link, file, way)]
-            lines += ["", *_table(self._links[link], group)]
-        lines += ["", *(_row(row) for row in self._rows), "", *(_goal(goal) for goal in self.goals())]
+        lines += [f"{name}: {version}" for name, version in self._tools.items()]
+        lines += [f"{name}: zstd -3 ratio {facts['zstd_3_ratio']}" for name, facts in self._data.items()]
+        for key in dict.fromkeys(_key(cell)[:3] for cell in self._cells):
+            if key in self._new:
+                group = [cell for cell in self._cells if _key(cell)[:3] == key]
+                lines += ["", *_table(self._links[key[0]], group)]
+        lines += ["", *(_row(row) for row in self._rows if (row.link, row.name, "") in self._new)]
+        lines += ["", *(["the goals are for the full sizes:"] if self._head["quick"] else [])]
+        lines += [_goal(goal) for goal in self.goals()]
         return "\n".join(lines)
 
     def plot(self) -> str:
@@ -141,7 +160,7 @@ def _table(link: dict[str, Any], group: list[Cell]) -> list[str]:
 
 def _line(cell: Cell, best: float | None) -> str:
     if not cell.seconds:
-        return f"  {cell.tool:12} failed: {cell.failure or 'the way up failed'}"
+        return f"  {cell.tool:12} failed: {cell.failure}"
     median = statistics.median(cell.seconds)
     times = "".join(f"{value:8.2f}s" for value in (median, min(cell.seconds), max(cell.seconds)))
     ratio = f"{median / best:12.2f}" if best else f"{'-':>12}"

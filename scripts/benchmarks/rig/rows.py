@@ -62,7 +62,9 @@ def resume(world: World, ours: Tool, data: Dataset, longest: float) -> dict[str,
             time.sleep(0.01)
     finally:
         first.kill()
-        first.end(longest)
+        killed = first.end(longest)
+    if killed.code == 0:
+        raise Failed("it was done before it could be killed")
     time.sleep(SETTLE)
     kept = world.servers.stored()
     second = _good(run(*_start(world, ours, data), longest))

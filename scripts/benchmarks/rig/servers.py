@@ -83,6 +83,11 @@ class Servers:
         """Delete all objects and unfinished uploads, give the room back, and let the disk come to rest."""
         with self.where.inside():
             client = self._client()
+            try:
+                client.head_bucket(Bucket=self.bucket)
+            except client.exceptions.ClientError as error:
+                print(f"  the store has lost the bucket ({error}); it gets a new one", file=sys.stderr)
+                client.create_bucket(Bucket=self.bucket)
             for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket):
                 for upload in page.get("Uploads", []):
                     client.abort_multipart_upload(

@@ -1,0 +1,319 @@
+"""What the S3 route holds at once: bounded, whatever comes; and free again after every end, good or bad.
+
+Broker and store are stood in for by objects that answer in any order: what they do is `tests/contract`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from transfer import api, plan
+from transfer.broker_client import Patience
+from transfer.codec import Codec
+from transfer.errors import StoreUnreachable
+from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
+from transfer.plan import Part
+from transfer.seal import Sealer
+from transfer.ticket import Ticket
+from transfer.transports.s3 import Pace, S3Inbound, S3Outbound, inbound, outbound
+
+JOB = "q" * 16
+SEALER = Sealer(Ticket(JOB, bytes(16)))
+CODEC = Codec(SEALER)
+MEMORY = 1000
+"""Bytes: small, so that it is short."""
+
+
+async def pause(rng: random.Random) -> None:
+    for _ in range(rng.randrange(6)):
+        await asyncio.sleep(0)
+
+
+class Stored:
+    """A job in the store, and the broker that tells of it. fails: asked before each read of frames."""
+
+    def __init__(self, seed: int, sizes: list[list[int]]) -> None:
+        self._rng = random.Random(seed)
+        self.frames: list[Frame] = []
+        self.objects: list[bytes] = []
+        self.refs: list[SegmentRef] = []
+        self.fails: Callable[[], bool] = lambda: False
+        for number, segment in enumerate(sizes):
+            rows, body = [], b""
+            for size in segment:
+                data = self._rng.randbytes(size)
+                self.frames.append(Frame(FrameId(Kind.CHUNK, len(self.frames)), data))
+                rows.append(IndexedFrame(Kind.CHUNK, len(self.frames) - 1, size, bytes(32)))
+                body += data
+            index = msgspec.msgpack.encode(SegmentIndex(FORMAT, number, rows))
+            sealed = bytes(CODEC.encode(FrameId(Kind.INDEX, number), index).frame.data)
+            self.objects.append(body + sealed)
+            self.refs.append(SegmentRef(number, len(body) + len(sealed), len(sealed)))
+
+    async def segments(self, _sealer: Sealer, start: int) -> api.SegmentPage:
+        await pause(self._rng)
+        return api.SegmentPage(self.refs[start : start + 2], api.JobState.STORED)
+
+    async def sign_gets(self, _sealer: Sealer, numbers: list[int]) -> list[api.SignedUrl]:
+        return [api.SignedUrl(str(number), {}) for number in numbers]
+
+    async def get(self, sign: Callable[[bool], Any], start: int, length: int) -> bytes:
+        number = int((await sign(False)).url)
+        await pause(self._rng)
+        data = self.objects[number][start : start + length]
+        if start + length <= len(self.objects[number]) - self.refs[number].index and self.fails():
+            raise StoreUnreachable("cut")
+        return data
+
+    def close(self) -> None: ...
+
+
+def reader(stored: Stored, pace: Pace | None = None) -> S3Inbound:
+    made = S3Inbound(cast("Any", stored), SEALER, CODEC, patience=Patience(0), pace=pace)
+    made._store.close()
+    made._store = cast("Any", stored)
+    return made
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbound, "IN_MEMORY", MEMORY)
+    monkeypatch.setattr(inbound, "READ_AT_ONCE", MEMORY // 5)
+
+
+def any_sizes(seed: int) -> list[list[int]]:
+    """Of the frames of some segments; a few of them do not fit memory, nor does a whole segment."""
+    rng = random.Random(seed)
+    return [
+        [
+            rng.choice([1, 30, 150, MEMORY // 5, MEMORY // 2, MEMORY, 3 * MEMORY])
+            for _ in range(rng.randrange(1, 30))
+        ]
+        for _ in range(rng.randrange(1, 6))
+    ]
+
+
+async def taken(made: S3Inbound, wanted: FrameSet, rng: random.Random, upto: int = 10**6) -> list[Frame]:
+    """The frames, up to so many; memory is looked at with each of them."""
+    got: list[Frame] = []
+    async with contextlib.aclosing(made.frames(wanted)) as frames:
+        async for frame in frames:
+            got.append(Frame(frame.id, bytes(frame.data)))
+            # One that is too large goes alone.
+            assert made._memory._inside <= max(made.limits.window, 3 * MEMORY)
+            await pause(rng)
+            if len(got) >= upto:
+                break
+    return got
+
+
+def nothing_is_left(made: S3Inbound) -> bool:
+    return (
+        made._memory._inside == 0
+        and not made._memory.waiting
+        and asyncio.all_tasks() == {asyncio.current_task()}
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.usefixtures("short_of_memory")
+async def test_everything_comes_in_order_however_short_memory_is(seed: int) -> None:
+    rng, stored = random.Random(seed), Stored(seed, any_sizes(seed))
+    fixed = rng.choice([None, 1, 64])
+    made = reader(stored, Pace(fixed))
+    assert made.limits.window == max(MEMORY, MEMORY // 5 * (fixed or 4))
+    async with asyncio.timeout(20):
+        assert await taken(made, FrameSet.everything(), rng) == stored.frames
+    assert nothing_is_left(made)
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.usefixtures("short_of_memory")
+async def test_a_reader_that_stops_anywhere_holds_nothing_and_may_begin_again(seed: int) -> None:
+    rng, stored = random.Random(seed), Stored(seed, any_sizes(seed))
+    made = reader(stored)
+    async with asyncio.timeout(20):
+        for turn in range(4):
+            if turn % 2:
+                await taken(made, FrameSet.everything(), rng, rng.randrange(1, len(stored.frames) + 1))
+            else:
+                task = asyncio.create_task(taken(made, FrameSet.everything(), rng))
+                for _ in range(rng.randrange(60)):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            assert nothing_is_left(made)
+        assert await taken(made, FrameSet.everything(), rng) == stored.frames
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.usefixtures("short_of_memory")
+async def test_a_read_that_fails_ends_the_frames_and_holds_nothing(seed: int) -> None:
+    rng, stored = random.Random(seed), Stored(seed, any_sizes(seed))
+    made = reader(stored)
+    left = rng.randrange(8)
+
+    def fails() -> bool:
+        nonlocal left
+        left -= 1
+        return left == -1
+
+    stored.fails = fails
+    async with asyncio.timeout(20):
+        with contextlib.suppress(StoreUnreachable):  # there may be fewer reads than that
+            await taken(made, FrameSet.everything(), rng)
+        assert nothing_is_left(made)
+        stored.fails = lambda: False
+        assert await taken(made, FrameSet.everything(), rng) == stored.frames
+
+
+# sending
+
+
+class Storing:
+    """A broker and a store that take parts, in any order. fails: asked for each part."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self.fails: Callable[[], bool] = lambda: False
+        self.under_way = self.bytes_under_way = self.most = self.most_bytes = 0
+        self.parts = 0
+        self.complete_segments: list[int] = []
+
+    async def begin(self, _job: str, segment: int) -> str:
+        await pause(self._rng)
+        return f"upload {segment}"
+
+    async def sign_part(self, *_: object) -> api.SignedUrl:
+        await pause(self._rng)
+        return api.SignedUrl("", {})
+
+    async def complete(
+        self, _job: str, segment: int, _upload: str, parts: list[api.StoredPart], index: int
+    ) -> SegmentRef:
+        await pause(self._rng)
+        assert [part.number for part in parts] == list(range(1, len(parts) + 1))
+        self.complete_segments.append(segment)
+        return SegmentRef(segment, sum(part.length for part in parts), index)
+
+    async def put(self, sign: Callable[[bool], Any], body: bytes) -> str:
+        self.under_way += 1
+        self.bytes_under_way += len(body)
+        self.most, self.most_bytes = (
+            max(self.most, self.under_way),
+            max(self.most_bytes, self.bytes_under_way),
+        )
+        try:
+            await sign(False)
+            await pause(self._rng)
+            if self.fails():
+                raise StoreUnreachable("cut")
+        finally:
+            self.under_way -= 1
+            self.bytes_under_way -= len(body)
+        self.parts += 1
+        return "etag"
+
+    def close(self) -> None: ...
+
+
+class NoLog:
+    def segment_begun(self, segment: int, upload: str) -> None: ...
+    def part_made(self, segment: int, part: Part, crc: str) -> None: ...
+    def segment_stored(self, ref: SegmentRef) -> None: ...
+
+
+class SameDigest(dict[FrameId, bytes]):
+    def __missing__(self, key: FrameId) -> bytes:
+        return bytes(32)
+
+
+def writer(storing: Storing, pace: Pace | None = None) -> S3Outbound:
+    made = S3Outbound(
+        cast("Any", storing), JOB, CODEC, SameDigest(), NoLog(), patience=Patience(0), total=None, pace=pace
+    )
+    made._store.close()
+    made._store = cast("Any", storing)
+    return made
+
+
+@pytest.fixture
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (plan, outbound):
+        monkeypatch.setattr(module, "MIN_PART", 100)
+    for module in (plan, outbound):
+        monkeypatch.setattr(module, "FULL_SEGMENT", 800)
+    monkeypatch.setattr(plan, "FIRST_SEGMENT", 100)
+    monkeypatch.setattr(outbound, "IN_MEMORY", MEMORY)
+
+
+@pytest.mark.parametrize("fixed", [None, 1, 3, 64])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("short_parts")
+async def test_what_is_on_its_way_up_is_bounded_in_number_and_bytes(seed: int, fixed: int | None) -> None:
+    rng, storing, pace = random.Random(seed), Storing(seed), Pace(fixed)
+    made = writer(storing, pace)
+    sizes = [rng.choice([1, 60, 110, 250, 900, 1500]) for _ in range(150)]
+    async with asyncio.timeout(20):
+        for number, size in enumerate(sizes):
+            await made.put(Frame(FrameId(Kind.CHUNK, number), rng.randbytes(size)))
+        await made.finish()
+    segments = made.segments
+    await made.close()
+    assert storing.complete_segments
+    assert sorted(storing.complete_segments) == list(range(segments))
+    assert storing.most <= pace.limit + 1
+    index = 12_000  # at the end of a last part, which may be alone
+    assert storing.most_bytes <= max(MEMORY, 100 * pace.limit, 1500 + 100 + index)
+    assert made._memory._inside == made._ahead._inside == made._slots._inside == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.usefixtures("short_parts")
+async def test_a_part_that_cannot_be_stored_is_an_error_and_holds_nothing(seed: int) -> None:
+    rng, storing = random.Random(seed), Storing(seed)
+    made = writer(storing)
+    storing.fails = lambda: rng.random() < 0.1
+
+    async def put_all() -> None:
+        for number in range(200):
+            await made.put(Frame(FrameId(Kind.CHUNK, number), rng.randbytes(rng.choice([60, 250, 900]))))
+        await made.finish()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreUnreachable):
+            await put_all()
+        await made.close()
+        await made.close()
+    assert made._memory._inside == made._ahead._inside == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.usefixtures("short_parts")
+async def test_a_sender_that_is_cancelled_anywhere_can_be_closed_and_holds_nothing(seed: int) -> None:
+    rng, storing = random.Random(seed), Storing(seed)
+    made = writer(storing)
+
+    async def put_all() -> None:
+        for number in range(200):
+            await made.put(Frame(FrameId(Kind.CHUNK, number), rng.randbytes(rng.choice([60, 250, 900]))))
+        await made.finish()
+
+    task = asyncio.create_task(put_all())
+    for _ in range(rng.randrange(200)):
+        await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(task, return_exceptions=True)
+        await made.close()
+    assert made._ahead._inside == made._memory._inside == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
