@@ -12,6 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "e2e"))  # for its `helpers`
 from helpers import Two
+from material import clear
 from stage import Stage
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def apart(stage: Stage, tmp_path: Path) -> Iterator[Two]:
 
 
 @pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where what is sent is kept from test to test."""
-    return tmp_path_factory.mktemp("sources")
+    folder = tmp_path_factory.mktemp("sources")
+    yield folder
+    clear(folder)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from pathlib import Path
 
 from helpers import same_tree
+from material import rows_in, same
 from orphans import live_jobs, objects_of, orphans_within
-from play import Play, same
+from play import Play
 from stage import Stage, pids_with
 
 from transfer.api import JobState
 
 SWEPT_WITHIN = 20.0
 """Seconds in which the broker, which sweeps every second here, has removed what no job owns."""
-TABLES = ("jobs", "frames", "blocks", "segments", "parts")
 
 
 def proved(play: Play, stage: Stage, mark: str) -> list[str]:
@@ -27,19 +25,6 @@ def proved(play: Play, stage: Stage, mark: str) -> list[str]:
         wrong.append(f"{len(play.tickets)} tickets for one source")
     stage.answering()
     return [*wrong, *_store(play, stage), *_servers(stage)]
-
-
-def rows_in(home: Path) -> dict[str, int]:
-    """How many rows each table of a ledger has, of those that have any."""
-    path = home / "state" / "ledger.db"
-    if not path.exists():
-        return {}
-    ledger = sqlite3.connect(path)
-    try:
-        counts = {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
-    finally:
-        ledger.close()
-    return {table: count for table, count in counts.items() if count}
 
 
 def _files(play: Play) -> list[str]:

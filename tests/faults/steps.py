@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers import SOON, Background, Two, same_tree
+from material import rows_in
 from orphans import live_jobs, objects_of, orphans_within
-from proofs import SWEPT_WITHIN, rows_in
+from proofs import SWEPT_WITHIN
 from stage import SIDES, Stage
 
 PACE = 12_000_000.0

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from chaos import scenario
-from play import Play, Unclean, clear
+from material import clear
+from play import Play, Unclean
 from proofs import proved
 from stage import Stage
 

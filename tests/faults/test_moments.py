@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import MIB, SOON, Two, complaint
+from material import rows_in
 from orphans import live_jobs, objects_of, orphans_within
-from proofs import SWEPT_WITHIN, rows_in
+from proofs import SWEPT_WITHIN
 from stage import SIDES, Stage
 from steps import ended_well, gone, killed, until
 from taps import Hold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -80,14 +81,17 @@ def test_threads_share_one_rate() -> None:
     lock = threading.Lock()
 
     def take(seed: int) -> None:
-        for length in range(seed, 30_000, 997):
-            wait = limit.debt(length)
-            with lock:
-                moved.append((100.0 + wait, length))
+        mine = [(100.0 + limit.debt(length), length) for length in range(seed, 30_000, 17)]
+        with lock:
+            moved.extend(mine)
 
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(take, range(6)))
-    assert over(moved, 1e6) <= 1
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(take, range(6)))
+    finally:
+        sys.setswitchinterval(before)
     last, length = max(moved)
     assert last - 100.0 == pytest.approx((sum(size for _, size in moved) - length) / 1e6)
 

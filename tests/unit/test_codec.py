@@ -357,6 +357,12 @@ def test_what_shrinks_anywhere_in_a_body_is_found(place: int) -> None:
     assert CODEC.decode(frame).raw == raw
 
 
+def test_a_start_of_noise_hides_nothing_behind_it() -> None:
+    raw = LONG_NOISE + b"what repeats " * LONG
+    assert len((frame := CODEC.encode(FIRST, raw).frame).data) < len(LONG_NOISE) + LONG // 10
+    assert CODEC.decode(frame).raw == raw
+
+
 def test_a_long_body_that_hardly_shrinks_after_all_is_stored_as_it_is() -> None:
     step = (8 * LONG - SAMPLE) // (SAMPLES - 1)
     raw = bytearray(random.Random(4).randbytes(8 * LONG))

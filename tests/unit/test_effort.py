@@ -152,10 +152,10 @@ def test_a_source_that_was_slow_is_no_excuse_for_a_slow_compressor() -> None:
     assert sending.effort.level == 0
 
 
-def settled(level: int, made: float, route: float, alone: float | None) -> int:
+def settled(level: int, made: float, route: float, alone: float | None, source: float = 0.0) -> int:
     """The level after one judgement."""
     effort = Effort(level)
-    effort.moved(100_000_000, made, 0.0, route, alone)
+    effort.moved(100_000_000, made, source, route, alone)
     return effort.level
 
 
@@ -174,6 +174,7 @@ def test_the_ends_of_the_ladder_hold() -> None:
 def test_nothing_changes_before_enough_was_waited_nor_while_both_are_waited_for() -> None:
     assert settled(3, 0.4, 0.0, None) == settled(3, 0.0, 0.4, None) == 3
     assert settled(3, 0.4, 0.6, None) == settled(3, 0.6, 0.4, None) == 3
+    assert settled(3, 0.6, 0.0, None, source=0.4) == settled(3, 0.0, 0.6, None, source=0.4) == 3
 
 
 def test_a_level_that_was_too_slow_is_tried_again_later_and_later() -> None:

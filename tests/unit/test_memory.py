@@ -36,15 +36,44 @@ thread.join()
 work()
 print((faults() - before) / 60)
 """
+MEMORY_OF_THREADS = """
+import sys, threading
+from cli import memory
+if sys.argv[1] == "settled":
+    memory.settle()
+turn, over = threading.Lock(), threading.Barrier(5)
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+def work():
+    with turn:
+        several = [b"x" * (4 << 20) for _ in range(3)]
+        del several
+    over.wait()  # a thread that ends leaves its arena to the next
+
+before = resident()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+over.wait()
+print((resident() - before) / (12 << 20))
+"""
 glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="glibc's malloc"
 )
 
 
 def pages_cleared(how: str, mib: int) -> float:
-    """Pages that the kernel hands out for each buffer of that size, in a process of its own."""
+    """Pages that the kernel hands out for each buffer of that size."""
+    return said_by(PAGES_A_BUFFER, how, str(mib))
+
+
+def said_by(code: str, *args: str) -> float:
+    """In a process of its own."""
     ended = subprocess.run(
-        [sys.executable, "-P", "-c", PAGES_A_BUFFER, how, str(mib)],
+        [sys.executable, "-P", "-c", code, *args],
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -64,6 +93,12 @@ def test_a_freed_buffer_is_used_again(mib: int) -> None:
 def test_without_it_the_kernel_clears_most_pages_of_most_buffers() -> None:
     """Else there would be nothing to settle."""
     assert pages_cleared("as it comes", 9) > 0.5 * (9 << 20) / 4096
+
+
+@glibc
+def test_threads_keep_no_freed_buffers_each_of_its_own() -> None:
+    """In shares of what one of them had at once."""
+    assert said_by(MEMORY_OF_THREADS, "settled") < 2.0
 
 
 @glibc

@@ -169,14 +169,16 @@ async def test_what_is_made_ahead_is_bounded_in_bytes_but_two_frames_always_are(
     assert manifest.head.chunk_size == chunk_size
     source = Endless()
     outgoing = Outgoing(source, manifest, CODEC)
-    before = len(threads("encode"))
     frames = outgoing.frames(FrameSet([(Kind.CHUNK, 0, 2**32)]))
     for taken in range(1, 5):
         made = await anext(frames)
         assert CODEC.decode(made.frame).raw[:8] == ((taken - 1) * chunk_size).to_bytes(8, "big")
+        async with asyncio.timeout(SOON):
+            while source.reads < taken - 1 + ahead:
+                await asyncio.wrap_future(outgoing._pool.submit(int))
         await asyncio.wrap_future(outgoing._pool.submit(int))  # whatever was begun has its thread by now
-        assert taken - 1 <= source.reads <= taken + ahead - 1
-    assert len(threads("encode")) - before <= min(WORKERS, ahead)
+        assert source.reads == taken - 1 + ahead
+    assert outgoing._pool._max_workers == min(WORKERS, ahead)
     await frames.aclose()
     outgoing.close()
 

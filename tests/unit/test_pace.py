@@ -217,6 +217,14 @@ def test_on_a_link_that_gets_slower_it_grows_no_more_and_the_link_stays_full() -
     assert transfer.pace.limit <= before
 
 
+def test_an_outage_teaches_nothing() -> None:
+    """Requests hang, more of them wait, and whatever comes after it is faster than nothing."""
+    pace = Pace()
+    for look in range(400):
+        pace.tick(0, look * LOOK, waiting=True)
+    assert pace.limit == START
+
+
 def climbing() -> Pace:
     """A pace in the middle of its first step."""
     pace = Pace()

@@ -153,6 +153,28 @@ async def test_a_reader_that_stops_anywhere_holds_nothing_and_may_begin_again(se
         assert await taken(made, FrameSet.everything(), rng) == stored.frames
 
 
+@pytest.mark.parametrize("what", ["frames", "index"])
+@pytest.mark.usefixtures("short_of_memory")
+async def test_a_reader_that_stops_waits_for_no_read_that_hangs(what: str) -> None:
+    stored = Stored(1, [[150] * 12, [150] * 6])  # the first is more than memory
+    made, get, hanging = reader(stored), stored.get, asyncio.Event()
+
+    async def hangs(sign: Callable[[bool], Any], start: int, length: int) -> bytes:
+        number = int((await sign(False)).url)
+        of_index = start + length == len(stored.objects[number])
+        if (what == "index" and of_index and number == 1) or (what == "frames" and not of_index and start):
+            hanging.set()
+            await asyncio.Event().wait()
+        return await get(sign, start, length)
+
+    stored.get = hangs  # type: ignore[method-assign]
+    async with asyncio.timeout(20):
+        async with contextlib.aclosing(made.frames(FrameSet.everything())) as frames:
+            await anext(frames)
+            await hanging.wait()
+        assert nothing_is_left(made)
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.usefixtures("short_of_memory")
 async def test_a_read_that_fails_ends_the_frames_and_holds_nothing(seed: int) -> None:
@@ -260,7 +282,7 @@ def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_is_on_its_way_up_is_bounded_in_number_and_bytes(seed: int, fixed: int | None) -> None:
     rng, storing, pace = random.Random(seed), Storing(seed), Pace(fixed)
     made = writer(storing, pace)
-    sizes = [rng.choice([1, 60, 110, 250, 900, 1500]) for _ in range(150)]
+    sizes = [rng.choice([60, 110, 250, 900, 1500]) for _ in range(150)]
     async with asyncio.timeout(20):
         for number, size in enumerate(sizes):
             await made.put(Frame(FrameId(Kind.CHUNK, number), rng.randbytes(size)))
@@ -270,8 +292,8 @@ async def test_what_is_on_its_way_up_is_bounded_in_number_and_bytes(seed: int, f
     assert storing.complete_segments
     assert sorted(storing.complete_segments) == list(range(segments))
     assert storing.most <= pace.limit + 1
-    index = 12_000  # at the end of a last part, which may be alone
-    assert storing.most_bytes <= max(MEMORY, 100 * pace.limit, 1500 + 100 + index)
+    index = 800  # at the end of a last part
+    assert storing.most_bytes <= max(MEMORY, 100 * pace.limit, 100 + 1500 + index)
     assert made._memory._inside == made._ahead._inside == made._slots._inside == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -313,6 +335,33 @@ async def test_a_sender_that_is_cancelled_anywhere_can_be_closed_and_holds_nothi
         await asyncio.sleep(0)
     task.cancel()
     async with asyncio.timeout(20):
+        await asyncio.gather(task, return_exceptions=True)
+        await made.close()
+    assert made._ahead._inside == made._memory._inside == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("size", [30, 900], ids=["waits for its turn", "waits for memory"])
+@pytest.mark.usefixtures("short_parts")
+async def test_closing_a_sender_whose_next_part_waits_holds_nothing(size: int) -> None:
+    storing = Storing(1)
+    made = writer(storing)
+
+    async def hangs(_sign: Callable[[bool], Any], _body: bytes) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    storing.put = hangs  # type: ignore[method-assign]
+
+    async def put_all() -> None:
+        for number in range(200):
+            await made.put(Frame(FrameId(Kind.CHUNK, number), bytes(size)))
+
+    task = asyncio.create_task(put_all())
+    async with asyncio.timeout(20):
+        while not (made._ahead.waiting or made._memory.waiting):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await made.close()
     assert made._ahead._inside == made._memory._inside == 0

@@ -681,12 +681,13 @@ direct_only = pytest.mark.skipif(not O_DIRECT or not os.path.isdir("/proc/self/f
 
 
 class Spied:
-    """os.pwrite, with a look at what goes to descriptors that were opened with O_DIRECT.
+    """os.pwrite, with a look at what goes to descriptors that were opened with O_DIRECT: (offset, length).
 
     answer: in place of the system's, for those; it gets descriptor, bytes and offset.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tried: list[tuple[int, int]] = []
         self.direct: list[tuple[int, int]] = []
         self.real: Callable[[int, memoryview, int], int] = os.pwrite
         self.answer = self.real
@@ -697,6 +698,7 @@ class Spied:
 
         if not fcntl.fcntl(fd, fcntl.F_GETFL) & O_DIRECT:
             return self.real(fd, data, offset)
+        self.tried.append((offset, len(data)))
         done = self.answer(fd, data, offset)
         self.direct.append((offset, done))
         return done
@@ -800,6 +802,7 @@ def test_files_side_by_side_in_a_chunk_arrive_exactly(
     sink.publish()
     sink.close()
     assert direct.direct
+    assert all(offset % BLOCK == length % BLOCK == 0 < length for offset, length in direct.tried)
     assert files_in(out) == {content.entries[n].path.decode(): raw for n, raw in content.data.items()}
     assert os.stat(out / "holes").st_blocks * 512 < MIB
 

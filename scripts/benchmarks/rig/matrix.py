@@ -11,7 +11,7 @@ from typing import Any
 
 from .datasets import Dataset, remove, same
 from .measure import Ran, run
-from .peers import OURS, Command, Tool
+from .peers import CRT, OURS, Command, Tool
 from .world import World
 
 WAYS = ("up", "down")
@@ -139,5 +139,5 @@ def _run(world: World, command: Command, cell: Cell, budget: Budget) -> Ran | No
 
 def shown(argv: Sequence[str], folder: Path) -> list[str]:
     """A command line without this machine's paths."""
-    words = [Path(argv[0]).name, *argv[1:]]
+    words = [Path(word).name if word in (argv[0], str(CRT)) else word for word in argv]
     return [word.replace(str(folder), "WORLD").replace(str(folder.parent), "WORK") for word in words]

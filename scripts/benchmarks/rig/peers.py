@@ -13,6 +13,7 @@ from .servers import REGION, XFER, Servers, clean_environment
 
 ENVIRONMENT = Path("bench-results/.peers")
 """Made by scripts/bench from s3.peers.txt."""
+CRT = Path(__file__).with_name("crt.py")
 OURS = "xfer"
 
 
@@ -143,15 +144,12 @@ class Rclone(Tool):
         return Command(argv, env | {"RCLONE_CONFIG": os.devnull})
 
 
-@dataclass
-class Aws(Tool):
-    """client: `classic`, or `crt` for Amazon's C runtime."""
-
-    client: str = "classic"
+class AwsClassic(Tool):
+    """AWS CLI 1: the classic client is the only one that it has."""
 
     @property
     def version(self) -> str:
-        return f"{_said(program('aws'), '--version').split()[0]}, preferred_transfer_client = {self.client}"
+        return _said(program("aws"), "--version").split()[0]
 
     def _up(self, source: Path) -> Command:
         return self._copy(str(source), f"s3://{self.place}/{source.name}", source.is_dir())
@@ -160,9 +158,6 @@ class Aws(Tool):
         return self._copy(f"s3://{self.place}/{source.name}", str(target / source.name), source.is_dir())
 
     def _copy(self, source: str, target: str, folder: bool) -> Command:
-        config = self.folder / "config"
-        if not config.exists():
-            config.write_text(f"[default]\ns3 =\n    preferred_transfer_client = {self.client}\n")
         argv = [
             str(program("aws")),
             "--endpoint-url",
@@ -171,8 +166,26 @@ class Aws(Tool):
             "cp",
             "--only-show-errors",
         ]
-        argv += [*(["--recursive"] if folder else []), source, target]
-        return Command(argv, _keys(self.servers) | {"AWS_CONFIG_FILE": str(config)})
+        return Command([*argv, *(["--recursive"] if folder else []), source, target], _keys(self.servers))
+
+
+class AwsCrt(Tool):
+    """AWS's transfer library over its C runtime, as AWS CLI 2 has it: see crt.py."""
+
+    @property
+    def version(self) -> str:
+        told = "import awscrt, s3transfer; print('s3transfer', s3transfer.__version__, 'awscrt', awscrt.__version__)"
+        return _said(program("python"), "-c", told)
+
+    def _up(self, source: Path) -> Command:
+        return self._copy(str(source), f"s3://{self.place}/{source.name}")
+
+    def down(self, source: Path, target: Path) -> Command:
+        return self._copy(f"s3://{self.place}/{source.name}", str(target / source.name))
+
+    def _copy(self, source: str, target: str) -> Command:
+        argv = [str(program("python")), str(CRT), self.servers.endpoint, REGION, source, target]
+        return Command(argv, _keys(self.servers))
 
 
 def tools(servers: Servers, folder: Path, only: Sequence[str] = ()) -> list[Tool]:
@@ -184,12 +197,7 @@ def tools(servers: Servers, folder: Path, only: Sequence[str] = ()) -> list[Tool
         if name == OURS:
             made.append(Xfer(name, servers, place))
         elif program(_PROGRAMS[name]).exists():
-            kind = _KINDS[name]
-            made.append(
-                Aws(name, servers, place, name.removeprefix("aws-"))
-                if kind is Aws
-                else kind(name, servers, place)
-            )
+            made.append(_KINDS[name](name, servers, place))
     return made
 
 
@@ -211,6 +219,11 @@ def _keys(servers: Servers) -> dict[str, str]:
     return clean_environment() | keys | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
 
 
-_KINDS: dict[str, type[Tool]] = {"s5cmd": S5cmd, "rclone": Rclone, "aws-classic": Aws, "aws-crt": Aws}
-_PROGRAMS = {"s5cmd": "s5cmd", "rclone": "rclone", "aws-classic": "aws", "aws-crt": "aws"}
+_KINDS: dict[str, type[Tool]] = {
+    "s5cmd": S5cmd,
+    "rclone": Rclone,
+    "aws-classic": AwsClassic,
+    "aws-crt": AwsCrt,
+}
+_PROGRAMS = {"s5cmd": "s5cmd", "rclone": "rclone", "aws-classic": "aws", "aws-crt": "python"}
 NAMES = (OURS, *_KINDS)

@@ -2,8 +2,8 @@
 
 No I/O and no clock. A hill is climbed in steps: after each period in which requests had to wait for their
 turn the limit grows by half; if none of the next periods moved more, or the store refused, the step is taken back
-and the next try is put off, longer each time. A period that was short of requests (a slow source, a slow disk)
-teaches nothing.
+and the next try is put off, longer each time. A period that was short of requests (a slow source, a slow disk),
+or in which nothing moved (an outage), teaches nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Pace:
         self._waited += waiting  # between one's end and another's coming nobody does, even in plenty
         if now - began < PERIOD:
             return
-        if 2 * self._waited > self._looks:
+        if 2 * self._waited > self._looks and moved > before:
             self._judge((moved - before) / (now - began), now)
         self._begin(moved, now)
 
