@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from brokers import Place, broker_process, free_port, nats_server
 from helpers import MIB, SOON, Two, complaint
-from test_broker_api import SKEWED, Place, _broker, _free_port, _nats
+from test_broker_api import SKEWED
 
 from transfer import events
 from transfer.local.credentials import make_nkey
@@ -181,7 +182,7 @@ def test_nothing_configured_exits_2_and_names_xfer_up(two: Two) -> None:
 
 
 def test_no_nats_exits_5_within_seconds(two: Two) -> None:
-    nowhere = f"nats://127.0.0.1:{_free_port()}"
+    nowhere = f"nats://127.0.0.1:{free_port()}"
     tried = (
         two.send(two.file("f", 10), env={**two.here, "NATS_URL": nowhere}),
         two.fetch(str(Ticket.new()), env={**two.there, "NATS_URL": nowhere}),
@@ -201,7 +202,7 @@ def alone(two: Two, servers: Servers, tmp_path: Path) -> Iterator[Place]:
     """A NATS server without a broker yet, and what a broker on it needs to know."""
     folder = tmp_path / "alone"
     folder.mkdir()
-    with _nats(folder, _free_port()) as url:
+    with nats_server(folder, free_port()) as url:
         env = {
             **servers.env,
             "NATS_URL": url,
@@ -235,13 +236,13 @@ def test_no_broker_exits_5_and_says_how_to_start_one(two: Two, alone: Place) -> 
 def test_no_store_exits_5_once_patience_is_over_and_a_rerun_carries_on(two: Two, alone: Place) -> None:
     source = two.file("f", MIB)
     log = alone.folder / "log"
-    with _broker(alone, log, XFER_S3_ENDPOINT=f"http://127.0.0.1:{_free_port()}"):
+    with broker_process(alone, log, XFER_S3_ENDPOINT=f"http://127.0.0.1:{free_port()}"):
         until_a_broker_answers(two)
         sent = two.send("--wait", "0", "--patience", "2s", source)
         said = complaint(sent)
         assert (said.code, said.kind) == (5, "StoreUnreachable")
         assert said.next.endswith("then run the same command again")
-    with _broker(alone, log):
+    with broker_process(alone, log):
         until_a_broker_answers(two)
         again = two.send("--wait", "0", source)
         assert again.summary.outcome == "stored"
@@ -257,7 +258,7 @@ def test_no_store_exits_5_once_patience_is_over_and_a_rerun_carries_on(two: Two,
 def test_a_broker_whose_clock_is_off_is_named(two: Two, alone: Place, minutes: int, side: str) -> None:
     script = alone.folder / "skewed.py"
     script.write_text(SKEWED)
-    with _broker(alone, alone.folder / "log", str(script), str(minutes * 60)):
+    with broker_process(alone, alone.folder / "log", str(script), str(minutes * 60)):
         until_a_broker_answers(two)
         said = complaint(two.send("--wait", "0", two.file("f", 10)))
     assert (said.code, said.kind) == (5, "ClockSkew")
@@ -272,7 +273,7 @@ def test_a_broker_whose_clock_is_off_does_not_hinder_a_direct_transfer(
 ) -> None:
     script = alone.folder / "skewed.py"
     script.write_text(SKEWED)
-    with _broker(alone, alone.folder / "log", str(script), str(minutes * 60)):
+    with broker_process(alone, alone.folder / "log", str(script), str(minutes * 60)):
         until_a_broker_answers(two)
         sending = two.send(two.file("f", 10))
         assert two.fetch(sending.ticket).code == 0

@@ -64,11 +64,13 @@ def test_a_link_with_loss_is_judged_by_the_best_peer_and_not_by_its_rate() -> No
 def test_parts_sent_again_may_be_twice_the_concurrency_that_the_run_had() -> None:
     def parts(again: int, concurrency: int | None) -> bool | None:
         row = Row(
-            "resume", "400", {"parts sent again": again, "concurrency": concurrency, "share of full": 0.6}
+            "resume",
+            "400",
+            {"stored parts sent again": again, "concurrency": concurrency, "share of full": 0.6},
         )
         found = judged(rows=(row,))
         assert found["time of the rerun, 400"].met is False
-        return found["parts sent again after kill -9 at 60 %, 400"].met
+        return found["stored parts sent again after kill -9 at 60 %, 400"].met
 
     assert parts(16, 8) is True
     assert parts(17, 8) is False
@@ -94,9 +96,10 @@ def test_a_run_that_was_ended_for_its_length_is_no_result() -> None:
     assert Ran(9.0, 1.0, 1, None, "", "").failure == "did not end in time"
 
 
-def test_time_that_is_over_leaves_none_for_a_run() -> None:
-    assert Budget(None, 9.0).left == 9.0
-    assert Budget(0.0, 9.0).left == 0.0
+def test_a_budget_of_no_time_is_spent_and_one_without_end_never_is() -> None:
+    assert Budget(0.0, 9.0).spent
+    assert not Budget(60.0, 9.0).spent
+    assert not Budget(None, 9.0).spent
 
 
 def test_events_are_counted_in_the_fullest_second() -> None:

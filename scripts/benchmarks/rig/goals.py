@@ -121,7 +121,12 @@ def _of_row(row: Row) -> Iterator[Goal]:
 
 _ROW_GOALS: dict[str, list[tuple[str, str, str, float | None]]] = {
     "resume": [
-        ("parts sent again after kill -9 at 60 %", "at most {limit:g}", "parts sent again", None),
+        (
+            "stored parts sent again after kill -9 at 60 %",
+            "at most {limit:g}",
+            "stored parts sent again",
+            None,
+        ),
         ("time of the rerun", "at most {limit:g} of a full send", "share of full", 0.5),
     ],
     "live": [("fetch started with send", "both done within {limit:g} of one way", "share of one way", 1.15)],

@@ -61,19 +61,15 @@ class Cell:
 
 
 class Budget:
-    """Until when new runs are begun, and how long one may take. seconds: None means no end."""
+    """seconds: after which no run is begun any more; None: they all are. longest: seconds that one may take."""
 
     def __init__(self, seconds: float | None, longest: float) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
         self.longest = longest
-        self.least = min(longest, 30.0)  # for the second half of what was begun in time
 
     @property
-    def left(self) -> float:
-        """Seconds for the next run; 0 if there is to be none."""
-        return (
-            self.longest if self._end is None else max(0.0, min(self.longest, self._end - time.monotonic()))
-        )
+    def spent(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
 
 
 def measure_file(
@@ -97,7 +93,7 @@ def measure_file(
             up, down = (cells[tool.name, way] for way in WAYS)
             if up.over or down.over:
                 continue
-            if not budget.left:
+            if budget.spent:
                 print(f"  {up.link:8} {up.file:6} {tool.name}: no time left", file=sys.stderr)
                 continue
             _up_and_down(world, tool, data, up, down, budget, compare=number == 0)
@@ -130,7 +126,7 @@ def _up_and_down(
 def _run(world: World, command: Command, cell: Cell, budget: Budget) -> Ran | None:
     """None if it failed."""
     cell.argv = shown(command.argv, world.folder)
-    ran = run(command.argv, command.env, world.client, budget.left or budget.least)
+    ran = run(command.argv, command.env, world.client, budget.longest)
     good = cell.take(ran)
     told = f"{ran.seconds:7.2f} s  {ran.cpu:6.2f} CPU s  {ran.peak / 1e6:4.0f} MB" if good else cell.failure
     print(f"  {cell.link:8} {cell.file:6} {cell.way:4}  {cell.tool:11} {told}", file=sys.stderr, flush=True)

@@ -104,8 +104,9 @@ class Results:
 
     @property
     def failed(self) -> bool:
-        """Whether something could not be measured that should have been; goals missed are no failure."""
-        return any(cell.failure for cell in self._cells) or any(row.failure for row in self._rows)
+        """Whether this run could not measure something that it should have; goals missed are no failure."""
+        cells = any(cell.failure for cell in self._cells if _key(cell)[:3] in self._new)
+        return cells or any(row.failure for row in self._rows if (row.link, row.name, "") in self._new)
 
     def text(self) -> str:
         """What this run measured, as tables of medians; the goals by all that is there."""

@@ -46,8 +46,8 @@ def stream(world: World, rounds: int, size: int) -> dict[str, Any]:
 def resume(world: World, ours: Tool, data: Dataset, longest: float) -> dict[str, Any]:
     """A send that is killed at 60 %, and the same command again, against a send that is not.
 
-    Sent again is what the store already had and got once more; over a link also what crossed it, TCP's own
-    repetitions included, against a full send.
+    What was under way at the kill has to be sent again; counted is what the store already had and got once more.
+    Over a link also all that crossed it, TCP's own repetitions included, against a full send.
     """
     data.warm()
     before = world.client.sent()
@@ -75,7 +75,7 @@ def resume(world: World, ours: Tool, data: Dataset, longest: float) -> dict[str,
         "rerun s": round(second.seconds, 2),
         "share of full": round(second.seconds / full.seconds, 3),
         "stored at kill MB": round(kept / 1e6, 1),
-        "parts sent again": max(0, -(-again // PART)),
+        "stored parts sent again": round(max(0, again) / PART, 1),
         "concurrency": second.summary.get("concurrency"),
     }
     if crossed_full:
@@ -116,14 +116,15 @@ def _together(world: World, ours: Tool, data: Dataset, longest: float) -> float:
     target.mkdir()
     try:
         sending = Running(*_start(world, ours, data))
+        both = [sending]
         try:
             ours.ticket = sending.event("ticket")["ticket"]
             command = ours.down(data.path, target)
-            fetching = Running(command.argv, command.env, world.client)
-        except BaseException:
-            sending.kill()
-            raise
-        ends = [running.started + _good(running.end(longest)).seconds for running in (sending, fetching)]
+            both.append(Running(command.argv, command.env, world.client))
+            ends = [running.started + _good(running.end(longest)).seconds for running in both]
+        finally:
+            for running in both:
+                running.kill()
         if not same(data.path, target / data.path.name):
             raise Failed("what came down is not what went up")
         return max(ends) - sending.started

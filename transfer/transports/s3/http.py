@@ -18,7 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
-from transfer.errors import JobGone, StoreUnreachable, Temporary, XferError
+from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 PIECE = 1 << 18
@@ -84,7 +84,10 @@ class StoreHttp:
         return etag
 
     def get(self, url: SignedUrl, start: int, length: int) -> bytes:
-        """Bytes start … start+length of an object. Raises SignatureRefused, JobGone, StoreUnreachable."""
+        """Bytes start … start+length of an object.
+
+        Raises SignatureRefused, JobGone, StoreUnreachable; DamagedData where the object has not so many.
+        """
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         response = self._request("GET", url, headers=headers)
         try:
@@ -183,6 +186,8 @@ def _refusal(response: Any, host: str) -> XferError:
     said = f"{response.status} {code}".strip()
     if response.status == 404:
         return JobGone(f"the store at {host} no longer has this transfer", hint="start it anew")
+    if response.status == 416:
+        return DamagedData("the store has less of this transfer than was put there")
     if response.status in (400, 403):
         return SignatureRefused(f"the store at {host} refused a signed request ({said})")
     kind = SlowDown if response.status == 503 or code == "SlowDown" else StoreUnreachable
