@@ -36,6 +36,8 @@ from transfer.model import (
 from transfer.sink import Sink
 
 WORKERS = 3
+LARGE = 4 << 20
+"""Bytes. Of larger chunks only two are decoded at once: each takes a thread's rooms, of its size."""
 CHECK_AT_ONCE = 64
 """Chunks of an earlier run that are checked together; only as many as there are threads are in memory."""
 COMMIT_EVERY = 16
@@ -82,6 +84,11 @@ class Assembly:
         self._beginning = asyncio.Lock()
 
     @property
+    def _at_once(self) -> int:
+        large = self.manifest is not None and self.manifest.head.chunk_size > LARGE
+        return 2 if large else WORKERS
+
+    @property
     def held(self) -> int:
         """How many frames are here, verified."""
         return len(self._digests)
@@ -124,7 +131,7 @@ class Assembly:
                     self._meter.crossed(frame.id, len(frame.data))
                     task = asyncio.create_task(self._take(frame, batch))
                     under_way.add(task)
-                    if frame.id.kind is not Kind.CHUNK or len(under_way) >= WORKERS:
+                    if frame.id.kind is not Kind.CHUNK or len(under_way) >= self._at_once:
                         done, rest = await asyncio.wait(
                             under_way,
                             return_when=asyncio.ALL_COMPLETED

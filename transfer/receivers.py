@@ -29,7 +29,8 @@ class Receivers:
     """Listens from `open` to `close`.
 
     hellos: new sessions that want to be served directly. talks: how to answer each receiver.
-    receipts: of receivers that have everything.
+    receipts: of receivers that have everything. early: sealed ones that cannot be judged yet: a receiver that
+    an earlier run served gives its receipt before this one has read the source.
 
     Args:
         root: the digest a receipt must name; empty while it is not known, and then no receipt counts.
@@ -47,6 +48,7 @@ class Receivers:
         self.hellos: asyncio.Queue[wire.Hello] = asyncio.Queue()
         self.talks: dict[str, bus.Conversation] = {}
         self.receipts: dict[str, ReceiptBody] = {}
+        self.early: dict[str, bytes] = {}
         self._mailbox, self._broker, self._sealer, self._root = mailbox, broker, sealer, root
         self._meter, self._listener = meter, listener
         self._news = asyncio.Event()
@@ -64,14 +66,16 @@ class Receivers:
         await self._mailbox.close()
 
     async def next_hello(self, deadline: float | None) -> wire.Hello | None:
-        """Whoever is to be served next; None when the deadline (monotonic seconds) came first."""
-        while True:
+        """Whoever is to be served next; None when the deadline (monotonic seconds) came first, or a receipt did."""
+        before = len(self.receipts)
+        while len(self.receipts) == before and not self.early:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None if self.hellos.empty() else self.hellos.get_nowait()
             self._meter.waiting("waiting for a receiver", left, "receiver")
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(self.hellos.get(), 1.0 if left is None else min(1.0, left))
+        return None
 
     async def receipt_before(self, deadline: float | None, what: str) -> bool:
         """Wait for the next receipt; a signal says it at once, the broker when asked. False: the deadline came."""
@@ -90,7 +94,10 @@ class Receivers:
         return True
 
     def recall(self, receipts: Sequence[str]) -> None:
-        """Those that the broker kept."""
+        """Those that the broker kept, and those that came early."""
+        early, self.early = self.early, {}
+        for receipt in early.values():
+            self._take(receipt)
         for sealed in receipts:
             with contextlib.suppress(
                 ValueError
@@ -138,7 +145,13 @@ class Receivers:
             body = msgspec.msgpack.decode(plain, type=ReceiptBody)
         except (PeerMisbehaved, msgspec.MsgspecError, RecursionError):
             return
-        if body.version != FORMAT or not self._root() or body.digest != self._root():
+        if body.version != FORMAT:
+            return
+        if not self._root():
+            if len(self.early) < MOST:
+                self.early[body.receiver] = sealed
+            return
+        if body.digest != self._root():
             return
         if body.receiver not in self.receipts:
             self.receipts[body.receiver] = body

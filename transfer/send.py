@@ -11,13 +11,14 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from transfer import api, bus, config, content, wire
 from transfer.announce import Announcer
-from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.broker_client import BrokerClient, Conflict, Patience, connected
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.content import Content
 from transfer.effort import Effort
 from transfer.errors import (
     BusUnreachable,
+    JobGone,
     PeerAbsent,
     PeerLost,
     ProtocolError,
@@ -196,6 +197,12 @@ class _Sender:
                 why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
                 self._meter.choose("s3", why if total is not None else "its length is unknown")
             return await self._through_store(wait, receivers, receipt)
+        except (Conflict, JobGone):  # somebody may have had everything before we heard of it
+            status = await self._broker.status(self._job.ticket.job)
+            if status.state is not api.JobState.DELIVERED:
+                raise
+            self._job.state, self._job.receipts = status.state, status.receipts
+            return await self._ended_before(receipt)
         except SourceTrouble as error:
             await self._void(error.what)
             raise
@@ -212,11 +219,14 @@ class _Sender:
     async def _through_peers(self, via: Via, wait: float | None, receivers: int) -> bool:
         """Serve whoever says hello until enough receipts came. False: the store must take over."""
         self._importing = asyncio.create_task(prepare())  # kept, or the loop might forget it
+        deadline = None if wait is None else time.monotonic() + wait
         if self._job.receipts:
             await self._recall_receipts()
-        deadline = None if wait is None else time.monotonic() + wait
-        while len(self._receivers.receipts) < receivers:
+        while (known := len(self._receivers.receipts)) < receivers:
             hello = await self._receivers.next_hello(deadline)
+            if hello is None and (self._receivers.early or len(self._receivers.receipts) > known):
+                await self._recall_receipts()
+                continue
             if hello is None:
                 if via == "webrtc":
                     raise PeerAbsent("nobody came for the transfer in time")

@@ -131,7 +131,10 @@ class _Bench:
             size = place.shape.payload * STREAM_SECONDS / (100 if place.shape.loss else 1)
             return rows.stream(place, rounds, int(size) or STREAM_BYTES)
         (ours,) = peers.tools(place.servers, place.folder, [peers.OURS])
-        size = self._args.size if name == "memory" and self._args.size else self._sizes[name]
+        scarce = name == "memory" and self._args.size is not None
+        size = self._args.size if scarce else self._sizes[name]
+        if scarce:
+            memory.check_room(self._scratch, size)
         data = datasets.make("random", size, self._data)
         if name == "resume":
             return rows.resume(place, ours, data, longest)
@@ -140,7 +143,6 @@ class _Bench:
             return rows.live(place, ours, others[0] if others else None, data, rounds, longest)
         if name == "events":
             return watch.latencies(place, ours, data, rounds, longest)
-        scarce = self._args.size is not None
         return memory.peaks(place, ours, data, LONGEST_OF_SIZE if scarce else longest, scarce=scarce)
 
 

@@ -245,6 +245,29 @@ def test_a_receiver_killed_while_it_makes_its_temporary_folder_leaves_none_behin
     ended_well(apart, stage, source)
 
 
+@pytest.mark.parametrize("via", ["webrtc", "s3"])
+def test_a_receipt_of_what_an_earlier_run_sent_ends_the_next_one(apart: Two, stage: Stage, via: str) -> None:
+    """The receiver has everything and is about to say so when its sender dies; the next run has read nothing yet."""
+    source = apart.file("f", 20 * MIB)
+    first = apart.send("--via", "webrtc", "--fetches", "1", source)
+    got = apart.fetch(first.ticket)
+    got.moved(1)
+    stage.wires["receiver", "nats"].stall()
+    until(lambda: apart.arrived == ["f"], "everything is there", 0.05)
+    killed(first)
+    stage.wires["sender", "store"].rate = 1.0 * MIB
+    second = apart.send("--via", via, "--wait", "30s", "--fetches", "1", source)
+    assert second.ticket == first.ticket
+    if via == "webrtc":
+        second.event(events.Waiting)
+    time.sleep(1)
+    stage.wires["receiver", "nats"].mend()
+    assert got.summary.outcome == "fetched"
+    assert second.end(20).summary.outcome == "receipt"
+    ended_well(apart, stage, source)
+    assert gone(stage, second.summary.job)
+
+
 # --- the broker's moments
 
 

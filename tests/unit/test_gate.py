@@ -104,10 +104,11 @@ async def played(plan: Sequence[Step]) -> None:
             if exact:
                 assert came == sorted(came)
                 assert ([g.number for g in there], [g.number for g in waiting]) == (sorted(inside), queue)
-    while any(not g.task.done() for g in guests):
-        for guest in guests:
-            guest.leave()
+    for guest in guests:
+        guest.leave()
+    for _ in guests:
         await settle()
+    assert all(g.task.done() for g in guests)
     ends = [g.task.cancelled() or g.task.exception() for g in guests]
     assert all(end in (True, None) for end in ends), ends
     assert gate._inside == 0

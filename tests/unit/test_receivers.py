@@ -57,6 +57,20 @@ def test_a_kept_receipt_that_is_no_base64_or_does_not_open_is_passed_over() -> N
     assert list(come.receipts) == ["r"]
 
 
+async def test_a_receipt_that_comes_before_its_digest_is_known_is_judged_once_that_is() -> None:
+    roots = [b""]
+    nobody = cast("Any", None)
+    come = Receivers(nobody, nobody, SEALER, lambda: roots[-1], Meter(ignore), ignore)
+    for receiver, digest in (("r", ROOT), ("other", b"x" * 32)):
+        body = ReceiptBody(FORMAT, receiver, 0, 0, digest)
+        come._take(SEALER.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(body)))
+    assert (list(come.early), come.receipts) == (["r", "other"], {})
+    assert await come.next_hello(None) is None, "whoever waits hears of it"
+    roots.append(ROOT)
+    come.recall([])
+    assert (come.early, list(come.receipts)) == ({}, ["r"])
+
+
 @pytest.mark.parametrize("loss", [PeerLost("the peer is gone"), _StartedAnew()])
 async def test_a_receiver_lost_after_the_wait_has_as_long_again_to_come_back(
     loss: Exception, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
@@ -26,10 +27,14 @@ print(open("/proc/self/status").read())
 """
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Raises Failed if so many bytes do not fit there twice."""
+    if shutil.disk_usage(folder).free < size * ROOM:
+        raise Failed(f"the disk has no room for {size / 1e9:.0f} GB twice")
+
+
 def peaks(world: World, ours: Tool, data: Dataset, longest: float, *, scarce: bool) -> dict[str, Any]:
     """scarce: the source may go once it is stored, so that the disk holds two copies and not three."""
-    if scarce and shutil.disk_usage(world.folder).free < data.size * (ROOM - 1):
-        raise Failed(f"the disk has no room for {data.size / 1e9:.0f} GB twice")
     digest = _digest(data)
     sent, sent_base = _measured(world, ours.up(data.path), longest)
     ours.ticket = sent.ticket

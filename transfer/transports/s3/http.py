@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import socket
 import struct
 import threading
 import time
@@ -19,6 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
+from transfer.transports.s3.congestion import Watch
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 PIECE = 1 << 18
@@ -198,31 +198,29 @@ def _refusal(response: Any, host: str) -> XferError:
     return error
 
 
-class _Bbr(HTTPConnection):
-    """Sends under BBR where the kernel has it: random loss does not make it crawl, as it does cubic.
-
-    Asked for once connected: a route's own choice (ip-route(8), congctl) overrules what was asked before.
-    Source: tcp(7), TCP_CONGESTION; which ones a user may choose: net.ipv4.tcp_allowed_congestion_control.
-    """
+class _Watched(HTTPConnection):
+    _watch: Watch | None = None  # a proxy is spoken to before it is connected to the store
 
     def connect(self) -> None:
         super().connect()
-        option = getattr(socket, "TCP_CONGESTION", None)
-        if option is not None:
-            with contextlib.suppress(OSError):  # it has none, or a user may not choose it
-                self.sock.setsockopt(socket.IPPROTO_TCP, option, b"bbr")
+        self._watch = Watch(self.sock)
+
+    def send(self, data: Any) -> None:
+        super().send(data)
+        if self._watch is not None:
+            self._watch.look()
 
 
-class _BbrTls(_Bbr, HTTPSConnection):
+class _WatchedTls(_Watched, HTTPSConnection):
     pass
 
 
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Bbr
+    ConnectionCls = _Watched
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _BbrTls
+    ConnectionCls = _WatchedTls
 
 
 def _error_code(body: bytes) -> str:

@@ -21,11 +21,11 @@ from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.pace import Pace
 from transfer.transports.s3.store import Store
 
-READ_AT_ONCE = 8 << 20
-"""Bytes of neighbouring frames that one GET asks for, at most; a larger frame is got alone."""
+READ_AT_ONCE = (8 << 20) + (1 << 16)
+"""Bytes of neighbouring frames that one GET asks for, at most: two chunks of 4 MiB, sealed. A larger one is got alone."""
 READ_SECONDS = 1.0
 """What one GET should take at most: frames are handed on in order, so all wait for the slowest."""
-IN_MEMORY = 64 << 20
+IN_MEMORY = 65 << 20
 """Bytes that were asked for and not taken yet: what bounds memory, whatever the pace."""
 POLL_SECONDS = 2.0
 """How often the broker is asked for new segments when no reference announces one."""

@@ -24,7 +24,7 @@ from transfer.transports.s3.store import Store
 
 OPEN_SEGMENTS = 2
 """Full ones that are open at most; of the first, which are short, as many as come to the same bytes."""
-IN_MEMORY = 64 << 20
+IN_MEMORY = 65 << 20
 """Bytes of parts that are on their way or wait for their turn: what bounds memory, whatever the pace."""
 
 
