@@ -25,8 +25,8 @@ WITHIN = 150.0
 """Seconds for a whole scenario."""
 EXPIRE = "4m"
 """Of what nobody ends: longer than a scenario, and short enough that many rounds fit on a disk."""
-PAUSE = 0.3
-"""Seconds before a command is run again."""
+PAUSE, LONGEST_PAUSE = 0.3, 5.0
+"""Seconds before a command is run again: twice as many from time to time, as SIGTERM keeps SeaweedFS busy for half a minute."""
 TICK = 0.02
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "pause": signal.SIGSTOP}
 TEMPORARY, THERE, GONE = 5, 8, 4
@@ -227,7 +227,7 @@ class Play:
         now = time.monotonic()
         if side.runs and side.next_try == 0.0:
             self._look_at_end(side, side.runs[-1])
-            side.next_try = now + PAUSE
+            side.next_try = now + min(LONGEST_PAUSE, PAUSE * 2 ** (len(side.runs) - 1))
         if side.well or now < side.next_try:
             return
         self._check(len(side.runs) < TRIES, f"the {side.name} was run {TRIES} times and has not ended well")

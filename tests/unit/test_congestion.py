@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from transfer.transports.s3.congestion import _LENGTH, Watch
+from transfer.transports.s3.congestion import _LENGTH, LOOKS, Watch
 
 TRIP, QUEUED = 40_000, 78_000
 """Microseconds: the shortest round trip, and one with a full queue in it."""
@@ -17,32 +17,31 @@ def watch() -> Watch:
     return Watch(socket.socket())
 
 
-def looks(trip: int, *rows: tuple[int, int]) -> bool:
-    """What the last look says. rows: segments sent again, and data segments, so far."""
+def looks(*rows: tuple[int, int]) -> bool:
+    """What the last look says. rows: round trip, and segments sent again so far."""
     one = watch()
-    said = [one.lost_on_the_way(trip, again, TRIP, segments) for again, segments in rows]
-    return said[-1]
+    return [one.lost_on_the_way(trip, again, TRIP) for trip, again in rows][-1]
 
 
-def test_one_in_a_hundred_lost_at_the_shortest_round_trip_is_loss_on_the_way() -> None:
-    assert looks(TRIP, (0, 100), (2, 200), (4, 400))
-    assert looks(TRIP + 1500, (0, 100), (2, 200), (4, 400))
+def test_a_few_lost_again_and_again_at_the_shortest_round_trip_are_lost_on_the_way() -> None:
+    assert looks(*((TRIP, 2 * at) for at in range(LOOKS + 1)))
+    assert looks(*((TRIP + 1500, at // 2) for at in range(2 * LOOKS)))
+
+
+def test_nothing_is_decided_after_few_looks() -> None:
+    assert not looks(*((TRIP, 2 * at) for at in range(LOOKS - 1)))
 
 
 def test_what_a_full_queue_drops_is_none_however_much_it_is() -> None:
-    assert not looks(QUEUED, (0, 100), (40, 400), (400, 4000))
+    assert not looks(*((QUEUED, 3 * at) for at in range(100)))
 
 
-def test_what_a_full_queue_dropped_is_not_counted_later_when_the_queue_is_short() -> None:
-    one = watch()
-    assert not one.lost_on_the_way(QUEUED, 400, TRIP, 2000)
-    assert not one.lost_on_the_way(TRIP, 400, TRIP, 4000)
-    assert not one.lost_on_the_way(TRIP, 402, TRIP, 6000)
+def test_what_overflowed_and_is_sent_again_later_is_none() -> None:
+    assert not looks(*((TRIP, 200 * (at // 5)) for at in range(100)))
 
 
-@pytest.mark.parametrize(("again", "segments"), [(2, 150), (2, 250), (5, 5000)])
-def test_few_segments_few_losses_and_a_small_share_decide_nothing(again: int, segments: int) -> None:
-    assert not looks(TRIP, (0, 0), (again, segments))
+def test_losses_that_are_rare_are_left_to_the_system() -> None:
+    assert not looks(*((TRIP, at // 5) for at in range(100)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's here")

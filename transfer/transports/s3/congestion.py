@@ -2,8 +2,8 @@
 
 CUBIC takes every loss for a full queue and halves its rate; on a link that loses one packet in a hundred for other
 reasons it crawls. BBR does not, but fills short queues on clean links and loses a tenth of what it sends there. So a
-connection begins as the system has it and is looked at as it sends: packets that are sent again while the round trip
-is near its shortest were lost on the way, not dropped by a queue.
+connection begins as the system has it and is looked at as it sends. A full queue drops many packets at once and then
+none for long; a link that loses some on the way does so all the time, a few of them, at the shortest round trip.
 Source: tcp(7), TCP_INFO and TCP_CONGESTION; Linux, include/uapi/linux/tcp.h, struct tcp_info.
 """
 
@@ -13,13 +13,15 @@ import socket
 import struct
 import sys
 
-_INFO = struct.Struct("=68xI28xI44xI4xI")
-"""Round trip (microseconds) at offset 68, segments sent again at 100, shortest round trip at 148, data segments at 156."""
-_LENGTH = 160
+_INFO = struct.Struct("=68xI28xI44xI")
+"""Round trip (microseconds) at offset 68, segments sent again at 100, shortest round trip at 148."""
+_LENGTH = 152
 QUEUE = 1.25, 2000
 """A round trip over so many times the shortest, and so many microseconds, has a queue in it."""
-SEGMENTS, AGAIN, SHARE = 200, 3, 0.003
-"""Data segments before anything is decided; how many of them, and what share, must have been lost without a queue."""
+FEW = 8
+"""Segments sent again between two looks: more is a queue that overflowed."""
+LOOKS, SHARE = 8, 0.35
+"""Looks before anything is decided, and what share of them must have seen a few losses without a queue."""
 
 
 class Watch:
@@ -27,7 +29,7 @@ class Watch:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._again = self._lost = 0
+        self._again = self._looks = self._lossy = 0
         self._decided = sys.platform != "linux"
 
     def look(self) -> None:
@@ -49,9 +51,9 @@ class Watch:
             ):  # the kernel has none, or a user may not choose it: net.ipv4.tcp_allowed_congestion_control
                 return
 
-    def lost_on_the_way(self, trip: int, again: int, shortest: int, segments: int) -> bool:
-        """Whether enough is known to say so. Arguments as in struct tcp_info: microseconds and counts so far."""
+    def lost_on_the_way(self, trip: int, again: int, shortest: int) -> bool:
+        """Whether enough is known to say so. Arguments as in struct tcp_info: microseconds, and a count so far."""
         fresh, self._again = again - self._again, again
-        if trip <= QUEUE[0] * shortest + QUEUE[1]:
-            self._lost += fresh
-        return segments >= SEGMENTS and self._lost >= max(AGAIN, SHARE * segments)
+        self._looks += 1
+        self._lossy += 0 < fresh <= FEW and trip <= QUEUE[0] * shortest + QUEUE[1]
+        return self._looks >= LOOKS and self._lossy >= SHARE * self._looks

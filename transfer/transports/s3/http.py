@@ -21,7 +21,7 @@ from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, X
 from transfer.transports.s3.congestion import Watch
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
-PIECE = 1 << 18
+PIECE = 1 << 17
 """Bytes that are sent or read at a time, and counted."""
 MAX_ANSWER = 1 << 14
 """Bytes that are read of an answer which carries no payload."""

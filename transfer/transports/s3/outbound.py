@@ -22,8 +22,9 @@ from transfer.transports.s3.http import crc32c
 from transfer.transports.s3.pace import Pace
 from transfer.transports.s3.store import Store
 
-OPEN_SEGMENTS = 2
-"""Full ones that are open at most; of the first, which are short, as many as come to the same bytes."""
+OPEN_SEGMENTS = 4
+"""Full ones that are open at most; of the first, which are short, as many as come to the same bytes. With two, one slow
+connection of several kept all the others waiting for its segment to be complete."""
 IN_MEMORY = 65 << 20
 """Bytes of parts that are on their way or wait for their turn: what bounds memory, whatever the pace."""
 
