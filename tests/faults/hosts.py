@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-RATE = "20mbit"
+RATE = "10mbit"
 """Of the link between the hosts: slow enough that a cut at 95 % of a transfer hits it."""
 XFER = [sys.executable, "-P", "-m", "cli"]
 
