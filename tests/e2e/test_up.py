@@ -298,7 +298,7 @@ async def test_a_killed_child_is_mended_and_told(mine: Servers, name: str) -> No
 
 
 @pytest.mark.long
-async def kept(servers: Servers) -> bytes:
+def kept(servers: Servers) -> bytes:
     """The object, as soon as the store has found its volumes again: until then it answers InternalError."""
     deadline = time.monotonic() + SOON
     while True:
@@ -310,7 +310,7 @@ async def kept(servers: Servers) -> bytes:
             time.sleep(0.2)
 
 
-def test_jobs_and_objects_survive_down_and_up(
+async def test_jobs_and_objects_survive_down_and_up(
     tmp_path: Path, start_servers: Start, stop_servers: Callable[[Servers], int]
 ) -> None:
     first = start_servers(tmp_path / "home", tmp_path / "data")
