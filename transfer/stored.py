@@ -97,8 +97,8 @@ class StoreReader:
                 raise DamagedData(still.what, hint=_ANEW) from None
 
     async def _get(self, segment: int, start: int, length: int) -> bytes:
-        async def sign(renew: bool) -> api.SignedUrl:
-            if renew or segment not in self._urls:
+        async def sign(refused: api.SignedUrl | None) -> api.SignedUrl:
+            if self._urls.get(segment) in (None, refused):
                 await self._sign([segment])
             return self._urls[segment]
 

@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("share", [0.2, 0.7])
+@pytest.mark.parametrize("share", [0.2, 0.5])
 def test_a_machine_that_loses_power_carries_on_when_it_is_up_again(
     apart: Two, stage: Stage, share: float
 ) -> None:

@@ -64,8 +64,8 @@ class Stored:
     async def sign_gets(self, _sealer: Sealer, numbers: list[int]) -> list[api.SignedUrl]:
         return [api.SignedUrl(str(number), {}) for number in numbers]
 
-    async def get(self, sign: Callable[[bool], Any], start: int, length: int) -> bytes:
-        number = int((await sign(False)).url)
+    async def get(self, sign: Callable[[api.SignedUrl | None], Any], start: int, length: int) -> bytes:
+        number = int((await sign(None)).url)
         await pause(self._rng)
         data = self.objects[number][start : start + length]
         if start + length <= len(self.objects[number]) - self.refs[number].index and self.fails():
@@ -159,8 +159,8 @@ async def test_a_reader_that_stops_waits_for_no_read_that_hangs(what: str) -> No
     stored = Stored(1, [[150] * 12, [150] * 6])  # the first is more than memory
     made, get, hanging = reader(stored), stored.get, asyncio.Event()
 
-    async def hangs(sign: Callable[[bool], Any], start: int, length: int) -> bytes:
-        number = int((await sign(False)).url)
+    async def hangs(sign: Callable[[api.SignedUrl | None], Any], start: int, length: int) -> bytes:
+        number = int((await sign(None)).url)
         of_index = start + length == len(stored.objects[number])
         if (what == "index" and of_index and number == 1) or (what == "frames" and not of_index and start):
             hanging.set()
@@ -225,7 +225,7 @@ class Storing:
         self.complete_segments.append(segment)
         return SegmentRef(segment, sum(part.length for part in parts), index)
 
-    async def put(self, sign: Callable[[bool], Any], body: bytes) -> str:
+    async def put(self, sign: Callable[[api.SignedUrl | None], Any], body: bytes) -> str:
         self.under_way += 1
         self.bytes_under_way += len(body)
         self.most, self.most_bytes = (
@@ -233,7 +233,7 @@ class Storing:
             max(self.most_bytes, self.bytes_under_way),
         )
         try:
-            await sign(False)
+            await sign(None)
             await pause(self._rng)
             if self.fails():
                 raise StoreUnreachable("cut")
@@ -347,7 +347,7 @@ async def test_closing_a_sender_whose_next_part_waits_holds_nothing(size: int) -
     storing = Storing(1)
     made = writer(storing)
 
-    async def hangs(_sign: Callable[[bool], Any], _body: bytes) -> str:
+    async def hangs(_sign: Callable[[api.SignedUrl | None], Any], _body: bytes) -> str:
         await asyncio.Event().wait()
         return ""
 

@@ -44,6 +44,10 @@ class Http:
                 self.at_once -= 1
         return "etag"
 
+    def get(self, url: SignedUrl, *, start: int, length: int) -> bytes:
+        self.put(url, BODY)
+        return BODY[start : start + length]
+
     def close(self) -> None: ...
 
 
@@ -53,8 +57,8 @@ class Signer:
     def __init__(self) -> None:
         self.asked: list[bool] = []
 
-    async def __call__(self, renew: bool) -> SignedUrl:
-        self.asked.append(renew)
+    async def __call__(self, refused: SignedUrl | None) -> SignedUrl:
+        self.asked.append(refused is not None)
         return SignedUrl("abcdefghij"[len(self.asked) - 1], {})
 
 
@@ -174,6 +178,30 @@ async def test_who_gives_up_while_it_waits_leaves_its_turn_to_the_next(store: St
     assert store._gate._inside == 0
 
 
+async def test_reads_that_waited_take_the_url_that_another_had_renewed_meanwhile(store: Store) -> None:
+    http, asked = http_of(store), 0
+    kept: SignedUrl | None = None
+
+    async def sign(refused: SignedUrl | None) -> SignedUrl:
+        nonlocal kept, asked
+        if kept in (None, refused):
+            asked += 1
+            kept = SignedUrl("abc"[asked - 1], {})
+        assert kept is not None
+        return kept
+
+    def answer(url: str) -> None:
+        if url == "a":
+            raise SignatureRefused("expired")
+
+    http.answer = answer
+    store.pace.limit = 1
+    async with asyncio.timeout(SOON):
+        read = await asyncio.gather(*(store.get(sign, start, 2) for start in range(4)))
+    assert read == [BODY[start : start + 2] for start in range(4)]
+    assert http.urls == ["a", "b", "b", "b", "b"]
+
+
 async def test_as_many_threads_as_the_user_asked_for_requests() -> None:
     store = Store(Patience(0), Pace(64))
     http = Http()
@@ -182,7 +210,7 @@ async def test_as_many_threads_as_the_user_asked_for_requests() -> None:
     go = threading.Event()
     http.answer = lambda _url: cast("Any", go.wait(SOON))
 
-    async def sign(_renew: bool) -> SignedUrl:
+    async def sign(_refused: SignedUrl | None) -> SignedUrl:
         return SignedUrl("a", {})
 
     puts = [asyncio.create_task(store.put(sign, b"")) for _ in range(80)]

@@ -188,8 +188,8 @@ class S3Inbound:
         return frames
 
     async def _get(self, ref: SegmentRef, start: int, length: int) -> bytes:
-        async def sign(renew: bool) -> api.SignedUrl:
-            if renew or ref.number not in self._urls:
+        async def sign(refused: api.SignedUrl | None) -> api.SignedUrl:
+            if self._urls.get(ref.number) in (None, refused):
                 known = [ref.number, *sorted(n for n in self._refs if n > ref.number)][: api.MAX_GETS]
                 self._urls.update(zip(known, await self._broker.sign_gets(self._sealer, known), strict=True))
             return self._urls[ref.number]

@@ -232,7 +232,7 @@ class S3Outbound:
         number, length = part.number, len(part.data)
         try:
 
-            async def sign(_renew: bool) -> api.SignedUrl:
+            async def sign(_refused: api.SignedUrl | None) -> api.SignedUrl:
                 return await self._broker.sign_part(
                     self._job, current.builder.number, current.upload, api.PartToSign(number, length, crc)
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,8 @@ from transfer.transports.s3.pace import Pace
 TICK = 0.25
 """Seconds between two looks at how fast it goes."""
 Result = TypeVar("Result")
-Sign = Callable[[bool], Coroutine[Any, Any, api.SignedUrl]]
-"""Gets a URL; the argument says that the last one was refused and must not come from a cache."""
+Sign = Callable[[api.SignedUrl | None], Coroutine[Any, Any, api.SignedUrl]]
+"""Gets a URL, other than the one that was refused, if one was."""
 
 
 class Store:
@@ -41,19 +42,24 @@ class Store:
         return await self._signed(sign, len(body), lambda url: self._http.put(url, body))
 
     async def get(self, sign: Sign, start: int, length: int) -> bytes:
-        return await self._signed(sign, length, lambda url: self._http.get(url, start, length))
+        """`sign` remembers URLs that many requests share: one of them has it renewed for all that wait."""
+        request = functools.partial(self._http.get, start=start, length=length)
+        return await self._signed(sign, length, request, shared=True)
 
-    async def _signed(self, sign: Sign, length: int, request: Callable[[api.SignedUrl], Result]) -> Result:
+    async def _signed(
+        self, sign: Sign, length: int, request: Callable[[api.SignedUrl], Result], *, shared: bool = False
+    ) -> Result:
         """A refused signature is renewed and tried once more; an outage is ridden out."""
         self._ticking = self._ticking or asyncio.create_task(self._tick())
         async for attempt in self._patience.retrying(StoreUnreachable):
             with attempt:
-                url = await sign(False)
+                url = await sign(None)
                 async with self._gate.entered():
+                    url = await sign(None) if shared else url
                     try:
                         return await self._timed(url, length, request)
                     except SignatureRefused:  # it may have expired while it waited for its turn
-                        return await self._timed(await sign(True), length, request)
+                        return await self._timed(await sign(url), length, request)
         raise AssertionError("retrying ends with a result or an error")
 
     async def _timed(
