@@ -109,7 +109,13 @@ async def fetch(
                 ) as assembly:
                     limit = BwLimit(bwlimit) if bwlimit else None
                     store = S3Inbound(
-                        broker, sealer, codec, patience=broker.patience, pace=Pace(concurrency), limit=limit
+                        broker,
+                        sealer,
+                        codec,
+                        patience=broker.patience,
+                        in_order=job.row is None,
+                        pace=Pace(concurrency),
+                        limit=limit,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
                     summary = await receiver.run(context, patience)

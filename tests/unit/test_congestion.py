@@ -7,20 +7,17 @@ import sys
 
 import pytest
 
-from transfer.transports.s3.congestion import _LENGTH, LOOKS, Watch
+from transfer.transports.s3.congestion import _LENGTH, LOOKS, Path, Watch
 
 TRIP, QUEUED = 40_000, 78_000
 """Microseconds: the shortest round trip, and one with a full queue in it."""
 
 
-def watch() -> Watch:
-    return Watch(socket.socket())
-
-
 def looks(*rows: tuple[int, int]) -> bool:
     """What the last look says. rows: round trip, and segments sent again so far."""
-    one = watch()
-    return [one.lost_on_the_way(trip, again, TRIP) for trip, again in rows][-1]
+    path = Path()
+    one = Watch(socket.socket(), path)
+    return [one.lost_on_the_way(again, queue=path.saw(trip, TRIP)) for trip, again in rows][-1]
 
 
 def test_a_few_lost_again_and_again_at_the_shortest_round_trip_are_lost_on_the_way() -> None:
@@ -53,7 +50,7 @@ def test_a_real_connection_without_loss_keeps_its_congestion_control() -> None:
         other, _ = server.accept()
         with other:
             before = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-            watched = Watch(one)
+            watched = Watch(one, Path())
             for _ in range(300):
                 one.sendall(b"x" * 2000)
                 other.recv(1 << 16)
@@ -68,8 +65,8 @@ def test_where_loss_shows_bbr_is_asked_for_once(monkeypatch: pytest.MonkeyPatch)
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as one,
     ):
-        watched, looked = Watch(one), []
-        monkeypatch.setattr(watched, "lost_on_the_way", lambda *facts: looked.append(facts) or True)
+        watched, looked = Watch(one, Path()), []
+        monkeypatch.setattr(watched, "lost_on_the_way", lambda *facts, **_: looked.append(facts) or True)
         watched.look()
         watched.look()
         assert len(looked) == 1
@@ -82,5 +79,24 @@ def test_where_loss_shows_bbr_is_asked_for_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_socket_that_tells_nothing_is_left_alone() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        Watch(datagrams).look()
-        Watch(datagrams).look()
+        Watch(datagrams, Path()).look()
+        Watch(datagrams, Path()).look()
+
+
+def test_a_link_is_full_while_most_round_trips_have_a_queue_in_them() -> None:
+    path = Path()
+    assert not path.full()
+    for trip in (TRIP, QUEUED, QUEUED):
+        path.saw(trip, TRIP)
+    assert path.full()
+    assert path.full(), "nobody has looked since"
+    for trip in (TRIP, TRIP, QUEUED):
+        path.saw(trip, TRIP)
+    assert not path.full()
+
+
+def test_what_connected_while_a_queue_stood_takes_it_for_no_shortest_way() -> None:
+    path = Path()
+    path.saw(TRIP, TRIP)
+    assert path.saw(QUEUED, QUEUED)
+    assert path.shortest == TRIP

@@ -37,9 +37,12 @@ async def pause(rng: random.Random) -> None:
 
 
 class Stored:
-    """A job in the store, and the broker that tells of it. fails: asked before each read of frames."""
+    """A job in the store, and the broker that tells of it.
 
-    def __init__(self, seed: int, sizes: list[list[int]]) -> None:
+    kinds: of frames that are no chunks, by their number. fails: asked before each read of frames.
+    """
+
+    def __init__(self, seed: int, sizes: list[list[int]], kinds: dict[int, Kind] | None = None) -> None:
         self._rng = random.Random(seed)
         self.frames: list[Frame] = []
         self.objects: list[bytes] = []
@@ -49,8 +52,10 @@ class Stored:
             rows, body = [], b""
             for size in segment:
                 data = self._rng.randbytes(size)
-                self.frames.append(Frame(FrameId(Kind.CHUNK, len(self.frames)), data))
-                rows.append(IndexedFrame(Kind.CHUNK, len(self.frames) - 1, size, bytes(32)))
+                kind = (kinds or {}).get(len(self.frames), Kind.CHUNK)
+                frame = FrameId(kind, len(self.frames) if kind is Kind.CHUNK else 0)
+                self.frames.append(Frame(frame, data))
+                rows.append(IndexedFrame(frame.kind, frame.index, size, bytes(32)))
                 body += data
             index = msgspec.msgpack.encode(SegmentIndex(FORMAT, number, rows))
             sealed = bytes(CODEC.encode(FrameId(Kind.INDEX, number), index).frame.data)
@@ -75,8 +80,8 @@ class Stored:
     def close(self) -> None: ...
 
 
-def reader(stored: Stored, pace: Pace | None = None) -> S3Inbound:
-    made = S3Inbound(cast("Any", stored), SEALER, CODEC, patience=Patience(0), pace=pace)
+def reader(stored: Stored, pace: Pace | None = None, *, in_order: bool = False) -> S3Inbound:
+    made = S3Inbound(cast("Any", stored), SEALER, CODEC, patience=Patience(0), pace=pace, in_order=in_order)
     made._store.close()
     made._store = cast("Any", stored)
     return made
@@ -122,16 +127,62 @@ def nothing_is_left(made: S3Inbound) -> bool:
     )
 
 
+def sorted_by_number(frames: list[Frame]) -> list[Frame]:
+    return sorted(frames, key=lambda frame: frame.id.index)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.usefixtures("short_of_memory")
-async def test_everything_comes_in_order_however_short_memory_is(seed: int) -> None:
+async def test_everything_comes_once_and_in_order_if_asked_for_however_short_memory_is(
+    seed: int, in_order: bool
+) -> None:
     rng, stored = random.Random(seed), Stored(seed, any_sizes(seed))
     fixed = rng.choice([None, 1, 64])
-    made = reader(stored, Pace(fixed))
+    made = reader(stored, Pace(fixed), in_order=in_order)
     assert made.limits.window == max(MEMORY, MEMORY // 5 * (fixed or 4))
     async with asyncio.timeout(20):
-        assert await taken(made, FrameSet.everything(), rng) == stored.frames
+        got = await taken(made, FrameSet.everything(), rng)
+    assert (got if in_order else sorted_by_number(got)) == stored.frames
     assert nothing_is_left(made)
+
+
+async def test_a_slow_read_holds_up_no_chunk_but_manifest_and_trailer_keep_their_turn() -> None:
+    stored = Stored(1, [[700] * 4, [700] * 4], {0: Kind.MANIFEST, 7: Kind.TRAILER})
+    made, get, slow = reader(stored), stored.get, {number: asyncio.Event() for number in (0, 2)}
+    starts = {0: (0, 0), 2: (0, 1400)}
+
+    async def slowly(sign: Callable[[api.SignedUrl | None], Any], start: int, length: int) -> bytes:
+        segment = int((await sign(None)).url)
+        for number, at in starts.items():
+            if (segment, start) == at:
+                await slow[number].wait()
+        return await get(sign, start, length)
+
+    stored.get = slowly  # type: ignore[method-assign]
+    came: list[Frame] = []
+
+    async def take() -> None:
+        async for frame in made.frames(FrameSet.everything()):
+            came.append(frame)  # noqa: PERF401  # it is looked at meanwhile
+
+    taking = asyncio.create_task(take())
+    await settled()
+    assert came == []
+    slow[0].set()
+    await settled()
+    first, second, third, fourth, *others, last = stored.frames
+    assert came[0] == first
+    assert sorted_by_number(came[1:]) == [second, fourth, *others]
+    slow[2].set()
+    async with asyncio.timeout(20):
+        await taking
+    assert came[-2:] == [third, last]
+
+
+async def settled() -> None:
+    for _ in range(500):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -150,7 +201,7 @@ async def test_a_reader_that_stops_anywhere_holds_nothing_and_may_begin_again(se
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             assert nothing_is_left(made)
-        assert await taken(made, FrameSet.everything(), rng) == stored.frames
+        assert sorted_by_number(await taken(made, FrameSet.everything(), rng)) == stored.frames
 
 
 @pytest.mark.parametrize("what", ["frames", "index"])
@@ -193,7 +244,7 @@ async def test_a_read_that_fails_ends_the_frames_and_holds_nothing(seed: int) ->
             await taken(made, FrameSet.everything(), rng)
         assert nothing_is_left(made)
         stored.fails = lambda: False
-        assert await taken(made, FrameSet.everything(), rng) == stored.frames
+        assert sorted_by_number(await taken(made, FrameSet.everything(), rng)) == stored.frames
 
 
 # sending

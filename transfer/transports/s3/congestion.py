@@ -1,20 +1,22 @@
-"""Which congestion control a connection sends under: the system's own, and BBR once loss without a queue shows.
+"""What TCP tells of the way to the store, and which congestion control a connection sends under because of it.
 
 CUBIC takes every loss for a full queue and halves its rate; on a link that loses one packet in a hundred for other
 reasons it crawls. BBR does not, but fills short queues on clean links and loses a tenth of what it sends there. So a
 connection begins as the system has it and is looked at as it sends. A full queue drops many packets at once and then
 none for long; a link that loses some on the way does so all the time, a few of them, at the shortest round trip.
+Where a queue stands, the link is full: one more connection would only make it longer, and overflow as it begins.
 Source: tcp(7), TCP_INFO and TCP_CONGESTION; Linux, include/uapi/linux/tcp.h, struct tcp_info.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
 
-_INFO = struct.Struct("=68xI28xI44xI")
-"""Round trip (microseconds) at offset 68, segments sent again at 100, shortest round trip at 148."""
+_INFO = struct.Struct("=68xI20xI4xI44xI")
+"""Round trip (microseconds) at offset 68, that of who receives at 92, segments sent again at 100, the shortest at 148."""
 _LENGTH = 152
 QUEUE = 1.25, 2000
 """A round trip over so many times the shortest, and so many microseconds, has a queue in it."""
@@ -24,36 +26,64 @@ LOOKS, SHARE = 8, 0.35
 """Looks before anything is decided, and what share of them must have seen a few losses without a queue."""
 
 
-class Watch:
-    """Looks after one connected TCP socket: call `look` between two pieces that are sent."""
+class Path:
+    """The way to one store, as all connections together see it. shortest: round trip in microseconds, 0: none seen.
 
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
+    Connections that were made while a queue stood have never seen the shortest themselves.
+    """
+
+    def __init__(self) -> None:
+        self.shortest = 0
+        self._looks = self._queues = 0
+        self._full = False
+
+    def saw(self, trip: int, shortest: int) -> bool:
+        """Whether that round trip had a queue in it."""
+        self.shortest = min(self.shortest or shortest, shortest)
+        queue = trip > QUEUE[0] * self.shortest + QUEUE[1]
+        self._looks += 1
+        self._queues += queue
+        return queue
+
+    def full(self) -> bool:
+        """Whether a queue stood at most looks since this was last asked; while nobody looks, it is as it was."""
+        if self._looks:
+            self._full = 2 * self._queues > self._looks
+            self._looks = self._queues = 0
+        return self._full
+
+
+class Watch:
+    """Looks after one connected TCP socket: call `look` between two pieces that are sent or have come."""
+
+    def __init__(self, connected: socket.socket, path: Path) -> None:
+        self._socket, self._path = connected, path
         self._again = self._looks = self._lossy = 0
-        self._decided = sys.platform != "linux"
+        self._tells = sys.platform == "linux"
+        self._decided = False
 
     def look(self) -> None:
-        if self._decided:
+        if not self._tells:
             return
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
         except OSError:
             info = b""
         if len(info) < _LENGTH:  # an old kernel
-            self._decided = True
+            self._tells = False
             return
-        if self.lost_on_the_way(*_INFO.unpack(info)):
+        trip, receiving, again, shortest = _INFO.unpack(info)
+        queue = self._path.saw(max(trip, receiving), shortest)
+        if not self._decided and self.lost_on_the_way(again, queue=queue):
             self._decided = True
-            try:
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
-            except (
+            with contextlib.suppress(
                 OSError
-            ):  # the kernel has none, or a user may not choose it: net.ipv4.tcp_allowed_congestion_control
-                return
+            ):  # there is none, or net.ipv4.tcp_allowed_congestion_control forbids it
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
 
-    def lost_on_the_way(self, trip: int, again: int, shortest: int) -> bool:
-        """Whether enough is known to say so. Arguments as in struct tcp_info: microseconds, and a count so far."""
+    def lost_on_the_way(self, again: int, *, queue: bool) -> bool:
+        """Whether enough is known to say so. again: segments sent again so far. queue: whether one stands just now."""
         fresh, self._again = again - self._again, again
         self._looks += 1
-        self._lossy += 0 < fresh <= FEW and trip <= QUEUE[0] * shortest + QUEUE[1]
+        self._lossy += 0 < fresh <= FEW and not queue
         return self._looks >= LOOKS and self._lossy >= SHARE * self._looks

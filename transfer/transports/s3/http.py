@@ -18,7 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
-from transfer.transports.s3.congestion import Watch
+from transfer.transports.s3.congestion import Path, Watch
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 PIECE = 1 << 17
@@ -53,6 +53,7 @@ class StoreHttp:
     """A pool of connections to the store. Blocking: call it from threads.
 
     connections: how many are kept. limit: of bytes a second, over all of them. moved: bytes of bodies so far.
+    path: what the connections see of the way.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
     Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
     """
@@ -60,6 +61,8 @@ class StoreHttp:
     def __init__(self, connections: int, limit: BwLimit | None = None) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._connections, self._limit = connections, limit
+        self.path = Path()
+        self._classes = _pool_classes(self.path)
         self._closed = False
         self._counting = threading.Lock()
         self.moved = 0
@@ -117,6 +120,8 @@ class StoreHttp:
             pieces.append(piece)
             left -= len(piece)
             self._count(len(piece))
+            if isinstance(response.connection, _Watched):
+                response.connection.look()
             if self._limit:
                 time.sleep(self._limit.debt(len(piece)))  # what is not read yet, TCP holds back at the store
         return b"".join(pieces)
@@ -173,7 +178,7 @@ class StoreHttp:
                 block=False,
                 blocksize=1 << 18,
             )
-            self._pools[proxy].pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+            self._pools[proxy].pool_classes_by_scheme = self._classes
         return self._pools[proxy]
 
 
@@ -199,14 +204,18 @@ def _refusal(response: Any, host: str) -> XferError:
 
 
 class _Watched(HTTPConnection):
+    _path: Path
     _watch: Watch | None = None  # a proxy is spoken to before it is connected to the store
 
     def connect(self) -> None:
         super().connect()
-        self._watch = Watch(self.sock)
+        self._watch = Watch(self.sock, self._path)
 
     def send(self, data: Any) -> None:
         super().send(data)
+        self.look()
+
+    def look(self) -> None:
         if self._watch is not None:
             self._watch.look()
 
@@ -215,12 +224,16 @@ class _WatchedTls(_Watched, HTTPSConnection):
     pass
 
 
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Watched
+def _pool_classes(path: Path) -> dict[str, type[HTTPConnectionPool]]:
+    """By scheme. urllib3 makes connections by their class and nothing else that is ours."""
 
+    class Plain(HTTPConnectionPool):
+        ConnectionCls = type("Watched", (_Watched,), {"_path": path})
 
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedTls
+    class Tls(HTTPSConnectionPool):
+        ConnectionCls = type("WatchedTls", (_WatchedTls,), {"_path": path})
+
+    return {"http": Plain, "https": Tls}
 
 
 def _error_code(body: bytes) -> str:

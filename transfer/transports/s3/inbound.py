@@ -24,7 +24,7 @@ from transfer.transports.s3.store import Store
 READ_AT_ONCE = (8 << 20) + (1 << 16)
 """Bytes of neighbouring frames that one GET asks for, at most: two chunks of 4 MiB, sealed. A larger one is got alone."""
 READ_SECONDS = 1.0
-"""What one GET should take at most: frames are handed on in order, so all wait for the slowest."""
+"""What one GET should take at most: the last of all waits for the slowest."""
 IN_MEMORY = 65 << 20
 """Bytes that were asked for and not taken yet: what bounds memory, whatever the pace."""
 POLL_SECONDS = 2.0
@@ -42,10 +42,59 @@ class Run(NamedTuple):
         return sum(f.length for f in self.frames)
 
 
+class _Read(NamedTuple):
+    """A run that was asked for. in_turn: nothing that was asked for later may be handed on before it, nor it before them."""
+
+    run: Run
+    task: asyncio.Task[list[Frame]]
+    in_turn: bool
+
+
+class _Reads:
+    """Reads that were begun: handed out as they end, so that a slow connection holds up nobody but itself."""
+
+    def __init__(self) -> None:
+        self._begun: list[_Read] = []
+        self._news = asyncio.Event()
+        self._closed = False
+
+    def add(self, read: _Read) -> None:
+        self._begun.append(read)
+        read.task.add_done_callback(lambda _: self._news.set())
+
+    def close(self) -> None:
+        """No more will be added."""
+        self._closed = True
+        self._news.set()
+
+    async def next(self) -> _Read | None:
+        """One that has ended, in whatever way, as soon as its turn has come; None after the last."""
+        while True:
+            for at, read in enumerate(self._begun):
+                if read.in_turn and at:
+                    break
+                if read.task.done():
+                    return self._begun.pop(at)
+                if read.in_turn:
+                    break
+            if self._closed and not self._begun:
+                return None
+            self._news.clear()
+            await self._news.wait()
+
+    def left(self) -> list[_Read]:
+        return self._begun
+
+
 class S3Inbound:
     """The receiving end: follows the job's segments as they are completed, until it is stored whole.
 
     `frames` takes `wanted` as it changes: frames that came another way meanwhile are not asked for.
+
+    Args:
+        in_order: hand frames on as the sender made them, for a sink that needs them so; it costs speed on a link
+            whose connections are not equally fast. Chunks come as they come otherwise, and manifest and trailer in turn.
+        pace, limit: how many requests at once, and how many bytes a second.
     """
 
     def __init__(
@@ -55,6 +104,7 @@ class S3Inbound:
         codec: Codec,
         *,
         patience: Patience,
+        in_order: bool = False,
         pace: Pace | None = None,
         limit: BwLimit | None = None,
         on_wire: Callable[[int], None] = lambda _bytes: None,
@@ -64,6 +114,7 @@ class S3Inbound:
         self._store = Store(patience, pace, limit)
         in_memory = max(IN_MEMORY, READ_AT_ONCE * pace.limit)
         self._memory = Gate(lambda held: held <= in_memory)
+        self._in_order = in_order
         self._on_wire = on_wire
         self._refs: dict[int, SegmentRef] = {}
         self._urls: dict[int, api.SignedUrl] = {}
@@ -84,27 +135,24 @@ class S3Inbound:
         self._news.set()
 
     async def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
-        reads: asyncio.Queue[tuple[asyncio.Task[list[Frame]], int] | None] = asyncio.Queue()
-        tasks: set[asyncio.Task[list[Frame]]] = set()
-        producer = asyncio.create_task(self._produce(wanted, reads, tasks))
+        reads = _Reads()
+        producer = asyncio.create_task(self._produce(wanted, reads))
+        producer.add_done_callback(lambda _: reads.close())
         try:
-            while (next_read := await reads.get()) is not None:
-                read, length = next_read
+            while (read := await reads.next()) is not None:
                 try:
-                    for frame in await read:
+                    for frame in read.task.result():
                         yield frame
                 finally:
-                    tasks.discard(read)
-                    self._memory.leave(length)
+                    self._memory.leave(read.run.length)
             await producer
         finally:
-            for task in (producer, *tasks):
+            left = reads.left()
+            for task in (producer, *(read.task for read in left)):
                 task.cancel()
-            await asyncio.gather(producer, *tasks, return_exceptions=True)
-            while not reads.empty():
-                left = reads.get_nowait()
-                if left is not None:
-                    self._memory.leave(left[1])
+            await asyncio.gather(producer, *(read.task for read in left), return_exceptions=True)
+            for read in left:
+                self._memory.leave(read.run.length)
 
     async def ack(self, frames: Sequence[FrameId]) -> None:
         """The store keeps everything until the job ends; nobody waits for acks."""
@@ -112,12 +160,7 @@ class S3Inbound:
     async def close(self, reason: str = "") -> None:
         self._store.close()
 
-    async def _produce(
-        self,
-        wanted: FrameSet,
-        reads: asyncio.Queue[tuple[asyncio.Task[list[Frame]], int] | None],
-        tasks: set[asyncio.Task[list[Frame]]],
-    ) -> None:
+    async def _produce(self, wanted: FrameSet, reads: _Reads) -> None:
         """Begin reads, as far ahead as memory and pace allow; the next index is read while this segment is."""
         number = 0
         index: asyncio.Task[list[IndexedFrame]] | None = None
@@ -131,14 +174,12 @@ class S3Inbound:
                 index = None if upcoming is None else asyncio.create_task(self._index(upcoming))
                 for run in runs(rows, wanted, self._at_once(rows)):
                     await self._memory.enter(run.length)
-                    read = asyncio.create_task(self._read(ref, run))
-                    tasks.add(read)
-                    reads.put_nowait((read, run.length))
+                    in_turn = self._in_order or any(row.kind is not Kind.CHUNK for row in run.frames)
+                    reads.add(_Read(run, asyncio.create_task(self._read(ref, run)), in_turn))
         finally:
             if index is not None:
                 index.cancel()
                 await asyncio.gather(index, return_exceptions=True)
-            reads.put_nowait(None)
 
     def _at_once(self, rows: list[IndexedFrame]) -> int:
         """Bytes of one read: a short segment is to keep all connections busy, too, and a slow one nobody waiting."""

@@ -3,7 +3,7 @@
 No I/O and no clock. A hill is climbed in steps: after each period in which requests had to wait for their
 turn the limit grows by half; if none of the next periods moved more, or the store refused, the step is taken back
 and the next try is put off, longer each time. A period that was short of requests (a slow source, a slow disk),
-or in which nothing moved (an outage), teaches nothing.
+or in which nothing moved (an outage), teaches nothing; and on a link whose queue stands there is nothing to climb.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Pace:
         self.alone: float | None = None
         self._fixed = fixed is not None
         self._since: tuple[float, int] | None = None  # when the period began, and what had moved by then
-        self._looks = self._waited = 0
+        self._looks = self._waited = self._full = 0
         self._before: tuple[int, float] | None = None  # limit and rate that the step must beat
         self._chances = 0
         self._refused = 0.0
@@ -43,10 +43,11 @@ class Pace:
         if length >= TELLING:
             self.alone = length / max(seconds, 1e-6)
 
-    def tick(self, moved: int, now: float, *, waiting: bool) -> None:
+    def tick(self, moved: int, now: float, *, waiting: bool, full: bool = False) -> None:
         """Called every now and then.
 
         moved: bytes so far, of requests that are under way, too. waiting: a request has to wait for its turn.
+        full: packets queue up on their way, so no further connection would find room.
         """
         if self._fixed:
             return
@@ -55,6 +56,7 @@ class Pace:
         began, before = self._since or (now, moved)
         self._looks += 1
         self._waited += waiting  # between one's end and another's coming nobody does, even in plenty
+        self._full += full
         if now - began < PERIOD:
             return
         if 2 * self._waited > self._looks and moved > before:
@@ -80,7 +82,7 @@ class Pace:
                     self._back(limit, now)
                 return
             self._before = None
-        if now >= self._not_before and self.limit < self.most:
+        if now >= self._not_before and self.limit < self.most and 2 * self._full < self._looks:
             self._before, self._chances = (self.limit, rate), CHANCES
             self.limit = min(self.most, self.limit + max(1, self.limit // 2))
 
@@ -90,4 +92,4 @@ class Pace:
         self._put_off = min(PUT_OFF_MOST, 2 * self._put_off)
 
     def _begin(self, moved: int, now: float) -> None:
-        self._since, self._looks, self._waited = (now, moved), 0, 0
+        self._since, self._looks, self._waited, self._full = (now, moved), 0, 0, 0

@@ -77,7 +77,8 @@ class Store:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self.pace.tick(self._http.moved, time.monotonic(), waiting=self._gate.waiting)
+            http, waiting = self._http, self._gate.waiting
+            self.pace.tick(http.moved, time.monotonic(), waiting=waiting, full=http.path.full())
 
     def close(self) -> None:
         if self._ticking is not None:
