@@ -100,3 +100,36 @@ def test_what_connected_while_a_queue_stood_takes_it_for_no_shortest_way() -> No
     path.saw(TRIP, TRIP)
     assert path.saw(QUEUED, QUEUED)
     assert path.shortest == TRIP
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        return one, server.accept()[0]
+
+
+def control(one: socket.socket) -> bytes:
+    return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_CONGESTION is Linux's")
+@pytest.mark.parametrize(("shortest", "hurries"), [(TRIP, True), (100, False)], ids=["far", "near"])
+def test_the_last_at_work_get_bbr_where_the_way_is_long(shortest: int, hurries: bool) -> None:
+    path = Path()
+    one, other = pair()
+    with one, other:
+        try:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+            other.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        except OSError:
+            pytest.skip("this kernel has no BBR for us")
+        watch = Watch(one, path)
+        path.saw(shortest, shortest)
+        path.hurry()
+        assert control(one) == (b"bbr" if hurries else b"reno")
+        del watch
+        path.hurry()  # what is closed and gone is none of its business
+
+
+def test_a_way_that_nobody_has_seen_is_not_hurried() -> None:
+    Path().hurry()

@@ -5,6 +5,8 @@ reasons it crawls. BBR does not, but fills short queues on clean links and loses
 connection begins as the system has it and is looked at as it sends. A full queue drops many packets at once and then
 none for long; a link that loses some on the way does so all the time, a few of them, at the shortest round trip.
 Where a queue stands, the link is full: one more connection would only make it longer, and overflow as it begins.
+Connections that share a link under CUBIC share it unevenly for many seconds. That costs nothing while there is work
+for all; the last few, which nobody competes with any more, would crawl on at the share they had, so they get BBR.
 Source: tcp(7), TCP_INFO and TCP_CONGESTION; Linux, include/uapi/linux/tcp.h, struct tcp_info.
 """
 
@@ -14,6 +16,7 @@ import contextlib
 import socket
 import struct
 import sys
+import weakref
 
 _INFO = struct.Struct("=68xI20xI4xI44xI")
 """Round trip (microseconds) at offset 68, that of who receives at 92, segments sent again at 100, the shortest at 148."""
@@ -34,6 +37,7 @@ class Path:
 
     def __init__(self) -> None:
         self.shortest = 0
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._looks = self._queues = 0
         self._full = False
 
@@ -52,6 +56,15 @@ class Path:
             self._looks = self._queues = 0
         return self._full
 
+    def join(self, watch: Watch) -> None:
+        self._watches.add(watch)
+
+    def hurry(self) -> None:
+        """Only a few connections are still at work: let them take the whole link at once. Nothing where it is short."""
+        if self.shortest > QUEUE[1]:
+            for watch in list(self._watches):
+                watch.hurry()
+
 
 class Watch:
     """Looks after one connected TCP socket: call `look` between two pieces that are sent or have come."""
@@ -60,7 +73,8 @@ class Watch:
         self._socket, self._path = connected, path
         self._again = self._looks = self._lossy = 0
         self._tells = sys.platform == "linux"
-        self._decided = False
+        self._decided = not self._tells
+        path.join(self)
 
     def look(self) -> None:
         if not self._tells:
@@ -75,10 +89,13 @@ class Watch:
         trip, receiving, again, shortest = _INFO.unpack(info)
         queue = self._path.saw(max(trip, receiving), shortest)
         if not self._decided and self.lost_on_the_way(again, queue=queue):
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Send under BBR from now on, if there is one and net.ipv4.tcp_allowed_congestion_control lets us."""
+        if not self._decided:
             self._decided = True
-            with contextlib.suppress(
-                OSError
-            ):  # there is none, or net.ipv4.tcp_allowed_congestion_control forbids it
+            with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
 
     def lost_on_the_way(self, again: int, *, queue: bool) -> bool:

@@ -21,6 +21,11 @@ class Gate:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
+    def inside(self) -> int:
+        """The weight of all that is in."""
+        return self._inside
+
+    @property
     def waiting(self) -> bool:
         """Whether somebody has to wait."""
         return bool(self._waiting)

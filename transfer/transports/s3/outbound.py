@@ -99,7 +99,7 @@ class S3Outbound:
         self._broker, self._job, self._codec, self._digests, self._log = broker, job, codec, digests, log
         self._total, self._clock = total, clock
         self._on_stored, self._on_part = on_stored, on_part
-        pace = pace or Pace()
+        self._pace = pace = pace or Pace()
         self._store = Store(patience, pace, limit)
         self._remains = remains
         self._reopen = list(remains.open)
@@ -241,6 +241,8 @@ class S3Outbound:
         finally:
             self._memory.leave(length)
             self._ahead.leave()
+            if self._finished and self._ahead.inside < self._pace.limit:
+                self._store.hurry()
         current.stored.append(api.StoredPart(number, etag, length, crc))
         self._on_part(part)
 

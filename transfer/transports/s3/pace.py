@@ -8,7 +8,7 @@ or in which nothing moved (an outage), teaches nothing; and on a link whose queu
 
 from __future__ import annotations
 
-START, MOST = 4, 16
+START, MOST = 6, 16
 PERIOD = 1.0
 """Seconds that are compared with each other, at least."""
 WORTH, CHANCES = 1.15, 3

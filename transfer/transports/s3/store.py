@@ -74,6 +74,10 @@ class Store:
         self.pace.done(length, time.monotonic() - began)
         return result
 
+    def hurry(self) -> None:
+        """What is under way is the last of all."""
+        self._http.path.hurry()
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
