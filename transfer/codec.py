@@ -15,6 +15,7 @@ from typing import NamedTuple
 import zstandard
 from blake3 import blake3
 
+from transfer.buffers import Buffers
 from transfer.errors import DamagedData
 from transfer.model import Bytes, Frame, FrameId, Kind
 from transfer.seal import OVERHEAD, Purpose, Sealer
@@ -110,7 +111,7 @@ class Codec:
     """
 
     def __init__(self, sealer: Sealer, compress: str | int = "auto") -> None:
-        self._sealer = sealer
+        self._sealer, self._buffers = sealer, Buffers()
         self.adapts = compress == "auto"
         """Whether `level` may be changed as the transfer goes."""
         self.level = 0 if compress == "off" else AUTO_LEVEL if compress == "auto" else int(compress)
@@ -135,7 +136,8 @@ class Codec:
             plain = room.plain(len(packed))
             plain[HEADER.size :] = packed
         HEADER.pack_into(plain, 0, codec, length, digest)
-        data = self._sealer.seal(PURPOSE[frame.kind], frame.index, plain)
+        data = self._buffers.take(len(plain) + OVERHEAD)
+        self._sealer.seal_into(PURPOSE[frame.kind], frame.index, plain, data)
         return Encoded(Frame(frame, data), length, digest)
 
     def decode(self, frame: Frame, expected: int | None = None) -> Decoded:

@@ -30,11 +30,18 @@ def segment_size(number: int, stored: int, total: int | None) -> int:
 
 
 class Part(NamedTuple):
-    """number: 1-based within its segment. frames: what it holds, in order; a last part's tail is the index."""
+    """number: 1-based within its segment. frames: what it holds, in order; a last part's tail is the index.
+
+    pieces: its bytes, frame by frame: they are not joined, since that would copy all that is ever sent.
+    """
 
     number: int
-    data: bytes
+    pieces: tuple[Bytes, ...]
     frames: tuple[IndexedFrame, ...]
+
+    @property
+    def length(self) -> int:
+        return sum(len(piece) for piece in self.pieces)
 
 
 class SegmentBuilder:
@@ -91,7 +98,7 @@ class SegmentBuilder:
 
     def _part(self) -> Part:
         self._parts += 1
-        part = Part(self._parts, b"".join(self._pending), tuple(self._pending_frames))
+        part = Part(self._parts, tuple(self._pending), tuple(self._pending_frames))
         self._frames += self._pending_frames
         self._pending, self._pending_frames, self._pending_bytes = [], [], 0
         return part

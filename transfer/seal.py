@@ -68,14 +68,18 @@ class Sealer:
 
     def seal(self, purpose: Purpose, index: int, plain: Bytes) -> bytearray:
         """index: the frame's or segment's number, 0 where there is only one."""
-        suite = self._suite or fastest_suite()
-        nonce = os.urandom(NONCE)
         sealed = bytearray(len(plain) + OVERHEAD)
         with memoryview(sealed) as view:
-            view[0], view[1 : 1 + NONCE] = suite, nonce
-            bound = self._bound(purpose, suite, index)
-            self._cipher(purpose, suite).encrypt_into(nonce, plain, bound, view[1 + NONCE :])
+            self.seal_into(purpose, index, plain, view)
         return sealed
+
+    def seal_into(self, purpose: Purpose, index: int, plain: Bytes, sealed: memoryview) -> None:
+        """As `seal`; sealed: OVERHEAD bytes longer than plain."""
+        suite = self._suite or fastest_suite()
+        nonce = os.urandom(NONCE)
+        sealed[0], sealed[1 : 1 + NONCE] = suite, nonce
+        bound = self._bound(purpose, suite, index)
+        self._cipher(purpose, suite).encrypt_into(nonce, plain, bound, sealed[1 + NONCE :])
 
     def open(self, purpose: Purpose, index: int, sealed: Bytes) -> bytearray:
         """Raises DamagedData if it was not sealed with this ticket for this purpose and index."""

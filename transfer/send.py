@@ -383,7 +383,7 @@ class _Sender:
                 asked, spent = taken, self._out.encoding.seconds
 
     def _part_stored(self, part: Part) -> None:
-        self._meter.wire += len(part.data) - sum(row.length for row in part.frames)
+        self._meter.wire += part.length - sum(row.length for row in part.frames)
         for row in part.frames:
             frame = FrameId(Kind(row.kind), row.index)
             self._meter.crossed(frame, row.length)

@@ -109,7 +109,7 @@ class SentJob:
 
     def part_made(self, segment: int, part: Part, crc: str) -> None:
         if self._ledger and self._row:
-            self._ledger.add_part(self._row, PartRow(segment, part.number, len(part.data), crc, part.frames))
+            self._ledger.add_part(self._row, PartRow(segment, part.number, part.length, crc, part.frames))
 
     def segment_stored(self, ref: SegmentRef) -> None:
         if self._ledger and self._row:
@@ -212,7 +212,7 @@ def _match(
     """Which parts of an open upload count. The numbers of the others are not used again."""
     by_number = {part.number: part for part in there}
     found = [
-        (Part(part.part, b"", part.frames), replace(by_number[part.part], crc32c=part.crc32c))
+        (Part(part.part, (), part.frames), replace(by_number[part.part], crc32c=part.crc32c))
         for part in made
         if part.part in by_number
         and by_number[part.part].length == part.length

@@ -72,7 +72,9 @@ class Inbound(Protocol):
     def limits(self) -> Limits: ...
 
     def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
-        """Encoded frames of `wanted`, in the order they were sent; ends when the far end has sent all it has.
+        """Encoded frames of `wanted`; ends when the far end has sent all it has.
+
+        Chunks come as they come; manifest and trailer keep their place among them.
 
         Not yet verified: they may be damaged, repeated or not wanted. Bounded memory: the iterator
         stops reading while its consumer does. Close it (`aclose`) to let go early.

@@ -137,7 +137,7 @@ async def test_a_put_that_waits_while_its_frame_becomes_safe_takes_no_room() -> 
     first, second = chunk(0, 100), chunk(1, 100)
     await route.put(first)
     await route.put(second)
-    larger = first._replace(data=first.data + bytes(200))
+    larger = first._replace(data=bytes(first.data) + bytes(200))
     waiting = asyncio.create_task(route.put(larger))
     for _ in range(2):
         await far.receive()

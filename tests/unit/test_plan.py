@@ -90,14 +90,14 @@ def test_parts_are_whole_frames_and_large_enough_but_for_the_last(lengths: list[
     builder = SegmentBuilder(0, 1 << 40, 0.0)
     parts, index = fill(builder, lengths)
     assert [p.number for p in parts] == list(range(1, len(parts) + 1))
-    assert all(len(p.data) >= MIN_PART > SMALLEST_PART_OF_S3 for p in parts[:-1])
+    assert all(p.length >= MIN_PART > SMALLEST_PART_OF_S3 for p in parts[:-1])
     rows = [row for p in parts for row in p.frames]
     assert [(r.index, r.length, r.digest) for r in rows] == [
         (n, ln, digest(n)) for n, ln in enumerate(lengths)
     ]
-    assert all(len(p.data) == sum(f.length for f in p.frames) for p in parts[:-1])
-    assert len(parts[-1].data) == sum(f.length for f in parts[-1].frames) + index
-    assert parts[-1].data.endswith(seal(rows))
+    assert all(p.length == sum(f.length for f in p.frames) for p in parts[:-1])
+    assert parts[-1].length == sum(f.length for f in parts[-1].frames) + index
+    assert parts[-1].pieces[-1] == seal(rows)
     assert builder.bytes == sum(lengths)
 
 
@@ -112,7 +112,7 @@ def test_the_index_lists_the_frames_in_the_order_of_the_bytes() -> None:
         return b"index"
 
     last, length = builder.close(remember)
-    whole = b"".join(p.data for p in [*parts, last])
+    whole = b"".join(piece for p in [*parts, last] for piece in p.pieces)
     at = 0
     for row, given_frame in zip(seen[0], given_frames, strict=True):
         assert whole[at : at + row.length] == given_frame.data
@@ -129,7 +129,7 @@ def test_a_segment_is_full_at_its_size_and_keeps_the_rest_for_the_last_part() ->
         full.append(builder.full)
     assert full == [False, True]
     last, index = builder.close(seal)
-    assert (last.number, len(last.data)) == (1, 8 * MIB + index)
+    assert (last.number, last.length) == (1, 8 * MIB + index)
 
 
 def test_a_segment_is_full_at_256_frames() -> None:
@@ -174,17 +174,17 @@ def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:
     assert [r.index for r in rows] == [0, 1, 2, 3, 4, 5]
     offsets = list(itertools.accumulate((r.length for r in rows), initial=0))
     assert offsets == [0, 4 * MIB, 8 * MIB, 12 * MIB, 16 * MIB, 24 * MIB, 24 * MIB + 7]
-    assert sum(len(p.data) for p in (*before, new, last)) == offsets[-1] + len(b"index")
+    assert sum(p.length for p in (*before, new, last)) == offsets[-1] + len(b"index")
 
 
 def test_parts_of_an_earlier_run_count_towards_full() -> None:
     rows = tuple(IndexedFrame(Kind.CHUNK, n, 40_000, digest(n)) for n in range(SEGMENT_FRAMES))
-    assert SegmentBuilder(0, 1 << 40, 0.0, [Part(1, b"", rows)]).full
-    assert SegmentBuilder(0, 40_000 * SEGMENT_FRAMES, 0.0, [Part(1, b"", rows[:-1])]).full is False
-    assert SegmentBuilder(0, 40_000, 0.0, [Part(1, b"", rows[:1])]).full
+    assert SegmentBuilder(0, 1 << 40, 0.0, [Part(1, (), rows)]).full
+    assert SegmentBuilder(0, 40_000 * SEGMENT_FRAMES, 0.0, [Part(1, (), rows[:-1])]).full is False
+    assert SegmentBuilder(0, 40_000, 0.0, [Part(1, (), rows[:1])]).full
 
 
 def test_numbers_that_were_used_are_never_used_again_nor_lowered() -> None:
-    builder = SegmentBuilder(0, 1 << 40, 0.0, [Part(4, b"", ())])
+    builder = SegmentBuilder(0, 1 << 40, 0.0, [Part(4, (), ())])
     builder.skip_numbers(2)
     assert builder.close(seal)[0].number == 5

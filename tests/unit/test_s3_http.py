@@ -66,7 +66,7 @@ def test_an_endless_answer_to_a_part_is_not_read_to_its_end(store: Start, http: 
         except OSError:
             request.close_connection = True
 
-    assert http.put(store(serve), b"part") == "e"
+    assert http.put(store(serve), [b"pa", b"rt"]) == "e"
 
 
 def test_a_compressed_answer_is_not_expanded(store: Start, http: StoreHttp) -> None:
@@ -160,7 +160,7 @@ def test_what_moves_is_counted_as_it_goes(store: Start, http: StoreHttp) -> None
     body = bytes(3 * PIECE + 5)
     url = store(lambda request: sized(request, 200))
     url.headers["Content-Length"] = str(len(body))
-    assert http.put(url, body) == "e"
+    assert http.put(url, [body]) == "e"
     assert seen == [PIECE, 2 * PIECE, 3 * PIECE, 3 * PIECE + 5]
 
 

@@ -279,9 +279,9 @@ class Storing:
         self.complete_segments.append(segment)
         return SegmentRef(segment, sum(part.length for part in parts), index)
 
-    async def put(self, sign: Callable[[api.SignedUrl | None], Any], body: bytes) -> str:
+    async def put(self, sign: Callable[[api.SignedUrl | None], Any], body: tuple[bytes, ...]) -> str:
         self.under_way += 1
-        self.bytes_under_way += len(body)
+        self.bytes_under_way += sum(map(len, body))
         self.most, self.most_bytes = (
             max(self.most, self.under_way),
             max(self.most_bytes, self.bytes_under_way),
@@ -293,7 +293,7 @@ class Storing:
                 raise StoreUnreachable("cut")
         finally:
             self.under_way -= 1
-            self.bytes_under_way -= len(body)
+            self.bytes_under_way -= sum(map(len, body))
         self.parts += 1
         return "etag"
 

@@ -32,7 +32,7 @@ class Http:
         self.at_once = self.most = 0
         self._lock = threading.Lock()
 
-    def put(self, url: SignedUrl, _body: bytes) -> str:
+    def put(self, url: SignedUrl, _body: object) -> str:
         with self._lock:
             self.urls.append(url.url)
             self.at_once += 1
@@ -45,7 +45,7 @@ class Http:
         return "etag"
 
     def get(self, url: SignedUrl, *, start: int, length: int) -> bytes:
-        self.put(url, BODY)
+        self.put(url, [BODY])
         return BODY[start : start + length]
 
     def close(self) -> None: ...
@@ -99,7 +99,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_a_url_that_is_refused_is_signed_again_and_tried_once_more(store: Store) -> None:
     http, sign = http_of(store), Signer()
     http.answer = refusing("a")
-    assert await store.put(sign, BODY) == "etag"
+    assert await store.put(sign, [BODY]) == "etag"
     assert (sign.asked, http.urls) == ([False, True], ["a", "b"])
 
 
@@ -108,17 +108,17 @@ async def test_a_url_that_is_refused_twice_is_an_error_and_the_next_one_has_its_
     store.pace.limit = 1
     http.answer = refusing("a", "b")
     with pytest.raises(SignatureRefused):
-        await store.put(sign, BODY)
+        await store.put(sign, [BODY])
     assert (sign.asked, http.urls) == ([False, True], ["a", "b"])
     async with asyncio.timeout(SOON):
         http.answer = refusing()
-        assert await store.put(sign, BODY) == "etag"
+        assert await store.put(sign, [BODY]) == "etag"
 
 
 async def test_an_outage_is_ridden_out_with_a_url_of_its_own_each_time(store: Store) -> None:
     http, sign = http_of(store), Signer()
     http.answer = refusing("a", "b", error=StoreUnreachable)
-    assert await store.put(sign, BODY) == "etag"
+    assert await store.put(sign, [BODY]) == "etag"
     assert (sign.asked, http.urls) == ([False] * 3, ["a", "b", "c"])
     assert store.pace.limit == START
 
@@ -135,7 +135,7 @@ async def test_a_store_that_asks_for_less_gets_less(store: Store, first: str | N
             raise SlowDown("slower")
 
     http.answer = answer
-    assert await store.put(sign, BODY) == "etag"
+    assert await store.put(sign, [BODY]) == "etag"
     assert store.pace.limit == START // 2
 
 
@@ -146,7 +146,7 @@ async def test_no_more_requests_run_at_once_than_the_pace_says_and_the_next_is_s
     go = threading.Event()
     http.answer = lambda _url: cast("Any", go.wait(SOON))
     store.pace.limit = 2
-    puts = [asyncio.create_task(store.put(sign, BODY)) for _ in range(6)]
+    puts = [asyncio.create_task(store.put(sign, [BODY])) for _ in range(6)]
     try:
         await until(lambda: http.at_once == 2)
         assert len(sign.asked) == 6  # nobody waits for the broker with a free connection
@@ -165,7 +165,7 @@ async def test_who_gives_up_while_it_waits_leaves_its_turn_to_the_next(store: St
     go = threading.Event()
     http.answer = lambda _url: cast("Any", go.wait(SOON))
     store.pace.limit = 1
-    first, second, third = (asyncio.create_task(store.put(sign, BODY)) for _ in range(3))
+    first, second, third = (asyncio.create_task(store.put(sign, [BODY])) for _ in range(3))
     try:
         await until(lambda: http.at_once == 1 and len(sign.asked) == 3)
         second.cancel()
@@ -213,7 +213,7 @@ async def test_as_many_threads_as_the_user_asked_for_requests() -> None:
     async def sign(_refused: SignedUrl | None) -> SignedUrl:
         return SignedUrl("a", {})
 
-    puts = [asyncio.create_task(store.put(sign, b"")) for _ in range(80)]
+    puts = [asyncio.create_task(store.put(sign, [])) for _ in range(80)]
     try:
         await until(lambda: http.at_once == 64)
     finally:

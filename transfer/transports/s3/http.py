@@ -7,17 +7,18 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import google_crc32c
 import urllib3
+from crc32c import crc32c as crc32c_of
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
+from transfer.model import Bytes
 from transfer.transports.s3.congestion import Path, Watch
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
@@ -40,9 +41,12 @@ class SignatureRefused(Temporary):
     hint = "check the broker's S3 credentials and the clocks of broker and store, then run the same command again"
 
 
-def crc32c(data: bytes | memoryview) -> str:
-    """As S3 states it: base64 of the 4 big-endian bytes."""
-    return base64.b64encode(struct.pack(">I", google_crc32c.value(data))).decode()
+def crc32c(pieces: Sequence[Bytes]) -> str:
+    """Of all of them in a row, as S3 states it: base64 of the 4 big-endian bytes."""
+    crc = 0
+    for piece in pieces:
+        crc = crc32c_of(piece, crc)
+    return base64.b64encode(struct.pack(">I", crc)).decode()
 
 
 class SlowDown(StoreUnreachable):
@@ -72,8 +76,8 @@ class StoreHttp:
         for pool in self._pools.values():
             pool.clear()
 
-    def put(self, url: SignedUrl, body: bytes) -> str:
-        """Store a part; returns its ETag.
+    def put(self, url: SignedUrl, body: Sequence[Bytes]) -> str:
+        """Store a part, piece by piece; returns its ETag.
 
         Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable.
         """
@@ -104,15 +108,17 @@ class StoreHttp:
             raise StoreUnreachable(f"the store sent {len(data)} bytes where {length} were asked for")
         return data
 
-    def _pieces(self, body: bytes) -> Iterator[memoryview]:
-        """Each when its time has come."""
-        whole, step = memoryview(body), self._limit.piece if self._limit else PIECE
-        for at in range(0, len(whole), step):
-            piece = whole[at : at + step]
-            if self._limit:
-                time.sleep(self._limit.debt(len(piece)))
-            yield piece
-            self._count(len(piece))
+    def _pieces(self, body: Sequence[Bytes]) -> Iterator[memoryview]:
+        """In handy lengths, each when its time has come."""
+        step = self._limit.piece if self._limit else PIECE
+        for data in body:
+            whole = memoryview(data)
+            for at in range(0, len(whole), step):
+                piece = whole[at : at + step]
+                if self._limit:
+                    time.sleep(self._limit.debt(len(piece)))
+                yield piece
+                self._count(len(piece))
 
     def _read(self, response: Any, most: int) -> bytes:
         pieces, left, step = [], most, self._limit.piece if self._limit else PIECE

@@ -216,11 +216,11 @@ class S3Outbound:
 
     async def _send(self, current: _Upload, part: Part) -> None:
         """Log it, then store it while the caller makes the next; waits for a place among those under way."""
-        crc = crc32c(part.data)
+        crc = crc32c(part.pieces)
         self._log.part_made(current.builder.number, part, crc)
         await self._ahead.enter()
         try:
-            await self._memory.enter(len(part.data))
+            await self._memory.enter(part.length)
         except BaseException:
             self._ahead.leave()
             raise
@@ -229,7 +229,7 @@ class S3Outbound:
         self._watch(put)
 
     async def _put(self, current: _Upload, part: Part, crc: str) -> None:
-        number, length = part.number, len(part.data)
+        number, length = part.number, part.length
         try:
 
             async def sign(_refused: api.SignedUrl | None) -> api.SignedUrl:
@@ -237,7 +237,7 @@ class S3Outbound:
                     self._job, current.builder.number, current.upload, api.PartToSign(number, length, crc)
                 )
 
-            etag = await self._store.put(sign, part.data)
+            etag = await self._store.put(sign, part.pieces)
         finally:
             self._memory.leave(length)
             self._ahead.leave()

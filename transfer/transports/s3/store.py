@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from transfer import api
 from transfer.broker_client import Patience
 from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
+from transfer.model import Bytes
 from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import SignatureRefused, SlowDown, StoreHttp
 from transfer.transports.s3.pace import Pace
@@ -38,8 +39,8 @@ class Store:
         self._gate = Gate(lambda inside: inside <= pace.limit)
         self._ticking: asyncio.Task[None] | None = None
 
-    async def put(self, sign: Sign, body: bytes) -> str:
-        return await self._signed(sign, len(body), lambda url: self._http.put(url, body))
+    async def put(self, sign: Sign, body: Sequence[Bytes]) -> str:
+        return await self._signed(sign, sum(map(len, body)), lambda url: self._http.put(url, body))
 
     async def get(self, sign: Sign, start: int, length: int) -> bytes:
         """`sign` remembers URLs that many requests share: one of them has it renewed for all that wait."""
