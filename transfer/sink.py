@@ -386,12 +386,10 @@ def _make_folders(node: Node, here: Folder) -> None:
 
 
 def _open_or_make(folder: Folder, name: str, make: bool) -> int:
-    try:
-        return folder.open(name, os.O_RDWR)
-    except FileNotFoundError:
-        if not make:
-            raise
-    try:
-        return folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    except FileExistsError:  # another thread, which writes another extent of it
-        return folder.open(name, os.O_RDWR)
+    """Most are new: each costs one call then, and there may be a hundred thousand of them."""
+    if make:
+        with suppress(
+            FileExistsError
+        ):  # by an earlier run, or another thread that writes another extent of it
+            return folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    return folder.open(name, os.O_RDWR)
