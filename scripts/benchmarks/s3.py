@@ -29,8 +29,8 @@ RESULTS = Path("bench-results")
 GIB = 1 << 30
 AMOUNTS = {
     "loopback": {"random": GIB, "json": GIB, "tree": 20_000, "tar": GIB},
-    "400": {"random": 640 * MIB, "json": 640 * MIB, "tree": 20_000, "tar": 640 * MIB},
-    "lossy": {"random": 128 * MIB, "json": 128 * MIB, "tree": 4_000, "tar": 128 * MIB},
+    "400": {"random": GIB, "json": GIB, "tree": 20_000, "tar": 640 * MIB},
+    "lossy": {"random": 16 * MIB, "json": 16 * MIB, "tree": 500, "tar": 16 * MIB},
     "50": {"random": 96 * MIB, "json": 96 * MIB, "tree": 4_000, "tar": 96 * MIB},
 }
 """Bytes, of a tree files; so that a tool takes 15 to 30 s up and down together."""

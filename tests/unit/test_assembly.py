@@ -97,7 +97,7 @@ def stream(lengths: Sequence[int]) -> dict[FrameId, Frame]:
 
 
 def damaged(frame: Frame) -> Frame:
-    return Frame(frame.id, frame.data[:-1] + bytes([frame.data[-1] ^ 1]))
+    return Frame(frame.id, bytes(frame.data[:-1]) + bytes([frame.data[-1] ^ 1]))
 
 
 WHOLE = job(FILES)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from transfer.transports.s3.congestion import _LENGTH, LOOKS, Path, Watch
+from transfer.transports.s3.congestion import _LENGTH, LOOKS, NetworkPath, Watch
 
 TRIP, QUEUED = 40_000, 78_000
 """Microseconds: the shortest round trip, and one with a full queue in it."""
@@ -15,7 +15,7 @@ TRIP, QUEUED = 40_000, 78_000
 
 def looks(*rows: tuple[int, int]) -> bool:
     """What the last look says. rows: round trip, and segments sent again so far."""
-    path = Path()
+    path = NetworkPath()
     one = Watch(socket.socket(), path)
     return [one.lost_on_the_way(again, queue=path.saw(trip, TRIP)) for trip, again in rows][-1]
 
@@ -50,7 +50,7 @@ def test_a_real_connection_without_loss_keeps_its_congestion_control() -> None:
         other, _ = server.accept()
         with other:
             before = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-            watched = Watch(one, Path())
+            watched = Watch(one, NetworkPath())
             for _ in range(300):
                 one.sendall(b"x" * 2000)
                 other.recv(1 << 16)
@@ -65,7 +65,7 @@ def test_where_loss_shows_bbr_is_asked_for_once(monkeypatch: pytest.MonkeyPatch)
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as one,
     ):
-        watched, looked = Watch(one, Path()), []
+        watched, looked = Watch(one, NetworkPath()), []
         monkeypatch.setattr(watched, "lost_on_the_way", lambda *facts, **_: looked.append(facts) or True)
         watched.look()
         watched.look()
@@ -79,12 +79,12 @@ def test_where_loss_shows_bbr_is_asked_for_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_socket_that_tells_nothing_is_left_alone() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        Watch(datagrams, Path()).look()
-        Watch(datagrams, Path()).look()
+        Watch(datagrams, NetworkPath()).look()
+        Watch(datagrams, NetworkPath()).look()
 
 
 def test_a_link_is_full_while_most_round_trips_have_a_queue_in_them() -> None:
-    path = Path()
+    path = NetworkPath()
     assert not path.full()
     for trip in (TRIP, QUEUED, QUEUED):
         path.saw(trip, TRIP)
@@ -96,7 +96,7 @@ def test_a_link_is_full_while_most_round_trips_have_a_queue_in_them() -> None:
 
 
 def test_what_connected_while_a_queue_stood_takes_it_for_no_shortest_way() -> None:
-    path = Path()
+    path = NetworkPath()
     path.saw(TRIP, TRIP)
     assert path.saw(QUEUED, QUEUED)
     assert path.shortest == TRIP
@@ -115,7 +115,7 @@ def control(one: socket.socket) -> bytes:
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_CONGESTION is Linux's")
 @pytest.mark.parametrize(("shortest", "hurries"), [(TRIP, True), (100, False)], ids=["far", "near"])
 def test_the_last_at_work_get_bbr_where_the_way_is_long(shortest: int, hurries: bool) -> None:
-    path = Path()
+    path = NetworkPath()
     one, other = pair()
     with one, other:
         try:
@@ -132,4 +132,4 @@ def test_the_last_at_work_get_bbr_where_the_way_is_long(shortest: int, hurries: 
 
 
 def test_a_way_that_nobody_has_seen_is_not_hurried() -> None:
-    Path().hurry()
+    NetworkPath().hurry()

@@ -154,7 +154,7 @@ def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:
     first = SegmentBuilder(3, 1 << 40, 0.0)
     before = [p for n in range(5) if (p := first.add(frame(n, 4 * MIB), digest(n)))]
     assert len(before) == 2  # frames 0 to 3; frame 4 was pending and died with that run
-    kept = [p._replace(data=b"") for p in before]
+    kept = [p._replace(pieces=()) for p in before]
 
     second = SegmentBuilder(3, 1 << 40, 9.0, kept)
     second.skip_numbers(5)  # parts 3 to 5 were announced but never stored

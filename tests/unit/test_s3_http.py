@@ -135,7 +135,7 @@ def test_what_is_sent_and_read_keeps_to_the_limit_and_in_small_pieces(
     limited = StoreHttp(1, BwLimit(rate, clock.monotonic))
     url = store(serve)
     url.headers["Content-Length"] = str(len(BODY))
-    assert limited.put(url, BODY) == "e"
+    assert limited.put(url, [BODY]) == "e"
     sent = clock.now - 100
     del url.headers["Content-Length"]
     assert limited.get(url, 0, len(BODY)) == BODY

@@ -39,7 +39,7 @@ ROWS = [row(0, 50, Kind.MANIFEST), row(0), row(1, 7), row(0, 60, Kind.TRAILER)]
 
 
 def test_an_honest_index_is_read() -> None:
-    index = sealed(whole(ROWS))
+    index = bytes(sealed(whole(ROWS)))
     assert read_index(CODEC, ref_for(index, 217), index) == ROWS
 
 
@@ -52,7 +52,7 @@ def test_the_longest_index_there_can_be_is_read() -> None:
 
 @pytest.mark.parametrize("off", [-1, 1, 10**12])
 def test_an_index_that_does_not_add_up_to_its_object_is_refused(off: int) -> None:
-    index = sealed(whole(ROWS))
+    index = bytes(sealed(whole(ROWS)))
     with pytest.raises(DamagedData, match="fit"):
         read_index(CODEC, ref_for(index, 217 + off), index)
 
@@ -112,13 +112,13 @@ def test_an_index_nested_without_end_is_refused() -> None:
 
 
 def test_an_index_of_another_segment_does_not_open() -> None:
-    index = sealed(whole(ROWS))
+    index = bytes(sealed(whole(ROWS)))
     with pytest.raises(DamagedData):
         read_index(CODEC, ref_for(index, 217, segment=4), index)
 
 
 def test_an_altered_or_cut_index_does_not_open() -> None:
-    index = sealed(whole(ROWS))
+    index = bytes(sealed(whole(ROWS)))
     for at in range(len(index)):
         altered = index[:at] + bytes([index[at] ^ 1]) + index[at + 1 :]
         for candidate in (altered, index[:at]):

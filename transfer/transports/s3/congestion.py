@@ -29,7 +29,7 @@ LOOKS, SHARE = 8, 0.35
 """Looks before anything is decided, and what share of them must have seen a few losses without a queue."""
 
 
-class Path:
+class NetworkPath:
     """The way to one store, as all connections together see it. shortest: round trip in microseconds, 0: none seen.
 
     Connections that were made while a queue stood have never seen the shortest themselves.
@@ -69,7 +69,7 @@ class Path:
 class Watch:
     """Looks after one connected TCP socket: call `look` between two pieces that are sent or have come."""
 
-    def __init__(self, connected: socket.socket, path: Path) -> None:
+    def __init__(self, connected: socket.socket, path: NetworkPath) -> None:
         self._socket, self._path = connected, path
         self._again = self._looks = self._lossy = 0
         self._tells = sys.platform == "linux"

@@ -19,7 +19,7 @@ from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
 from transfer.model import Bytes
-from transfer.transports.s3.congestion import Path, Watch
+from transfer.transports.s3.congestion import NetworkPath, Watch
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 PIECE = 1 << 17
@@ -65,7 +65,7 @@ class StoreHttp:
     def __init__(self, connections: int, limit: BwLimit | None = None) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._connections, self._limit = connections, limit
-        self.path = Path()
+        self.path = NetworkPath()
         self._classes = _pool_classes(self.path)
         self._closed = False
         self._counting = threading.Lock()
@@ -210,7 +210,7 @@ def _refusal(response: Any, host: str) -> XferError:
 
 
 class _Watched(HTTPConnection):
-    _path: Path
+    _path: NetworkPath
     _watch: Watch | None = None  # a proxy is spoken to before it is connected to the store
 
     def connect(self) -> None:
@@ -230,7 +230,7 @@ class _WatchedTls(_Watched, HTTPSConnection):
     pass
 
 
-def _pool_classes(path: Path) -> dict[str, type[HTTPConnectionPool]]:
+def _pool_classes(path: NetworkPath) -> dict[str, type[HTTPConnectionPool]]:
     """By scheme. urllib3 makes connections by their class and nothing else that is ours."""
 
     class Plain(HTTPConnectionPool):

@@ -23,6 +23,8 @@ from transfer.transports.s3.store import Store
 
 READ_AT_ONCE = (8 << 20) + (1 << 16)
 """Bytes of neighbouring frames that one GET asks for, at most: two chunks of 4 MiB, sealed. A larger one is got alone."""
+LAST_READS = 4
+"""Of the last segment each connection reads so many pieces: the fast ones take over what the slow ones would be late with."""
 READ_SECONDS = 1.0
 """What one GET should take at most: the last of all waits for the slowest."""
 IN_MEMORY = 65 << 20
@@ -118,6 +120,7 @@ class S3Inbound:
         self._on_wire = on_wire
         self._refs: dict[int, SegmentRef] = {}
         self._urls: dict[int, api.SignedUrl] = {}
+        self._stored = False
         self._news = asyncio.Event()
         self.starved = False
         """Whether the next segment is not there yet: it is the sender who is waited for, and not the store."""
@@ -172,7 +175,7 @@ class S3Inbound:
                 rows = await (index or self._index(ref))
                 upcoming = self._refs.get(number)
                 index = None if upcoming is None else asyncio.create_task(self._index(upcoming))
-                for run in runs(rows, wanted, self._at_once(rows)):
+                for run in runs(rows, wanted, self._at_once(rows, last=self._stored and upcoming is None)):
                     await self._memory.enter(run.length)
                     in_turn = self._in_order or any(row.kind is not Kind.CHUNK for row in run.frames)
                     reads.add(_Read(run, asyncio.create_task(self._read(ref, run)), in_turn))
@@ -181,9 +184,9 @@ class S3Inbound:
                 index.cancel()
                 await asyncio.gather(index, return_exceptions=True)
 
-    def _at_once(self, rows: list[IndexedFrame]) -> int:
+    def _at_once(self, rows: list[IndexedFrame], *, last: bool) -> int:
         """Bytes of one read: a short segment is to keep all connections busy, too, and a slow one nobody waiting."""
-        whole = sum(row.length for row in rows)
+        whole = sum(row.length for row in rows) // (LAST_READS if last else 1)
         alone = self._pace.alone or READ_AT_ONCE
         return min(IN_MEMORY // self._pace.limit, whole // self._pace.limit, int(READ_SECONDS * alone))
 
@@ -193,6 +196,7 @@ class S3Inbound:
             self._news.clear()
             page = await self._broker.segments(self._sealer, number)
             self._refs.update((ref.number, ref) for ref in page.refs)
+            self._stored = page.state is api.JobState.STORED
             if number in self._refs:
                 break
             if page.state is api.JobState.STORED:
