@@ -33,7 +33,7 @@ AMOUNTS = {
     "lossy": {"random": 16 * MIB, "json": 16 * MIB, "tree": 500, "tar": 16 * MIB},
     "50": {"random": 96 * MIB, "json": 96 * MIB, "tree": 4_000, "tar": 96 * MIB},
 }
-"""Bytes, of a tree files; so that a tool takes 15 to 30 s up and down together."""
+"""Bytes, of a tree files; so that no tool takes much longer than 30 s a way, nor the slowest a minute with loss."""
 QUICK = {
     "loopback": {"random": 192 * MIB, "json": 128 * MIB, "tree": 1_000, "tar": 64 * MIB},
     "400": {"random": 64 * MIB, "json": 64 * MIB, "tree": 300},

@@ -1,4 +1,4 @@
-"""The sending end of the S3 route: frames to parts, parts to segments, at most two segments open."""
+"""The sending end of the S3 route: frames to parts, parts to segments, a few of them open at once."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class S3Outbound:
         return current
 
     async def _close_when_due(self, current: _Upload) -> None:
-        """A receiver follows one or two segments behind, so a slow source must not hold one open."""
+        """A receiver follows a few segments behind, so a slow source must not hold one open."""
         await asyncio.sleep(max(0.0, current.builder.due() - self._clock()))
         async with self._turn:
             if self._current is current and self._failure is None:
