@@ -30,7 +30,7 @@ from hostile import (
 from transfer import chunks
 from transfer.chunks import MIB
 from transfer.codec import AS_IS, ZSTD, digest_of
-from transfer.errors import XferError
+from transfer.errors import DamagedData, XferError
 from transfer.fetch import fetch
 from transfer.model import FORMAT, Entry, EntryKind, FrameId, Head, IndexedFrame, Kind, ManifestBlock
 from transfer.ticket import Ticket
@@ -305,11 +305,24 @@ def test_frames_and_segments_that_repeat_do_no_harm(two: Two) -> None:
     assert (two.out / "f").read_bytes() == content
 
 
-def test_of_two_chunks_under_one_number_the_trailer_decides(two: Two) -> None:
+def test_of_two_chunks_under_one_number_neither_of_which_the_trailer_means_none_arrives(two: Two) -> None:
+    frames = whole([file(b"f", MIB)], os.urandom(MIB))[0]
+    one, other = (chunk(0, os.urandom(MIB)) for _ in range(2))
+    assert refused(two, store(two, [[frames[0], one], [other, frames[2]]]))[:2] == (6, "DamagedData")
+
+
+def test_of_two_chunks_under_one_number_the_one_that_the_trailer_means_arrives_or_none(two: Two) -> None:
+    """Which of them is taken depends on which comes first; what is under the final name does not."""
     content = os.urandom(MIB)
     frames = whole([file(b"f", MIB)], content)[0]
     other = chunk(0, os.urandom(MIB))
-    assert refused(two, store(two, [[frames[0], other], frames[1:]]))[:2] == (6, "DamagedData")
+    ticket = store(two, [[frames[0], other], frames[1:]])
+    try:
+        asyncio.run(fetch(Ticket.parse(ticket), two.out, context=context_of(two), patience=20.0))
+    except DamagedData:
+        assert two.arrived == []
+    else:
+        assert (two.out / "f").read_bytes() == content
 
 
 def shift(rows: list[IndexedFrame]) -> list[IndexedFrame]:
