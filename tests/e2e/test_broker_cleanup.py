@@ -400,6 +400,45 @@ async def test_a_record_that_cannot_be_read_stops_neither_sweeps_nor_its_own_job
     await records._kv.purge(f"j.{unread.id}")
 
 
+async def test_an_upload_that_a_broker_opened_and_died_goes_once_the_job_is_stored(
+    job: Job, records: Records, store: Store, sweeper: Sweeper
+) -> None:
+    """No record names it, and it is not old."""
+    await job.store(0)
+    lost = await store.begin(job.folder, 1)
+    owned = await store.begin(folder_of(Ticket.new().job, records.realm, EXPIRE), 0)
+    await job.finish(JobState.STORED, 1)
+    await sweeper.jobs(time.time())
+    left = {u.upload for u in await store.uploads()}
+    assert lost not in left
+    assert owned in left
+    assert (await lies_there(store, job))[1] == {0}
+    record = await records.read(job.id)
+    assert record is not None
+    assert not record.in_debt
+
+
+async def test_a_listing_has_every_job_once_and_none_that_is_gone(
+    job: Job, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_module, "LISTED_AT_ONCE", 3)
+    jobs = [Job(job.client) for _ in range(11)]
+    for other in jobs:
+        await other.create()
+    gone = await records.find(jobs[4].id)
+    assert gone is not None
+    await records.drop(gone)
+    listed = [found.record.job async for found in records.all()]
+    wanted = {job.id, *(other.id for other in jobs)} - {jobs[4].id}
+    assert wanted <= set(listed)
+    assert jobs[4].id not in listed
+    assert len(listed) == len(set(listed))
+    revisions = {found.record.job: found.revision async for found in records.all()}
+    here = await records.find(job.id)
+    assert here is not None
+    assert revisions[job.id] == here.revision
+
+
 async def test_the_server_soon_forgets_a_listing(job: Job, records: Records) -> None:
     assert job.id in [found.record.job async for found in records.all()]
     consumers = await job.client.jetstream().consumers_info(f"KV_{records_module.BUCKET}")

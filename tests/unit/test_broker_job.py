@@ -111,6 +111,21 @@ def test_a_stored_job_owes_what_its_sender_left_open() -> None:
 
 
 @pytest.mark.parametrize("outcome", [JobState.VOID, JobState.DELIVERED])
+def test_a_stored_job_is_looked_at_once_and_again_when_it_is_settled(outcome: JobState) -> None:
+    record = stored(job(), 0).finish(JobState.STORED, 1, now=NOW)
+    settled = record.finish(outcome, 1, now=NOW)
+    assert (record.in_debt, record.paid(record).in_debt) == (True, False)
+    assert record.paid(record).finish(outcome, 1, now=NOW).in_debt
+    assert settled.paid(record).in_debt  # whoever paid for the stored one has not erased the settled one
+    assert not settled.paid(settled).in_debt
+
+
+def test_a_stored_job_that_expires_is_erased() -> None:
+    record = stored(job(), 0).finish(JobState.STORED, 1, now=NOW)
+    assert record.paid(record).void_expired(record.expires).in_debt
+
+
+@pytest.mark.parametrize("outcome", [JobState.VOID, JobState.DELIVERED])
 def test_a_settled_job_is_in_debt_until_it_is_erased(outcome: JobState) -> None:
     record = stored(job(), 0).begin(1, "u", **WHEN).finish(outcome, 0, now=NOW)
     assert (record.in_debt, record.uploads) == (True, {1: "u"})

@@ -29,6 +29,8 @@ async def pay(records: Records, store: Store, record: JobRecord) -> None:
         if record.state is JobState.STORED:
             # A broker may have completed one of them and died before its record said so. Of an open job such an
             # object is overwritten yet, or owed at its end; a stored one begins no segment any more.
+            # And one that opened an upload and died before that was on record is known by nobody but the store.
+            await store.abort_all(record.folder)
             stray = [segment for segment in record.owed.values() if not record.has(segment)]
             await store.delete(record.folder, stray)
     await records.change(record.job, lambda r: r.paid(record))

@@ -56,8 +56,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     kept once stored. segments: how many are stored from 0 on without a gap; ahead: those stored beyond
     one. uploads: open ones, segment to upload id. receipts: receiver id to sealed statement (base64; empty
     for those beyond MAX_RECEIPTS). folder: where its objects lie. owed: uploads that must be dropped, id to
-    segment; of a job that is stored their segments' objects as well. erased: of a settled job, nothing else is left
-    at the store.
+    segment; of a job that is stored their segments' objects as well. erased: of a job that is not open any more, the
+    store has been asked for what nobody knows of, and has nothing left that must go.
     """
 
     v: int = RECORD_VERSION
@@ -86,7 +86,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def in_debt(self) -> bool:
         """Whether something of it must go from the store."""
-        return bool(self.owed) or (self.settled and not self.erased)
+        return bool(self.owed) or (self.state is not JobState.OPEN and not self.erased)
 
     def expired(self, now: float) -> bool:
         return now >= self.expires
@@ -170,13 +170,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def settle(self, outcome: JobState, *, now: float) -> JobRecord:
         """Delivered or void: what the store has of it can go."""
-        return replace(self, state=outcome, expires=now + SETTLED_LIFE)
+        return replace(self, state=outcome, expires=now + SETTLED_LIFE, erased=False)
 
     def void_expired(self, now: float) -> JobRecord:
         """An expired job is void, and stays expired; one that is not due after all stays as it is."""
         if self.settled or not self.expired(now):
             return self
-        return replace(self, state=JobState.VOID)
+        return replace(self, state=JobState.VOID, erased=False)
 
     def receive(self, receiver: str, sealed: str, *, now: float) -> JobRecord:
         """A receiver's statement. At the last allowed one the job is delivered; a void job has none."""
@@ -201,7 +201,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def paid(self, debtor: JobRecord) -> JobRecord:
         """What `debtor`, an earlier state of this record, had to drop is gone; what is owed since then is not."""
         owed = {upload: segment for upload, segment in self.owed.items() if upload not in debtor.owed}
-        if not debtor.settled:
+        if debtor.state is JobState.OPEN or debtor.state is not self.state:
             return replace(self, owed=owed)
         return replace(self, owed=owed, uploads={}, erased=True)
 

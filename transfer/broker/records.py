@@ -13,14 +13,15 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import NamedTuple
 
 import msgspec
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import Header, KeyValueConfig, StorageType
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header, KeyValueConfig, StorageType
 from nats.js.errors import (
     BadRequestError,
     BucketNotFoundError,
@@ -48,8 +49,8 @@ PAGE = 64
 ATTEMPTS = 12
 MARKER_LIFE = 3600.0
 """Seconds that the mark of a deletion stays. Source: NATS ADR-43, per-message TTL."""
-LISTING_WITHIN = 10.0
-"""Seconds between two records of a listing before the bus counts as gone; the server forgets its consumer as soon."""
+LISTING_WITHIN, LISTED_AT_ONCE = 10.0, 256
+"""Seconds that so many records may take before the bus counts as gone; the server forgets their consumer as soon."""
 
 _record = msgspec.json.Decoder(JobRecord)
 _page = msgspec.json.Decoder(dict[int, SegmentRef])
@@ -176,21 +177,51 @@ class Records:
             raise BusUnreachable("the job records are not those that this broker began with; restart it")
 
     async def all(self) -> AsyncGenerator[Found, None]:
-        """Every job there is, at the revision it was read; one that cannot be read is left out, and logged once."""
+        """Every job there is, at the revision it was read; one that cannot be read is left out, and logged once.
+
+        One that is changed meanwhile may come twice. Not KeyValue.watch: it asks how much there is when some of it may
+        be on its way already, and ends at once where that was all.
+        """
         with _translated():
-            watcher = await self._kv.watch("j.*", ignore_deletes=True, inactive_threshold=LISTING_WITHIN)
-            try:
-                while (entry := await _next(watcher)) is not None:
+            async with aclosing(self._newest("j.*")) as messages:
+                async for message in messages:
+                    key = message.subject.rsplit(".", 1)[1]
                     try:
-                        record = _read(entry.value)
+                        record = _read(message.data)
                     except UnsupportedVersion as error:
-                        if entry.key not in self._unread:
-                            log.warning("job %s: %s", entry.key.removeprefix("j."), error.what)
-                        self._unread.add(entry.key)
+                        if key not in self._unread:
+                            log.warning("job %s: %s", key, error.what)
+                        self._unread.add(key)
                         continue
-                    yield Found(record, entry.revision or 0)
-            finally:
-                await watcher.stop()  # type: ignore[no-untyped-call]
+                    yield Found(record, message.metadata.sequence.stream)
+
+    async def _newest(self, keys: str) -> AsyncGenerator[Msg, None]:
+        """The newest value of each of them that has one."""
+        listing = await self._jetstream.pull_subscribe(
+            f"$KV.{BUCKET}.{keys}",
+            stream=f"KV_{BUCKET}",
+            config=ConsumerConfig(
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=LISTING_WITHIN,
+                mem_storage=True,
+            ),
+        )
+        try:
+            left = (await listing.consumer_info()).num_pending or 0
+            while left:
+                try:
+                    messages = await listing.fetch(min(left, LISTED_AT_ONCE), timeout=LISTING_WITHIN)
+                except TimeoutError:
+                    if (await listing.consumer_info()).num_pending:
+                        raise
+                    return  # what was left is gone since
+                for message in messages:
+                    left = message.metadata.num_pending
+                    if KV_OP not in (message.headers or {}):  # those tell of deletions
+                        yield message
+        finally:
+            await listing.unsubscribe()
 
     async def drop(self, found: Found) -> bool:
         """Forget a job. False if it was changed meanwhile: then it stays."""
@@ -250,12 +281,6 @@ async def _realm(kv: KeyValue) -> str:
     with contextlib.suppress(KeyWrongLastSequenceError):
         await kv.create(REALM, secrets.token_hex(REALM_BYTES).encode())
     return ((await kv.get(REALM)).value or b"").decode()
-
-
-async def _next(watcher: KeyValue.KeyWatcher) -> KeyValue.Entry | None:
-    """The next value of a listing, None after the last."""
-    entry: KeyValue.Entry | None = await watcher.updates(LISTING_WITHIN)  # type: ignore[no-untyped-call]
-    return entry
 
 
 @contextmanager

@@ -137,6 +137,10 @@ class Store(Bucket):
         where = self._where(folder, segment)
         await self.run(lambda s3: _abort(s3, where, upload))
 
+    async def abort_all(self, folder: str) -> None:
+        """Drop every upload in a job's folder that the store lists; MinIO lists none by a prefix."""
+        await self.run(lambda s3: self._abort_all(s3, f"{self.prefix}{folder}/"))
+
     async def delete(self, folder: str, segments: Iterable[int]) -> None:
         """Delete these objects. Those that are gone are fine."""
         keys = [self.prefix + key_of(folder, segment) for segment in segments]
@@ -154,8 +158,7 @@ class Store(Bucket):
         def work(s3: S3) -> None:
             for upload, segment in uploads.items():
                 _abort(s3, self._where(folder, segment), upload)
-            for row in self._listed(s3, "list_multipart_uploads", "Uploads", prefix):
-                _abort(s3, {"Bucket": self.bucket, "Key": row["Key"]}, row["UploadId"])
+            self._abort_all(s3, prefix)
             self._delete(s3, [row["Key"] for row in self._listed(s3, "list_objects_v2", "Contents", prefix)])
 
         await self.run(work)
@@ -196,6 +199,10 @@ class Store(Bucket):
             for page in s3.get_paginator(listing).paginate(Bucket=self.bucket, Prefix=prefix):
                 found += page.get(rows, [])
         return found
+
+    def _abort_all(self, s3: S3, prefix: str) -> None:
+        for row in self._listed(s3, "list_multipart_uploads", "Uploads", prefix):
+            _abort(s3, {"Bucket": self.bucket, "Key": row["Key"]}, row["UploadId"])
 
     def _page(self, s3: S3, prefix: str, more: Mapping[str, object]) -> Answer:
         page: Answer = {}

@@ -165,9 +165,9 @@ def _due(record: JobRecord, now: float) -> bool:
 
 
 def _is_stray(record: JobRecord | None, segment: int) -> bool:
-    """Whether an object is nobody's. One of a job with debts is left to whoever pays them."""
+    """Whether an object is nobody's. One of a job that owes uploads is left to whoever pays."""
     if record is None:
         return True
-    if record.in_debt or record.state is JobState.OPEN:
+    if record.owed or record.state is JobState.OPEN:
         return False
     return record.settled or not record.has(segment)

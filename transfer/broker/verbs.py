@@ -172,7 +172,10 @@ class Verbs:
         change = await self._records.change(
             record.job, lambda r: r.finish(request.outcome, request.segments, now=now)
         )
-        await try_to_pay(self._records, self._store, change.after)
+        if (
+            change.after.settled or change.after.owed
+        ):  # to look for what nobody knows of can wait for the sweeper
+            await try_to_pay(self._records, self._store, change.after)
         return api.Finished(change.after.state, change.after.expires)
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
