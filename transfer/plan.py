@@ -13,6 +13,8 @@ MIN_PART = 8 * MIB
 FIRST_SEGMENT, FULL_SEGMENT = 8 * MIB, 64 * MIB
 SEGMENT_FRAMES = 256
 SEGMENT_SECONDS = 5.0
+RIPE, RIPE_SECONDS = 2 * MIN_PART, 0.5
+"""Bytes, and seconds: who follows sees nothing of a segment before it closes, so on a slow link it closes half full."""
 SEGMENTS_A_JOB = 2000
 
 
@@ -27,6 +29,11 @@ def segment_size(number: int, stored: int, total: int | None) -> int:
     if ramp < FULL_SEGMENT:
         return ramp
     return max(FULL_SEGMENT, total // SEGMENTS_A_JOB if total is not None else stored // 250)
+
+
+def ripe_size(stored: int, total: int | None) -> int:
+    """Bytes from which on a segment closes once it was open for RIPE_SECONDS; bounds their number as segment_size does."""
+    return max(RIPE, total // SEGMENTS_A_JOB if total is not None else stored // 250)
 
 
 class Part(NamedTuple):
@@ -49,12 +56,17 @@ class SegmentBuilder:
 
     Give it frames in order; each `add` may hand back a part to store. When `full` or `due`, `close`
     hands back the last part, which ends with the sealed index.
+
+    size, ripe: bytes at which it closes at once, and after RIPE_SECONDS. now: when it was opened.
+    stored: parts of an interrupted run that the store still has; their data is not needed again.
     """
 
-    def __init__(self, number: int, size: int, now: float, stored: list[Part] | None = None) -> None:
-        """stored: parts of an interrupted run that the store still has; their data is not needed again."""
+    def __init__(
+        self, number: int, size: int, ripe: int, now: float, stored: list[Part] | None = None
+    ) -> None:
         self.number, self.size = number, size
         self.opened = now
+        self._ripe = ripe
         self.bytes = 0
         self._parts = 0
         self._frames: list[IndexedFrame] = []
@@ -65,14 +77,11 @@ class SegmentBuilder:
             self._parts = max(self._parts, part.number)
             self._frames += part.frames
             self.bytes += sum(f.length for f in part.frames)
+        self.full = self._has_all
 
     @property
     def empty(self) -> bool:
         return not self._frames and not self._pending
-
-    @property
-    def full(self) -> bool:
-        return self.bytes >= self.size or len(self._frames) + len(self._pending_frames) >= SEGMENT_FRAMES
 
     def due(self) -> float:
         """When it must close even if not full: a receiver waits for it."""
@@ -82,19 +91,26 @@ class SegmentBuilder:
         """Part numbers up to `used` are taken by parts of an earlier run that are not counted on."""
         self._parts = max(self._parts, used)
 
-    def add(self, frame: Frame, digest: bytes) -> Part | None:
-        """digest: of the frame's raw bytes, for the index."""
+    def add(self, frame: Frame, digest: bytes, now: float) -> Part | None:
+        """digest: of the frame's raw bytes, for the index. What makes it full is left for the last part."""
         self._pending.append(frame.data)
         self._pending_frames.append(IndexedFrame(frame.id.kind, frame.id.index, len(frame.data), digest))
         self._pending_bytes += len(frame.data)
         self.bytes += len(frame.data)
-        return self._part() if self._pending_bytes >= MIN_PART and not self.full else None
+        whole = self._pending_bytes >= MIN_PART
+        ripe = whole and self.bytes >= self._ripe and now >= self.opened + RIPE_SECONDS
+        self.full = ripe or self._has_all
+        return self._part() if whole and not self.full else None
 
     def close(self, seal_index: Callable[[list[IndexedFrame]], bytes]) -> tuple[Part, int]:
         """The last part, and how many bytes at its end are the sealed index."""
         sealed = seal_index(self._frames + self._pending_frames)
         self._pending.append(sealed)
         return self._part(), len(sealed)
+
+    @property
+    def _has_all(self) -> bool:
+        return self.bytes >= self.size or len(self._frames) + len(self._pending_frames) >= SEGMENT_FRAMES
 
     def _part(self) -> Part:
         self._parts += 1

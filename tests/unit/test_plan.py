@@ -13,16 +13,21 @@ from transfer.plan import (
     FULL_SEGMENT,
     MIB,
     MIN_PART,
+    RIPE,
+    RIPE_SECONDS,
     SEGMENT_FRAMES,
     SEGMENT_SECONDS,
     Part,
     SegmentBuilder,
+    ripe_size,
     segment_size,
 )
 
 GB, TB = 10**9, 10**12
 SMALLEST_PART_OF_S3 = 5 * MIB
 ZEROS = bytes(17 * MIB)
+NEVER, NOW = 1 << 60, 0.0
+"""Bytes that no segment has, for those that are not to close because they are ripe."""
 
 
 def frame(index: int, length: int) -> Frame:
@@ -41,7 +46,7 @@ def fill(builder: SegmentBuilder, lengths: list[int], first: int = 0) -> tuple[l
     """All parts of a segment with frames of these lengths, and the bytes of its index."""
     parts = []
     for number, length in enumerate(lengths, first):
-        part = builder.add(frame(number, length), digest(number))
+        part = builder.add(frame(number, length), digest(number), NOW)
         parts += [part] if part else []
     last, index = builder.close(seal)
     return [*parts, last], index
@@ -87,7 +92,7 @@ def test_a_segment_number_beyond_any_real_one_is_no_trouble() -> None:
     )
 )
 def test_parts_are_whole_frames_and_large_enough_but_for_the_last(lengths: list[int]) -> None:
-    builder = SegmentBuilder(0, 1 << 40, 0.0)
+    builder = SegmentBuilder(0, 1 << 40, NEVER, 0.0)
     parts, index = fill(builder, lengths)
     assert [p.number for p in parts] == list(range(1, len(parts) + 1))
     assert all(p.length >= MIN_PART > SMALLEST_PART_OF_S3 for p in parts[:-1])
@@ -103,9 +108,9 @@ def test_parts_are_whole_frames_and_large_enough_but_for_the_last(lengths: list[
 
 def test_the_index_lists_the_frames_in_the_order_of_the_bytes() -> None:
     seen: list[list[IndexedFrame]] = []
-    builder = SegmentBuilder(0, 1 << 40, 0.0)
+    builder = SegmentBuilder(0, 1 << 40, NEVER, 0.0)
     given_frames = [Frame(FrameId(Kind.CHUNK, n), bytes([n]) * (3 * MIB + n)) for n in range(9)]
-    parts = [p for f in given_frames if (p := builder.add(f, digest(f.id.index)))]
+    parts = [p for f in given_frames if (p := builder.add(f, digest(f.id.index), NOW))]
 
     def remember(rows: list[IndexedFrame]) -> bytes:
         seen.append(list(rows))
@@ -122,10 +127,10 @@ def test_the_index_lists_the_frames_in_the_order_of_the_bytes() -> None:
 
 
 def test_a_segment_is_full_at_its_size_and_keeps_the_rest_for_the_last_part() -> None:
-    builder = SegmentBuilder(0, 8 * MIB, 0.0)
+    builder = SegmentBuilder(0, 8 * MIB, NEVER, 0.0)
     full = []
     for number in range(2):
-        assert builder.add(frame(number, 4 * MIB), digest(number)) is None  # the last part takes it all
+        assert builder.add(frame(number, 4 * MIB), digest(number), NOW) is None  # the last part takes it all
         full.append(builder.full)
     assert full == [False, True]
     last, index = builder.close(seal)
@@ -133,30 +138,54 @@ def test_a_segment_is_full_at_its_size_and_keeps_the_rest_for_the_last_part() ->
 
 
 def test_a_segment_is_full_at_256_frames() -> None:
-    builder = SegmentBuilder(0, 1 << 40, 0.0)
+    builder = SegmentBuilder(0, 1 << 40, NEVER, 0.0)
     for number in range(SEGMENT_FRAMES):
         assert not builder.full
-        builder.add(frame(number, 50_000), digest(number))
+        builder.add(frame(number, 50_000), digest(number), NOW)
     assert builder.full
 
 
 def test_a_segment_is_due_five_seconds_after_it_was_opened() -> None:
-    assert SegmentBuilder(0, 1, 100.0).due() == 100.0 + SEGMENT_SECONDS == 105.0
+    assert SegmentBuilder(0, 1, NEVER, 100.0).due() == 100.0 + SEGMENT_SECONDS == 105.0
+
+
+def test_a_segment_closes_half_full_when_it_was_open_for_a_while_and_its_last_part_is_no_short_one() -> None:
+    builder = SegmentBuilder(5, FULL_SEGMENT, RIPE, 100.0)
+    late = 100.0 + RIPE_SECONDS
+    assert builder.add(frame(0, MIN_PART), digest(0), late) is not None
+    assert not builder.full  # late, but short
+    assert builder.add(frame(1, MIN_PART), digest(1), late - 0.01) is not None
+    assert not builder.full  # long enough, but early
+    assert builder.add(frame(2, MIN_PART - 1), digest(2), late) is None
+    assert not builder.full  # its last part would be too short to be worth a request
+    assert builder.add(frame(3, 1), digest(3), late) is None
+    assert builder.full
+    last, index = builder.close(seal)
+    assert last.length == MIN_PART + index
+
+
+@pytest.mark.parametrize(("stored", "total"), [(0, 32 * TB), (4 * TB, None)])
+def test_a_large_jobs_segments_are_ripe_no_sooner_than_full(stored: int, total: int | None) -> None:
+    assert ripe_size(stored, total) == segment_size(100, stored, total)
+
+
+def test_a_job_of_up_to_32_gb_has_ripe_segments_of_16_mib() -> None:
+    assert ripe_size(0, 32 * GB) == RIPE == 16 * MIB < ripe_size(0, 34 * GB)
 
 
 def test_a_new_segment_is_empty_until_its_first_frame() -> None:
-    used = SegmentBuilder(0, 1, 0.0)
-    used.add(frame(0, 1), digest(0))
-    assert (SegmentBuilder(0, 1, 0.0).empty, used.empty) == (True, False)
+    used = SegmentBuilder(0, 1, NEVER, 0.0)
+    used.add(frame(0, 1), digest(0), NOW)
+    assert (SegmentBuilder(0, 1, NEVER, 0.0).empty, used.empty) == (True, False)
 
 
 def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:
-    first = SegmentBuilder(3, 1 << 40, 0.0)
-    before = [p for n in range(5) if (p := first.add(frame(n, 4 * MIB), digest(n)))]
+    first = SegmentBuilder(3, 1 << 40, NEVER, 0.0)
+    before = [p for n in range(5) if (p := first.add(frame(n, 4 * MIB), digest(n), NOW))]
     assert len(before) == 2  # frames 0 to 3; frame 4 was pending and died with that run
     kept = [p._replace(pieces=()) for p in before]
 
-    second = SegmentBuilder(3, 1 << 40, 9.0, kept)
+    second = SegmentBuilder(3, 1 << 40, NEVER, 9.0, kept)
     second.skip_numbers(5)  # parts 3 to 5 were announced but never stored
     assert not second.empty
     assert second.bytes == 16 * MIB
@@ -166,8 +195,8 @@ def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:
         rows.extend(frames)
         return b"index"
 
-    new = second.add(frame(4, MIN_PART), digest(4))
-    second.add(frame(5, 7), digest(5))
+    new = second.add(frame(4, MIN_PART), digest(4), NOW)
+    second.add(frame(5, 7), digest(5), NOW)
     last, _ = second.close(remember)
     assert new is not None
     assert [p.number for p in (new, last)] == [6, 7]
@@ -179,12 +208,12 @@ def test_parts_of_an_earlier_run_keep_their_place_and_new_ones_follow() -> None:
 
 def test_parts_of_an_earlier_run_count_towards_full() -> None:
     rows = tuple(IndexedFrame(Kind.CHUNK, n, 40_000, digest(n)) for n in range(SEGMENT_FRAMES))
-    assert SegmentBuilder(0, 1 << 40, 0.0, [Part(1, (), rows)]).full
-    assert SegmentBuilder(0, 40_000 * SEGMENT_FRAMES, 0.0, [Part(1, (), rows[:-1])]).full is False
-    assert SegmentBuilder(0, 40_000, 0.0, [Part(1, (), rows[:1])]).full
+    assert SegmentBuilder(0, 1 << 40, NEVER, 0.0, [Part(1, (), rows)]).full
+    assert SegmentBuilder(0, 40_000 * SEGMENT_FRAMES, NEVER, 0.0, [Part(1, (), rows[:-1])]).full is False
+    assert SegmentBuilder(0, 40_000, NEVER, 0.0, [Part(1, (), rows[:1])]).full
 
 
 def test_numbers_that_were_used_are_never_used_again_nor_lowered() -> None:
-    builder = SegmentBuilder(0, 1 << 40, 0.0, [Part(4, (), ())])
+    builder = SegmentBuilder(0, 1 << 40, NEVER, 0.0, [Part(4, (), ())])
     builder.skip_numbers(2)
     assert builder.close(seal)[0].number == 5

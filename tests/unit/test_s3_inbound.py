@@ -10,10 +10,11 @@ from transfer import api
 from transfer.broker_client import BrokerClient, Patience
 from transfer.codec import Codec
 from transfer.errors import UnsupportedVersion
-from transfer.model import SegmentRef
+from transfer.model import FrameSet, Kind, SegmentRef
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 from transfer.transports.s3 import S3Inbound
+from transfer.transports.s3.inbound import _Taken
 
 SEALER = Sealer(Ticket("q" * 16, bytes(16)))
 REF = SegmentRef(0, 100, 10)
@@ -41,10 +42,42 @@ async def test_it_starves_from_the_first_answer_without_a_segment_until_there_is
         api.SegmentPage([], api.JobState.STORED),
     )
     inbound = broker.inbound = S3Inbound(cast("Any", broker), SEALER, Codec(SEALER), patience=Patience(0))
-    assert await inbound._segment(0) == REF
+    taken = _Taken()
+    assert await inbound._segment(taken, FrameSet.everything()) == REF
+    taken.add(0)
     assert (broker.starved, inbound.starved) == ([False, True, True], False)
-    assert await inbound._segment(1) is None
+    assert await inbound._segment(taken, FrameSet.everything()) is None
     assert not inbound.starved
+    await inbound.close()
+
+
+def chunks_only() -> FrameSet:
+    """What is wanted once the manifest is known."""
+    return FrameSet([(Kind.CHUNK, 0, 100), (Kind.TRAILER, 0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("in_order", "wanted", "taken_in_order"),
+    [(False, chunks_only(), False), (False, FrameSet.everything(), True), (True, chunks_only(), True)],
+)
+async def test_segments_are_taken_as_they_come_once_it_is_known_where_chunks_go(
+    *, in_order: bool, wanted: FrameSet, taken_in_order: bool
+) -> None:
+    last = SegmentRef(2, 100, 10)
+    broker = Broker(api.SegmentPage([REF, SegmentRef(1, 100, 10), last], api.JobState.STORED))
+    patience = Patience(0)
+    inbound = broker.inbound = S3Inbound(
+        cast("Any", broker), SEALER, Codec(SEALER), patience=patience, in_order=in_order
+    )
+    inbound.announce(last)
+    taken, numbers = _Taken(), list[int]()
+    for _ in range(3):
+        ref = await inbound._segment(taken, wanted)
+        assert ref is not None
+        numbers.append(ref.number)
+        taken.add(ref.number)
+        inbound.announce(ref)  # said once more: it is not taken twice
+    assert numbers == ([0, 1, 2] if taken_in_order else [2, 0, 1])
     await inbound.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
 
@@ -88,8 +89,27 @@ class _Reads:
         return self._begun
 
 
+class _Taken:
+    """Segments that were taken, out of turn or not. first: the lowest that was not."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        self._beyond: set[int] = set()
+
+    def add(self, number: int) -> None:
+        self._beyond.add(number)
+        while self.first in self._beyond:
+            self._beyond.remove(self.first)
+            self.first += 1
+
+    def __contains__(self, number: int) -> bool:
+        return number < self.first or number in self._beyond
+
+
 class S3Inbound:
     """The receiving end: follows the job's segments as they are completed, until it is stored whole.
+
+    Once the manifest is known they are taken as they come: one that waits for its slowest part holds up nobody.
 
     `frames` takes `wanted` as it changes: frames that came another way meanwhile are not asked for.
 
@@ -165,24 +185,26 @@ class S3Inbound:
 
     async def _produce(self, wanted: FrameSet, reads: _Reads) -> None:
         """Begin reads, as far ahead as memory and pace allow; the next index is read while this segment is."""
-        number = 0
-        index: asyncio.Task[list[IndexedFrame]] | None = None
+        taken = _Taken()
+        indexes: dict[int, asyncio.Task[list[IndexedFrame]]] = {}
         try:
-            while (ref := await self._segment(number)) is not None:
-                number += 1
+            while (ref := await self._segment(taken, wanted)) is not None:
+                taken.add(ref.number)
                 if not wanted:
                     continue
+                index = indexes.pop(ref.number, None)
                 rows = await (index or self._index(ref))
-                upcoming = self._refs.get(number)
-                index = None if upcoming is None else asyncio.create_task(self._index(upcoming))
+                upcoming = self._there(taken, wanted)
+                if upcoming is not None and upcoming.number not in indexes:
+                    indexes[upcoming.number] = asyncio.create_task(self._index(upcoming))
                 for run in runs(rows, wanted, self._at_once(rows, last=self._stored and upcoming is None)):
                     await self._memory.enter(run.length)
                     in_turn = self._in_order or any(row.kind is not Kind.CHUNK for row in run.frames)
                     reads.add(_Read(run, asyncio.create_task(self._read(ref, run)), in_turn))
         finally:
-            if index is not None:
+            for index in indexes.values():
                 index.cancel()
-                await asyncio.gather(index, return_exceptions=True)
+            await asyncio.gather(*indexes.values(), return_exceptions=True)
 
     def _at_once(self, rows: list[IndexedFrame], *, last: bool) -> int:
         """Bytes of one read: a short segment is to keep all connections busy, too, and a slow one nobody waiting."""
@@ -190,15 +212,15 @@ class S3Inbound:
         alone = self._pace.alone or READ_AT_ONCE
         return min(IN_MEMORY // self._pace.limit, whole // self._pace.limit, int(READ_SECONDS * alone))
 
-    async def _segment(self, number: int) -> SegmentRef | None:
-        """The reference of that segment, once there is one; None when the job is stored and has no more."""
-        while number not in self._refs:
+    async def _segment(self, taken: _Taken, wanted: FrameSet) -> SegmentRef | None:
+        """The reference of one that was not taken yet, once there is one; None when the job is stored and has no more."""
+        while (ref := self._there(taken, wanted)) is None:
             self._news.clear()
-            page = await self._broker.segments(self._sealer, number)
+            page = await self._broker.segments(self._sealer, taken.first)
             self._refs.update((ref.number, ref) for ref in page.refs)
             self._stored = page.state is api.JobState.STORED
-            if number in self._refs:
-                break
+            if self._there(taken, wanted) is not None:
+                continue
             if page.state is api.JobState.STORED:
                 self.starved = False
                 return None
@@ -207,12 +229,16 @@ class S3Inbound:
             if page.state is api.JobState.DELIVERED:
                 raise JobGone("this transfer has been delivered and is not kept any longer")
             self.starved = True
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), POLL_SECONDS)
-            except TimeoutError:
-                continue
         self.starved = False
-        return self._refs.pop(number)
+        return self._refs.pop(ref.number)
+
+    def _there(self, taken: _Taken, wanted: FrameSet) -> SegmentRef | None:
+        """The first of those that may be taken now: only the very next, until it is known where chunks go."""
+        in_turn = self._in_order or wanted.count(Kind.MANIFEST)
+        numbers = (n for n in self._refs if n == taken.first or (n not in taken and not in_turn))
+        return min((self._refs[n] for n in numbers), key=lambda ref: ref.number, default=None)
 
     async def _index(self, ref: SegmentRef) -> list[IndexedFrame]:
         """Read and open a segment's index; once more if it was damaged on its way."""

@@ -15,7 +15,7 @@ from transfer.broker_client import BrokerClient, Patience
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
-from transfer.plan import FULL_SEGMENT, MIN_PART, Part, SegmentBuilder, segment_size
+from transfer.plan import FULL_SEGMENT, MIN_PART, Part, SegmentBuilder, ripe_size, segment_size
 from transfer.transport import Limits
 from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import crc32c
@@ -172,7 +172,7 @@ class S3Outbound:
             if self._current is None:
                 self._current = await self._open()
             current = self._current
-            part = current.builder.add(frame, self._digests[frame.id])
+            part = current.builder.add(frame, self._digests[frame.id], self._clock())
             if part is not None:
                 await self._send(current, part)
             if current.builder.full:
@@ -190,17 +190,18 @@ class S3Outbound:
         left = self._reopen.pop(0) if self._reopen else None
         number = next(self._numbers) if left is None else left.number
         size = segment_size(number, self._bytes, self._total)
+        ripe = ripe_size(self._bytes, self._total)
         await self._slots.enter(min(size, FULL_SEGMENT))
         now = self._clock()
         if left is not None:
-            builder = SegmentBuilder(number, size, now, [p for p, _ in left.parts])
+            builder = SegmentBuilder(number, size, ripe, now, [p for p, _ in left.parts])
             builder.skip_numbers(left.used_numbers)
             current = _Upload(left.upload, builder)
             current.stored = [stored for _, stored in left.parts]
         else:
             upload = await self._broker.begin(self._job, number)
             self._log.segment_begun(number, upload)
-            current = _Upload(upload, SegmentBuilder(number, size, now))
+            current = _Upload(upload, SegmentBuilder(number, size, ripe, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
         return current
 
