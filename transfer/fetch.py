@@ -36,7 +36,7 @@ from transfer.received import ReceivedJob
 from transfer.seal import Purpose, Sealer
 from transfer.ticket import Ticket
 from transfer.transports.peer import PeerInbound
-from transfer.transports.s3 import Pace, S3Inbound
+from transfer.transports.s3 import START_READING, Pace, S3Inbound
 from transfer.transports.webrtc import IceServers, answer, prepare
 
 HELLO_EVERY = 1.0
@@ -114,7 +114,7 @@ async def fetch(
                         codec,
                         patience=broker.patience,
                         in_order=job.row is None,
-                        pace=Pace(concurrency),
+                        pace=Pace(concurrency, START_READING),
                         limit=limit,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)

@@ -327,6 +327,13 @@ class _Sender:
 
     async def _through_store(self, wait: float | None, receivers: int, receipt: bool) -> Summary:
         """First what no peer has; if then no receipt comes, the rest too: stored means that S3 alone serves it."""
+
+        async def tell_stored(ref: SegmentRef) -> None:
+            """The reference: a hint that saves the receivers waiting; the broker's record alone would do."""
+            if self._receivers.talks:
+                store.followed()
+            await self._receivers.tell(wire.SegmentStored, ref=ref)
+
         store = S3Outbound(
             self._broker,
             self._job.ticket.job,
@@ -338,7 +345,7 @@ class _Sender:
             remains=self._job.remains,
             pace=self._means.pace,
             limit=self._means.limit,
-            on_stored=self._tell_stored,
+            on_stored=tell_stored,
             on_part=self._part_stored,
         )
         try:
@@ -388,10 +395,6 @@ class _Sender:
             frame = FrameId(Kind(row.kind), row.index)
             self._meter.crossed(frame, row.length)
             self._is_safe(frame)
-
-    async def _tell_stored(self, ref: SegmentRef) -> None:
-        """The reference: a hint that saves the receivers waiting; the broker's record alone would do."""
-        await self._receivers.tell(wire.SegmentStored, ref=ref)
 
     # the ends
 

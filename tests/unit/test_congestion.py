@@ -131,5 +131,25 @@ def test_the_last_at_work_get_bbr_where_the_way_is_long(shortest: int, hurries: 
         path.hurry()  # what is closed and gone is none of its business
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_CONGESTION is Linux's")
+@pytest.mark.parametrize(("shortest", "hurries"), [(TRIP, True), (100, False)], ids=["far", "near"])
+def test_connections_that_are_made_while_the_way_is_hurried_get_bbr_at_their_first_look(
+    monkeypatch: pytest.MonkeyPatch, *, shortest: int, hurries: bool
+) -> None:
+    path = NetworkPath()
+    monkeypatch.setattr(path, "saw", lambda _trip, _own: False)  # what loopback tells is no news
+    one, other = pair()
+    with one, other:
+        try:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+            other.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        except OSError:
+            pytest.skip("this kernel has no BBR for us")
+        path.hurry()
+        path.shortest = shortest
+        Watch(one, path).look()
+        assert control(one) == (b"bbr" if hurries else b"reno")
+
+
 def test_a_way_that_nobody_has_seen_is_not_hurried() -> None:
     NetworkPath().hurry()

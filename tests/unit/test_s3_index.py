@@ -168,3 +168,13 @@ def test_nothing_wanted_asks_for_nothing() -> None:
 def test_neighbours_beyond_8_mib_are_asked_for_apart() -> None:
     rows = [row(n, READ_AT_ONCE // 4) for n in range(9)]
     assert [len(run.frames) for run in runs(rows, FrameSet.everything())] == [4, 4, 1]
+
+
+def test_the_manifest_does_not_wait_for_the_chunks_that_come_with_it() -> None:
+    rows = [row(0, kind=Kind.MANIFEST), row(1, kind=Kind.MANIFEST), row(0), row(1), row(0, kind=Kind.TRAILER)]
+    found = runs(rows, FrameSet.everything())
+    assert [(run.start, [r.kind for r in run.frames]) for run in found] == [
+        (0, [Kind.MANIFEST, Kind.MANIFEST]),
+        (200, [Kind.CHUNK, Kind.CHUNK]),
+        (400, [Kind.TRAILER]),
+    ]

@@ -30,6 +30,9 @@ READ_SECONDS = 1.0
 """What one GET should take at most: the last of all waits for the slowest."""
 IN_MEMORY = 65 << 20
 """Bytes that were asked for and not taken yet: what bounds memory, whatever the pace."""
+INDEXES_AHEAD = 4
+"""Of segments that wait for their turn: those of a job's first ones come as fast as they are read, and each costs two
+round trips."""
 POLL_SECONDS = 2.0
 """How often the broker is asked for new segments when no reference announces one."""
 
@@ -184,7 +187,7 @@ class S3Inbound:
         self._store.close()
 
     async def _produce(self, wanted: FrameSet, reads: _Reads) -> None:
-        """Begin reads, as far ahead as memory and pace allow; the next index is read while this segment is."""
+        """Begin reads, as far ahead as memory and pace allow; the next indexes are read while this segment is."""
         taken = _Taken()
         indexes: dict[int, asyncio.Task[list[IndexedFrame]]] = {}
         try:
@@ -194,10 +197,11 @@ class S3Inbound:
                     continue
                 index = indexes.pop(ref.number, None)
                 rows = await (index or self._index(ref))
-                upcoming = self._there(taken, wanted)
-                if upcoming is not None and upcoming.number not in indexes:
-                    indexes[upcoming.number] = asyncio.create_task(self._index(upcoming))
-                for run in runs(rows, wanted, self._at_once(rows, last=self._stored and upcoming is None)):
+                upcoming = [self._refs[number] for number in sorted(self._refs) if number not in taken]
+                for following in upcoming[:INDEXES_AHEAD]:
+                    if following.number not in indexes:
+                        indexes[following.number] = asyncio.create_task(self._index(following))
+                for run in runs(rows, wanted, self._at_once(rows, last=self._stored and not upcoming)):
                     await self._memory.enter(run.length)
                     in_turn = self._in_order or any(row.kind is not Kind.CHUNK for row in run.frames)
                     reads.add(_Read(run, asyncio.create_task(self._read(ref, run)), in_turn))
@@ -207,10 +211,11 @@ class S3Inbound:
             await asyncio.gather(*indexes.values(), return_exceptions=True)
 
     def _at_once(self, rows: list[IndexedFrame], *, last: bool) -> int:
-        """Bytes of one read: a short segment is to keep all connections busy, too, and a slow one nobody waiting."""
-        whole = sum(row.length for row in rows) // (LAST_READS if last else 1)
+        """Bytes of one read: what is there is to keep all connections busy, and a slow one nobody waiting."""
+        there = sum(row.length for row in rows) + sum(ref.size for ref in self._refs.values())
+        share = there // self._pace.limit // (LAST_READS if last else 1)
         alone = self._pace.alone or READ_AT_ONCE
-        return min(IN_MEMORY // self._pace.limit, whole // self._pace.limit, int(READ_SECONDS * alone))
+        return min(IN_MEMORY // self._pace.limit, share, int(READ_SECONDS * alone))
 
     async def _segment(self, taken: _Taken, wanted: FrameSet) -> SegmentRef | None:
         """The reference of one that was not taken yet, once there is one; None when the job is stored and has no more."""
@@ -291,13 +296,17 @@ def read_index(codec: Codec, ref: SegmentRef, sealed: bytes) -> list[IndexedFram
 
 
 def runs(rows: list[IndexedFrame], wanted: FrameSet, most: int = READ_AT_ONCE) -> list[Run]:
-    """The wanted frames, neighbours together up to READ_AT_ONCE bytes, or `most` if that is less."""
+    """The wanted frames, neighbours together up to READ_AT_ONCE bytes, or `most` if that is less.
+
+    Of one kind only: all chunks wait for the manifest, and that should not wait for chunks that come with it.
+    """
     most = min(most, READ_AT_ONCE)
     runs: list[Run] = []
     at, end_of_last = 0, -1
     for row in rows:
         if FrameId(row.kind, row.index) in wanted:
-            if at == end_of_last and runs[-1].length + row.length <= most:
+            joins = at == end_of_last and runs[-1].frames[-1].kind == row.kind
+            if joins and runs[-1].length + row.length <= most:
                 runs[-1].frames.append(row)
             else:
                 runs.append(Run(at, [row]))

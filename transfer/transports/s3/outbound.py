@@ -124,6 +124,10 @@ class S3Outbound:
         """How many segments are complete."""
         return self._complete
 
+    def followed(self) -> None:
+        """Somebody reads what we write, and waits for the slowest part of each segment."""
+        self._store.hurry()
+
     async def wanted(self) -> FrameSet:
         wanted = FrameSet.everything()
         for frame in self._remains.stored:

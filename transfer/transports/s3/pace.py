@@ -8,7 +8,8 @@ or in which nothing moved (an outage), teaches nothing; and on a link whose queu
 
 from __future__ import annotations
 
-START, MOST = 6, 16
+START, START_READING, MOST = 6, 10, 16
+"""Reading costs memory only for what is read, and against data that is sent over the same link more of them hold out."""
 PERIOD = 1.0
 """Seconds that are compared with each other, at least."""
 WORTH, CHANCES = 1.15, 3
@@ -22,11 +23,11 @@ PUT_OFF, PUT_OFF_MOST = 4.0, 120.0
 class Pace:
     """limit: requests at once. alone: bytes per second of the last request by itself; None before the first.
 
-    fixed: what the user asked for; nothing adapts then.
+    fixed: what the user asked for; nothing adapts then. start: the limit until anything is known.
     """
 
-    def __init__(self, fixed: int | None = None) -> None:
-        self.limit = fixed or START
+    def __init__(self, fixed: int | None = None, start: int = START) -> None:
+        self.limit = fixed or start
         self.most = fixed or MOST
         self.alone: float | None = None
         self._fixed = fixed is not None

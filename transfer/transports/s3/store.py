@@ -76,7 +76,7 @@ class Store:
         return result
 
     def hurry(self) -> None:
-        """What is under way is the last of all."""
+        """What is under way is waited for."""
         self._http.path.hurry()
 
     async def _tick(self) -> None:
