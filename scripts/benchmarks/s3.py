@@ -49,6 +49,7 @@ ROW_LINKS = {
     "live": ("400",),
     "events": ("loopback", "400"),
     "memory": ("loopback",),
+    "hole": ("loopback",),
 }
 QUICK_LINKS = {
     "stream": tuple(SHAPES),
@@ -56,7 +57,7 @@ QUICK_LINKS = {
     "live": ("400",),
 }
 ROWS = ("matrix", *ROW_LINKS)
-ROW_SIZES = {"resume": GIB, "live": 1088 * MIB, "events": 640 * MIB, "memory": GIB}
+ROW_SIZES = {"resume": GIB, "live": 1088 * MIB, "events": 640 * MIB, "memory": GIB, "hole": 2 * 10**12}
 QUICK_ROW_SIZES = {"resume": 192 * MIB, "live": 128 * MIB, "events": 64 * MIB, "memory": 192 * MIB}
 STREAM_SECONDS = 4.0
 """Of the link's rate; on a lossy link a hundredth of that many bytes, on loopback STREAM_BYTES."""
@@ -135,6 +136,9 @@ class _Bench:
         size = self._args.size if scarce else self._sizes[name]
         if scarce:
             memory.check_room(self._scratch, size)
+        if name == "hole":
+            data = memory.hole(size, self._data)
+            return memory.peaks(place, ours, data, LONGEST_OF_SIZE, scarce=True)
         data = datasets.make("random", size, self._data)
         if name == "resume":
             return rows.resume(place, ours, data, longest)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.rig import datasets, goals, watch
+from scripts.benchmarks.rig import datasets, goals, memory, watch
 from scripts.benchmarks.rig.goals import Goal
 from scripts.benchmarks.rig.link import SHAPES, Shape
 from scripts.benchmarks.rig.matrix import SLOW, Budget, Cell, shown
@@ -134,3 +135,13 @@ def test_noise_is_the_same_each_time_and_differs_by_seed() -> None:
     assert first == again
     assert first != other
     assert first[: datasets.PIECE] != first[datasets.PIECE :]
+
+
+def test_a_hole_is_known_by_its_length_and_by_having_no_data(tmp_path: Path) -> None:
+    data = memory.hole(1 << 30, tmp_path)
+    whole = memory._digest(data)
+    assert memory._digest(memory.hole(1 << 20, tmp_path)) != whole
+    with open(data.path, "r+b") as file:
+        file.seek(1 << 29)
+        file.write(b"x")
+    assert memory._digest(data) != whole

@@ -134,9 +134,12 @@ _ROW_GOALS: dict[str, list[tuple[str, str, str, float | None]]] = {
         ("progress event to a watcher, p99", "under {limit:g} ms", "p99 ms", 500.0),
         ("progress events a second", "at most {limit:g}", "most a second", 5.0),
     ],
-    "memory": [
-        ("peak of send above its imports", "at most {limit:g} MB", "send above imports MB", 150.0),
-        ("peak of fetch above its imports", "at most {limit:g} MB", "fetch above imports MB", 150.0),
-    ],
+    **{
+        row: [
+            (f"peak of send above its imports{of}", "at most {limit:g} MB", "send above imports MB", 150.0),
+            (f"peak of fetch above its imports{of}", "at most {limit:g} MB", "fetch above imports MB", 150.0),
+        ]
+        for row, of in (("memory", ""), ("hole", ", 2 TB of zeros"))
+    },
 }
 """By row: what, the goal in words, the figure that it is about, its limit."""

@@ -76,7 +76,7 @@ def _panel(
         )
         return
     size = next(iter(cells.values()))["size"] / 1e6
-    panel.set_title(f"{size:,.0f} MB", loc="right", fontsize=6.5, color="#9ca3af", pad=2)
+    panel.set_xlabel(f"{size:,.0f} MB", loc="right", fontsize=6.5, color="#9ca3af", labelpad=1)
     medians = {
         (tool, way): statistics.median(c["seconds"]) for (_, _, way, tool), c in cells.items() if c["seconds"]
     }
