@@ -138,7 +138,7 @@ class _Bench:
             memory.check_room(self._scratch, size)
         if name == "hole":
             data = memory.hole(size, self._data)
-            return memory.peaks(place, ours, data, LONGEST_OF_SIZE, scarce=True)
+            return memory.peaks_of_hole(place, ours, data, LONGEST_OF_SIZE)
         data = datasets.make("random", size, self._data)
         if name == "resume":
             return rows.resume(place, ours, data, longest)

@@ -1,7 +1,7 @@
 """The most memory of a sender and of a receiver, above an interpreter that imported the same modules.
 
 Of real data, and of a file of terabytes that is one hole: every chunk of it goes the whole way, through source, zstd,
-digest, seal, store, ledger and sink, and takes next to no room on the disk.
+digest, seal and store to a pipe that nobody keeps, and takes next to no room on the disk.
 """
 
 from __future__ import annotations
@@ -46,6 +46,17 @@ def hole(size: int, folder: Path) -> Dataset:
     return Dataset("hole", path, size, 1, 1.0)
 
 
+def peaks_of_hole(world: World, ours: Tool, data: Dataset, longest: float) -> dict[str, Any]:
+    """What comes down is thrown away: no disk has room for it. That it is right, its receiver checks by its digests."""
+    sent, sent_base = _measured(world, ours.up(data.path), longest)
+    ours.ticket = sent.ticket
+    program, env = ours.up(data.path).argv[0], ours.down(data.path, data.path.parent).env
+    thrown = Command(["sh", "-c", 'exec "$1" fetch -o - >/dev/null', "sh", program], env)
+    fetched, fetched_base = _measured(world, thrown, longest)
+    world.servers.empty()
+    return _figures(data, sent, sent_base, fetched, fetched_base)
+
+
 def peaks(world: World, ours: Tool, data: Dataset, longest: float, *, scarce: bool) -> dict[str, Any]:
     """scarce: the source may go once it is stored, so that the disk holds two copies and not three."""
     digest = _digest(data)
@@ -62,6 +73,10 @@ def peaks(world: World, ours: Tool, data: Dataset, longest: float, *, scarce: bo
     finally:
         remove(target)
         world.servers.empty()
+    return _figures(data, sent, sent_base, fetched, fetched_base)
+
+
+def _figures(data: Dataset, sent: Ran, sent_base: int, fetched: Ran, fetched_base: int) -> dict[str, Any]:
     return {
         "GB": round(data.size / 1e9, 2),
         "send above imports MB": round((sent.peak - sent_base) / 1e6, 1),
@@ -93,8 +108,4 @@ def _imported(world: World, told: str, env: Mapping[str, str]) -> int:
 
 
 def _digest(data: Dataset) -> str:
-    """Of a file that has no data at all, its length says what it is."""
-    if data.kind == "hole":
-        found = data.path.stat()
-        return f"{found.st_size} zeros" if found.st_blocks == 0 else f"{found.st_blocks} blocks of something"
     return blake3(max_threads=blake3.AUTO).update_mmap(data.path).hexdigest()
