@@ -123,24 +123,23 @@ class Assembly:
         Decodes and writes several at once; commits and acknowledges in batches. Raises what the
         route raises, DamagedData for a frame that came damaged twice, ProtocolError, DiskFull.
         """
-        under_way: set[asyncio.Task[FrameId | None]] = set()
+        under_way: list[asyncio.Task[FrameId | None]] = []
         batch = _Batch(self._commit, ack)
         try:
             async for frame in frames:
                 if frame.id in self.wanted:
                     self._meter.crossed(frame.id, len(frame.data))
-                    task = asyncio.create_task(self._take(frame, batch))
-                    under_way.add(task)
-                    if frame.id.kind is not Kind.CHUNK or len(under_way) >= self._at_once:
-                        done, rest = await asyncio.wait(
-                            under_way,
-                            return_when=asyncio.ALL_COMPLETED
-                            if frame.id.kind is not Kind.CHUNK
-                            else asyncio.FIRST_COMPLETED,
-                        )
-                        for task in done:
-                            task.result()
-                        under_way = rest  # not before: if two have failed, both are looked at below
+                    under_way.append(asyncio.create_task(self._take(frame, batch)))
+                    if frame.id.kind is not Kind.CHUNK:
+                        await asyncio.wait(under_way)
+                    elif len(under_way) >= self._at_once:
+                        # A pipe holds what overtakes the oldest in memory: it must not be overtaken by ever more.
+                        waited_for = under_way[:1] if self._row is None else under_way
+                        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+                    ended = [task for task in under_way if task.done()]
+                    for task in ended:
+                        task.result()
+                    under_way = [task for task in under_way if task not in ended]  # not before: see below
                 if not self.wanted:
                     break
             for task in under_way:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import random
 import threading
+import time
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -16,7 +18,7 @@ import msgspec
 import pytest
 
 from transfer import assembly as assembly_module
-from transfer.assembly import COMMIT_EVERY, Assembly
+from transfer.assembly import COMMIT_EVERY, WORKERS, Assembly
 from transfer.chunks import (
     CHUNK_SIZES,
     Extent,
@@ -43,8 +45,9 @@ from transfer.model import (
     Kind,
     ManifestBlock,
 )
+from transfer.pipe import PipeSink
 from transfer.seal import Sealer
-from transfer.sink import FolderSink
+from transfer.sink import FolderSink, Raw
 from transfer.ticket import Ticket
 
 JOB = "q" * 16
@@ -777,3 +780,31 @@ async def test_every_frame_gone_but_no_trailer_seen_is_cut_short(receiver: Recei
     receiver.assembly.wanted.discard(TRAILER)
     with pytest.raises(CutShort):
         await receiver.take([])
+
+
+class SlowFirst(PipeSink):
+    """Its first chunk takes its time; overtaken: how many came meanwhile."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.written, self.overtaken = 0, -1
+
+    def write(self, extents: Sequence[Extent], raw: Raw) -> None:
+        if extents[0].start == 0:
+            time.sleep(0.3)
+            self.overtaken = self.written
+        self.written += 1
+        super().write(extents, raw)
+
+
+async def test_a_chunk_for_a_pipe_is_overtaken_by_no_more_than_are_decoded_at_once() -> None:
+    content = bytes(range(250)) * (CHUNK // 25)
+    out = io.BytesIO()
+    sink = SlowFirst(out)
+    assembly = Assembly(CODEC, sink, Meter(lambda _event: None), None, None, lambda: None)
+    async with asyncio.timeout(20):
+        await assembly.consume(feed(job({b"f": content}).values()), hear_nothing)
+    assembly.close()
+    assert assembly.complete.is_set()
+    assert out.getvalue() == content
+    assert 0 <= sink.overtaken < WORKERS
