@@ -222,7 +222,7 @@ class S3Inbound:
         while (ref := self._there(taken, wanted)) is None:
             self._news.clear()
             page = await self._broker.segments(self._sealer, taken.first)
-            self._refs.update((ref.number, ref) for ref in page.refs)
+            self._refs.update((ref.number, ref) for ref in page.refs if ref.number not in taken)
             self._stored = page.state is api.JobState.STORED
             if self._there(taken, wanted) is not None:
                 continue
