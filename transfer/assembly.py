@@ -126,22 +126,17 @@ class Assembly:
         under_way: list[asyncio.Task[FrameId | None]] = []
         batch = _Batch(self._commit, ack)
         try:
-            async for frame in frames:
-                if frame.id in self.wanted:
-                    self._meter.crossed(frame.id, len(frame.data))
-                    under_way.append(asyncio.create_task(self._take(frame, batch)))
-                    if frame.id.kind is not Kind.CHUNK:
-                        await asyncio.wait(under_way)
-                    elif len(under_way) >= self._at_once:
-                        # A pipe holds what overtakes the oldest in memory: it must not be overtaken by ever more.
-                        waited_for = under_way[:1] if self._row is None else under_way
-                        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-                    ended = [task for task in under_way if task.done()]
-                    for task in ended:
-                        task.result()
-                    under_way = [task for task in under_way if task not in ended]  # not before: see below
-                if not self.wanted:
-                    break
+            while (frame := await self._next(frames, under_way)) is not None:
+                if frame.id not in self.wanted:
+                    continue
+                self._meter.crossed(frame.id, len(frame.data))
+                under_way.append(asyncio.create_task(self._take(frame, batch)))
+                if frame.id.kind is not Kind.CHUNK:
+                    await asyncio.wait(under_way)
+                elif len(under_way) >= self._at_once:
+                    # A pipe holds what overtakes the oldest in memory: it must not be overtaken by ever more.
+                    waited_for = under_way[:1] if self._row is None else under_way
+                    await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             for task in under_way:
                 await task
             await batch.flush()
@@ -156,6 +151,29 @@ class Assembly:
         if not self.wanted and not self.complete.is_set():
             self._check_whole()
             self.complete.set()
+
+    async def _next(
+        self, frames: AsyncGenerator[Frame, None], under_way: list[asyncio.Task[FrameId | None]]
+    ) -> Frame | None:
+        """The next frame; None at the end, or once nothing is wanted: a route that has no more may stay open.
+
+        Forgets those under way that have ended; raises what ended one meanwhile.
+        """
+        coming = asyncio.ensure_future(anext(frames, None))
+        try:
+            while True:
+                ended = [task for task in under_way if task.done()]
+                for task in ended:
+                    task.result()
+                under_way[:] = [task for task in under_way if task not in ended]
+                if not self.wanted:
+                    return None
+                if coming.done():
+                    return coming.result()
+                await asyncio.wait({coming, *under_way}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
     async def _take(self, frame: Frame, batch: _Batch) -> FrameId | None:
         """One copy at a time of each frame: what is on disk must be what its digest was taken of.

@@ -313,13 +313,15 @@ async def test_what_is_wanted_shrinks_to_what_the_manifest_says(receiver: Receiv
     assert not receiver.complete()
 
 
-async def test_it_stops_reading_a_route_once_all_is_here(receiver: Receiver) -> None:
+@pytest.mark.parametrize("last", [TRAILER, chunk(5)])
+async def test_it_stops_reading_a_route_once_all_is_here(receiver: Receiver, last: FrameId) -> None:
+    """A sender whose peer vanished stores the rest and waits for a receipt: no more comes, and no end either."""
     closed = False
 
     async def endless() -> AsyncGenerator[Frame, None]:
         nonlocal closed
         try:
-            for frame in IN_ORDER:
+            for frame in sorted(IN_ORDER, key=lambda frame: frame.id == last):
                 yield frame
             await asyncio.Event().wait()
         finally:
@@ -644,6 +646,17 @@ async def test_a_full_ledger_ends_it_and_nothing_is_acknowledged(
     assert receiver.acked == []
     assert not receiver.complete()
     assert closed
+
+
+async def test_a_write_that_fails_is_told_though_no_other_frame_comes(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_extents: Sequence[Extent], _raw: bytes) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(receiver.sink, "write", full)
+    with pytest.raises(DiskFull):
+        await receiver.assembly.consume(hold(IN_ORDER[:2], asyncio.Event()), receiver.ack)
 
 
 async def test_what_is_written_is_kept_when_the_route_dies(receiver: Receiver) -> None:
