@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer.errors import Interrupted, XferError
+from transfer.errors import NO_ROOM, DiskFull, Interrupted, XferError
 
 SIGINT = 2
 SIGPIPE = 13
@@ -34,6 +34,8 @@ def report(error: BaseException, *, json: bool) -> int:
         own = Interrupted(SIGINT)
     if isinstance(own, BrokenPipeError) and reader_gone():
         return 128 + SIGPIPE
+    if isinstance(own, OSError) and own.errno in NO_ROOM:
+        own = DiskFull(f"no room left to write {own.filename or 'to stdout'}")
     if isinstance(own, XferError):
         code, kind, what, next_step = own.exit_code, type(own).__name__, own.what, own.next_step
     else:
@@ -54,8 +56,8 @@ def complain(what: str, next_step: str) -> None:
     between = "; " if len(what) + len(next_step) < 73 else ";\n      "
     try:
         print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
-    except BrokenPipeError:
-        return  # nobody reads stderr; the exit code still tells
+    except OSError:
+        return  # nobody reads stderr, or its disk is full; the exit code still tells
 
 
 def coloured() -> bool:
@@ -111,8 +113,8 @@ def _emit(code: int, kind: str, what: str, next_step: str) -> None:
             msgspec.json.encode(Failure(code=code, kind=kind, message=what, next=next_step)) + b"\n"
         )
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        return  # nobody reads stdout; stderr and the exit code still tell
+    except OSError:
+        return  # nobody reads stdout, or its disk is full; stderr and the exit code still tell
 
 
 def _where(log: Path | None) -> str:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from typer._click.exceptions import UsageError as Misparsed
+from typer._types import TyperChoice
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from transfer.errors import UsageError
@@ -97,12 +98,6 @@ class Group(TyperGroup):
             raise UsageError(f"there is no command {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
-    def get_help_option(self, ctx: Context) -> TyperOption | None:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False  # None would be coerced, and coercion imports pydantic: 70 ms
-        return option
-
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         rows = [(name, _first_line(self._make(name).help)) for name in self._names]
         usage = f"{ctx.command_path} COMMAND [OPTIONS]"
@@ -151,8 +146,8 @@ def _row(parameter: Parameter) -> Row:
 
 
 def _metavar(parameter: TyperArgument | TyperOption) -> str:
-    choices = parameter.type_descriptor.choices
-    name = parameter.metavar or ("|".join(map(str, choices)) if choices else parameter.name.upper())
+    choices = parameter.type.choices if isinstance(parameter.type, TyperChoice) else ()
+    name = parameter.metavar or ("|".join(map(str, choices)) if choices else str(parameter.name).upper())
     return f"[{name}]" if isinstance(parameter, TyperArgument) and not parameter.required else name
 
 

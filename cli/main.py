@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 COMMANDS = ("send", "fetch", "resume", "up", "down", "broker", "context")
 CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
-_INTERRUPTED = (129, 130, 143)
-"""128 + SIGHUP, 128 + SIGINT, 128 + SIGTERM."""
 NOTES = (
     "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
     "1 bug, 2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or "
@@ -32,21 +30,10 @@ def main() -> None:
     args = sys.argv[1:]
     gc.set_threshold(50_000, 20, 20)  # imports make tens of thousands of objects that stay
     _replace_closed_streams()
-    if args[:1] == ["--version"]:  # answered before anything heavy is imported
-        print(version())  # noqa: T201
-        sys.exit(0)
     code = _answer(args)
-    if code in _INTERRUPTED:
-        # What must be out is flushed. The interpreter would wait for threads that may be stuck for long: in a
-        # request to a store that is silent, in a write to a pipe that nobody reads.
-        os._exit(code)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Else the interpreter flushes again at its end, and complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = code or 141  # 128 + SIGPIPE
-    sys.exit(code)
+    # What must be out is out. The interpreter would take itself apart for 20 ms, and wait for threads that may be
+    # stuck for long: in a request to a store that is silent, in a write to a pipe that nobody reads.
+    os._exit(code)
 
 
 def _replace_closed_streams() -> None:
@@ -84,23 +71,32 @@ def root() -> Group:
 
 
 def _answer(args: list[str]) -> int:
-    from typer import Exit
-    from typer.exceptions import TyperException
-
     try:
-        try:
-            with root().make_context("xfer", args) as context:
-                context.command.invoke(context)
-        except Exit as end:
-            return end.exit_code
-        except TyperException as wrong:
-            return _misused(wrong, args)
+        code = _run(args)
+        sys.stdout.flush()
     except BaseException as error:  # the one place where everything ends: a log or a sentence, and a code
         if isinstance(error, (SystemExit, GeneratorExit)):
             raise
         from cli.exits import report
 
         return report(error, json=_wants_json(args))
+    return code
+
+
+def _run(args: list[str]) -> int:
+    if args[:1] == ["--version"]:  # answered before anything heavy is imported
+        print(version())  # noqa: T201
+        return 0
+    from typer import Exit
+    from typer.exceptions import TyperException
+
+    try:
+        with root().make_context("xfer", args) as context:
+            context.command.invoke(context)
+    except Exit as end:
+        return end.exit_code
+    except TyperException as wrong:
+        return _misused(wrong, args)
     return 0
 
 

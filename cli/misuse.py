@@ -13,6 +13,8 @@ from typer._click.exceptions import (
     NoSuchOption,
 )
 from typer._click.exceptions import UsageError as Misparsed
+from typer._click.types import IntRange
+from typer._types import TyperChoice
 from typer.core import TyperArgument, TyperOption
 
 from transfer.errors import UsageError
@@ -52,25 +54,24 @@ def _sentence(wrong: ClickException, context: Context | None) -> str:
         shown = wrong.param.metavar if isinstance(wrong.param, TyperArgument) else wrong.param.opts[0]
         return f"{shown} is missing"
     if isinstance(wrong, BadParameter) and isinstance(wrong.param, TyperOption) and context is not None:
-        return f"{called(context, wrong.param.name)} {_given(wrong)} is {_not_what(wrong.param)}"
+        return f"{called(context, str(wrong.param.name))} {_given(wrong)} is {_not_what(wrong.param)}"
     text = wrong.format_message().rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def _given(wrong: BadParameter) -> str:
-    """The value that was refused, in quotes; the parser keeps it only in the error's cause."""
-    from pydantic import ValidationError
-
-    assert isinstance(wrong.__cause__, ValidationError)
-    return repr(wrong.__cause__.errors()[0]["input"])
+    """The value that was refused, in quotes: the parser keeps it only at the head of its own sentence."""
+    value = wrong.message.partition(" is not ")[0]
+    return value if value[:1] in "'\"" else repr(value)
 
 
 def _not_what(option: TyperOption) -> str:
     """What the value should have been."""
-    kind = option.type_descriptor
-    if kind.choices:
+    kind = option.type
+    if isinstance(kind, TyperChoice):
         *first, last = map(str, kind.choices)
         return f"not {', '.join(first)} or {last}"
     if option.is_flag:
         return "neither yes nor no"
-    return f"not a whole number from {kind.parameter_info.min} on"
+    assert isinstance(kind, IntRange)
+    return f"not a whole number from {kind.min} on"

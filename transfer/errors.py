@@ -37,7 +37,11 @@ XferError                          1   a bug, or something without a better name
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What an OSError says when there is no room where something is written (Windows knows no quota)."""
 
 
 class XferError(Exception):

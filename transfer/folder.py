@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from transfer.errors import DiskFull, NotAllowed, UnsafeName, XferError
+from transfer.errors import NO_ROOM, DiskFull, NotAllowed, UnsafeName, XferError
 from transfer.paths import printable
 
 HAS_DIR_FD: Final = {os.open, os.mkdir, os.stat, os.rename, os.symlink, os.unlink} <= os.supports_dir_fd
@@ -31,7 +31,6 @@ FILE_FLAGS: Final = (
     | getattr(os, "O_BINARY", 0)
     | getattr(os, "O_NOINHERIT", 0)
 )
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _RENAME_EXCLUSIVE = 4 if sys.platform == "darwin" else 1
 """RENAME_EXCL of renameatx_np(2) on macOS, RENAME_NOREPLACE of renameat2(2) on Linux."""
@@ -213,7 +212,7 @@ def trouble(what: str, error: OSError) -> XferError:
         return DiskFull(
             f"{what} is larger than the file system allows", hint="choose another file system with -o"
         )
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return DiskFull(f"there is no room left for {what}: {reason}")
     if error.errno in _FORBIDDEN:
         return NotAllowed(

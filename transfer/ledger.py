@@ -8,7 +8,6 @@ against the disk, parts against the store) before it relies on them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 import threading
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from transfer.errors import DiskFull, XferError
+from transfer.errors import NO_ROOM, DiskFull, XferError
 from transfer.model import FrameId, IndexedFrame, Kind
 
 SCHEMA_VERSION = 2
@@ -84,7 +83,6 @@ class SourceRow(NamedTuple):
     facts: bytes
 
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _UNUSABLE = "make that file and its folder writable, or choose another place with XFER_HOME"
 _ADD_PART = "INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)"
 _frames_encoder = msgspec.msgpack.Encoder()
@@ -333,7 +331,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise DiskFull(f"no room for the ledger {path}") from None
         raise XferError(f"the ledger {path} cannot be opened ({error.strerror})", hint=_UNUSABLE) from None
     except sqlite3.DatabaseError as error:

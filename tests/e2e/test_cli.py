@@ -530,6 +530,23 @@ def test_a_reader_who_left_before_the_last_bytes_is_no_error(child: Child) -> No
     assert process.stderr.read() == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("args", [["--version"], ["send", "--help"], ["context", "ls", "--json"]])
+def test_a_stdout_without_room_is_said(args: list[str], env: Mapping[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-P", "-m", "cli", *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=env,
+            text=True,
+            timeout=60,
+        )
+    assert run.returncode == 5
+    assert run.stderr.startswith("xfer: no room left to write to stdout;")
+    assert "Traceback" not in run.stderr
+
+
 @posix_only
 def test_another_broken_pipe_is_not_taken_for_the_reader_s(child: Child) -> None:
     process = child("def work(): raise BrokenPipeError('a socket')")
