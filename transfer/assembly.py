@@ -134,7 +134,6 @@ class Assembly:
                 if frame.id.kind is not Kind.CHUNK:
                     await asyncio.wait(under_way)
                 elif len(under_way) >= self._at_once:
-                    # A pipe holds what overtakes the oldest in memory: it must not be overtaken by ever more.
                     waited_for = under_way[:1] if self._row is None else under_way
                     await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             for task in under_way:
@@ -157,20 +156,25 @@ class Assembly:
     ) -> Frame | None:
         """The next frame; None at the end, or once nothing is wanted: a route that has no more may stay open.
 
-        Forgets those under way that have ended; raises what ended one meanwhile.
+        Forgets those under way that have ended; raises what ended one meanwhile. A pipe holds what overtakes the
+        oldest in memory, so for a pipe what came after it counts as under way until it has ended.
         """
         coming = asyncio.ensure_future(anext(frames, None))
         try:
             while True:
-                ended = [task for task in under_way if task.done()]
-                for task in ended:
-                    task.result()
-                under_way[:] = [task for task in under_way if task not in ended]
+                for task in under_way:
+                    if task.done():
+                        task.result()
+                if self._row is not None:
+                    under_way[:] = [task for task in under_way if not task.done()]
+                while under_way and under_way[0].done():
+                    del under_way[0]
                 if not self.wanted:
                     return None
                 if coming.done():
                     return coming.result()
-                await asyncio.wait({coming, *under_way}, return_when=asyncio.FIRST_COMPLETED)
+                busy = {task for task in under_way if not task.done()}
+                await asyncio.wait({coming, *busy}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)

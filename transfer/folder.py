@@ -90,10 +90,10 @@ class Folder:
         """A new private folder (0700). Raises FileExistsError."""
         os.mkdir(self._at(name), 0o700, dir_fd=self._fd)
 
-    def open(self, name: str, flags: int) -> int:
-        """A descriptor of the file, 0600 if it is made. Raises UnsafeName for a link."""
+    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
+        """A descriptor of the file. mode: if it is made, less the umask. Raises UnsafeName for a link."""
         try:
-            return os.open(self._at(name), flags | FILE_FLAGS, 0o600, dir_fd=self._fd)
+            return os.open(self._at(name), flags | FILE_FLAGS, mode, dir_fd=self._fd)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EMLINK):
                 raise _in_the_way(os.path.join(self.path, name)) from None
@@ -109,10 +109,12 @@ class Folder:
     def make_link(self, name: str, target: str) -> None:
         os.symlink(target.replace("/", "\\") if os.name == "nt" else target, self._at(name), dir_fd=self._fd)
 
-    def touch(self, name: str, mtime: int) -> None:
-        """Set the modification time (ns since 1970), as near as the file system can."""
+    def touch(self, name: str, mtime: int, fd: int | None = None) -> None:
+        """Set the modification time (ns since 1970), as near as the file system can. fd: if it is open anyway."""
         try:
-            if os.utime in os.supports_follow_symlinks:
+            if fd is not None and os.utime in os.supports_fd:
+                os.utime(fd, ns=(mtime, mtime))
+            elif os.utime in os.supports_follow_symlinks:
                 os.utime(self._at(name), ns=(mtime, mtime), dir_fd=self._fd, follow_symlinks=False)
             elif not os.path.islink(self._at(name)):
                 os.utime(self._at(name), ns=(mtime, mtime))

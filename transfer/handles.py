@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ DIRECT = 4096
 HOLE = 1 << 16
 """Runs of zeros are left out in blocks of this many bytes, aligned: every file system's block divides it."""
 _ZEROS = bytes(HOLE)
+BUSY = 0.3
+"""Share of its time that a thread computes; below it, it waits: for a network file system, or a slow disk."""
 
 
 class Closable(Protocol):
@@ -62,6 +65,28 @@ class Handles(Generic[K, T]):
         if surplus > 0:
             for key in [k for k in self._held if k not in self._users][:surplus]:
                 self._held.pop(key).close()
+
+
+class Turns:
+    """One thread at a time makes many small files, where that is work for the processor.
+
+    Two would wait for each other at the folder and, at every call, for the interpreter: on a local disk they take a
+    third longer than one. Where each call waits for something far away, several at once are worth as many turns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy = True
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        if not self._busy:
+            yield
+            return
+        with self._lock:
+            began, worked = time.perf_counter(), time.thread_time()
+            yield
+            self._busy = time.thread_time() - worked > BUSY * (time.perf_counter() - began)
 
 
 class OpenFile:

@@ -126,8 +126,9 @@ class Publisher:
                 raise replaced(entry.path)
             if found.st_size != size:
                 os.ftruncate(fd, size)
-            chmod_file(fd, self._mode(entry) | 0o600)
-            here.touch(node.name, entry.mtime)
+            if stat.S_IMODE(found.st_mode) != self._mode(entry) | 0o600:
+                chmod_file(fd, self._mode(entry) | 0o600)
+            here.touch(node.name, entry.mtime, fd)
             if self._few:
                 sync_file(fd)
         finally:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
 from transfer.chunks import Extent, Manifest
 from transfer.errors import DestinationExists, DiskFull, UsageError
-from transfer.folder import Folder, explained
-from transfer.handles import Handles, OpenFile
+from transfer.folder import Folder, explained, trouble
+from transfer.handles import Handles, OpenFile, Turns
 from transfer.merge import Node, lay_out
 from transfer.model import EntryKind
 from transfer.paths import Place, admit, printable
@@ -123,6 +123,7 @@ class FolderSink:
         self._made: list[str] = []  # folders made for output, deepest first
         self._places: list[Place] = []
         self._sizes: dict[int, int] = {}
+        self._turns = Turns()
         self._files: Handles[int, OpenFile] = Handles()
         self._folders: Handles[tuple[str, ...], Folder] = Handles()
 
@@ -198,16 +199,15 @@ class FolderSink:
         if self._publishing:
             return  # all was verified and synced before publishing began, and has its final name, or will
         at = 0
-        with memoryview(raw) as view:
+        with memoryview(raw) as view, self._turns.take() if len(extents) > 1 else nullcontext():
             if len(view) != sum(extent.length for extent in extents):
                 raise ValueError("as many bytes as the extents have")
             for extent in extents:
-                with (
-                    view[at : at + extent.length] as part,
-                    explained(self._name(extent.entry)),
-                    self._opened(extent) as file,
-                ):
-                    file.write_sparse(part, extent.start)
+                try:
+                    with view[at : at + extent.length] as part, self._opened(extent) as file:
+                        file.write_sparse(part, extent.start)
+                except OSError as error:
+                    raise trouble(self._name(extent.entry), error) from error
                 at += extent.length
 
     def read(self, extents: Sequence[Extent]) -> bytearray:
@@ -330,7 +330,9 @@ class FolderSink:
         parts = tuple(above)
         try:
             with self._folders.use(parts, lambda: staging.tree.descend(parts)) as folder:
-                fd = _open_or_make(folder, name, make)
+                if make and (fd := _make(folder, name, self._entries[number].mode)) is not None:
+                    return OpenFile(fd, self._direct(number, fd))
+                fd = folder.open(name, os.O_RDWR)
         except FileNotFoundError:
             if not self._publishing:
                 raise
@@ -385,11 +387,12 @@ def _make_folders(node: Node, here: Folder) -> None:
                 _make_folders(child, below)
 
 
-def _open_or_make(folder: Folder, name: str, make: bool) -> int:
-    """Most are new: each costs one call then, and there may be a hundred thousand of them."""
-    if make:
-        with suppress(
-            FileExistsError
-        ):  # by an earlier run, or another thread that writes another extent of it
-            return folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    return folder.open(name, os.O_RDWR)
+def _make(folder: Folder, name: str, mode: int) -> int | None:
+    """A new file, in one call, for there may be a hundred thousand of them; None if it is there already.
+
+    Its mode is the final one, but that its owner can write it; nobody else can reach it before it is published.
+    """
+    try:
+        return folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode & 0o777 | 0o600)
+    except FileExistsError:  # made by an earlier run, or another thread that writes another extent of it
+        return None

@@ -810,13 +810,21 @@ class SlowFirst(PipeSink):
         super().write(extents, raw)
 
 
-async def test_a_chunk_for_a_pipe_is_overtaken_by_no_more_than_are_decoded_at_once() -> None:
+@pytest.mark.parametrize("pause", [0, 0.02])
+async def test_a_chunk_for_a_pipe_is_overtaken_by_no_more_than_are_decoded_at_once(pause: float) -> None:
+    """However slowly they come: the others then end one by one, and never are many at once."""
+
+    async def paused() -> AsyncGenerator[Frame, None]:
+        for frame in job({b"f": content}).values():
+            yield frame
+            await asyncio.sleep(pause)
+
     content = bytes(range(250)) * (CHUNK // 25)
     out = io.BytesIO()
     sink = SlowFirst(out)
     assembly = Assembly(CODEC, sink, Meter(lambda _event: None), None, None, lambda: None)
     async with asyncio.timeout(20):
-        await assembly.consume(feed(job({b"f": content}).values()), hear_nothing)
+        await assembly.consume(paused(), hear_nothing)
     assembly.close()
     assert assembly.complete.is_set()
     assert out.getvalue() == content

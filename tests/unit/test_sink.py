@@ -944,10 +944,10 @@ def test_a_file_swapped_while_it_is_opened_is_not_written_through(
     out: Path, canary: Path, direct: Spied, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between its two descriptors: the second must be of the very same file."""
-    real = sinks._open_or_make
+    real = sinks._make
 
-    def swapping(folder: Folder, name: str, make: bool) -> int:
-        fd = real(folder, name, make)
+    def swapping(folder: Folder, name: str, mode: int) -> int | None:
+        fd = real(folder, name, mode)
         victim = next(out.glob(".xfer-*/tree/f"))
         victim.rename(victim.with_name("aside"))
         (victim.symlink_to if how == "symlink" else victim.hardlink_to)(canary / "f")
@@ -956,7 +956,7 @@ def test_a_file_swapped_while_it_is_opened_is_not_written_through(
     content = Content({"f": os.urandom(2 * MIB)})
     sink = started(content, out)
     with monkeypatch.context() as patch:
-        patch.setattr(sinks, "_open_or_make", swapping)
+        patch.setattr(sinks, "_make", swapping)
         write_decoded(content, sink, [0])
     sink.abandon()
 
