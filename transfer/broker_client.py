@@ -83,6 +83,7 @@ async def connected(
 class Conflict(Misuse):
     """The broker's record says otherwise: another run of this job was quicker."""
 
+    code = 11
     hint = "wait for the other run to end"
 
 

@@ -366,7 +366,7 @@ async def test_what_a_settled_job_could_not_erase_is_erased_later(
     assert (await got(signed.url))[0] == 404
     record = await records.read(job.id)
     assert record is not None
-    assert record.erased
+    assert record.cleared
 
 
 async def test_a_job_that_changed_meanwhile_is_not_dropped(job: Job, records: Records) -> None:

@@ -130,7 +130,7 @@ def test_a_settled_job_is_in_debt_until_it_is_erased(outcome: JobState) -> None:
     record = stored(job(), 0).begin(1, "u", **WHEN).finish(outcome, 0, now=NOW)
     assert (record.in_debt, record.uploads) == (True, {1: "u"})
     paid = record.paid(record)
-    assert (paid.in_debt, paid.uploads, paid.erased) == (False, {}, True)
+    assert (paid.in_debt, paid.uploads, paid.cleared) == (False, {}, True)
 
 
 def test_what_comes_too_late_is_owed_and_not_forgotten_by_whoever_pays_the_rest() -> None:

@@ -6,6 +6,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from transfer import handles
 from transfer.handles import Turns
 
 SOON = 10.0
@@ -17,7 +20,10 @@ def compute(seconds: float) -> None:
         pass
 
 
-def test_work_is_done_by_one_thread_at_a_time() -> None:
+def test_work_is_done_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        handles, "BUSY", 0.0
+    )  # on a machine that is busy with other things, work looks like waiting
     turns, inside, most = Turns(), 0, 0
     lock = threading.Lock()
 

@@ -56,7 +56,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     kept once stored. segments: how many are stored from 0 on without a gap; ahead: those stored beyond
     one. uploads: open ones, segment to upload id. receipts: receiver id to sealed statement (base64; empty
     for those beyond MAX_RECEIPTS). folder: where its objects lie. owed: uploads that must be dropped, id to
-    segment; of a job that is stored their segments' objects as well. erased: of a job that is not open any more, the
+    segment; of a job that is stored their segments' objects as well. cleared: of a job that is not open any more, the
     store has been asked for what nobody knows of, and has nothing left that must go.
     """
 
@@ -76,7 +76,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     receipts: dict[str, str] = {}
     folder: str
     owed: dict[str, int] = {}
-    erased: bool = False
+    cleared: bool = False
 
     @property
     def settled(self) -> bool:
@@ -86,7 +86,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def in_debt(self) -> bool:
         """Whether something of it must go from the store."""
-        return bool(self.owed) or (self.state is not JobState.OPEN and not self.erased)
+        return bool(self.owed) or (self.state is not JobState.OPEN and not self.cleared)
 
     def expired(self, now: float) -> bool:
         return now >= self.expires
@@ -170,13 +170,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def settle(self, outcome: JobState, *, now: float) -> JobRecord:
         """Delivered or void: what the store has of it can go."""
-        return replace(self, state=outcome, expires=now + SETTLED_LIFE, erased=False)
+        return replace(self, state=outcome, expires=now + SETTLED_LIFE, cleared=False)
 
     def void_expired(self, now: float) -> JobRecord:
         """An expired job is void, and stays expired; one that is not due after all stays as it is."""
         if self.settled or not self.expired(now):
             return self
-        return replace(self, state=JobState.VOID, erased=False)
+        return replace(self, state=JobState.VOID, cleared=False)
 
     def receive(self, receiver: str, sealed: str, *, now: float) -> JobRecord:
         """A receiver's statement. At the last allowed one the job is delivered; a void job has none."""
@@ -203,7 +203,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         owed = {upload: segment for upload, segment in self.owed.items() if upload not in debtor.owed}
         if debtor.state is JobState.OPEN or debtor.state is not self.state:
             return replace(self, owed=owed)
-        return replace(self, owed=owed, uploads={}, erased=True)
+        return replace(self, owed=owed, uploads={}, cleared=True)
 
     def _progress(self, now: float, life: float) -> float:
         """When it expires if it makes none any more."""
