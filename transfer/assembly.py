@@ -37,7 +37,7 @@ from transfer.sink import Sink
 
 WORKERS = 3
 LARGE = 4 << 20
-"""Bytes. Of larger chunks only two are decoded at once: each takes a thread's rooms, of its size."""
+"""Bytes. Of larger chunks only two are decoded at once: each takes rooms of its size."""
 CHECK_AT_ONCE = 64
 """Chunks of an earlier run that are checked together; only as many as there are threads are in memory."""
 COMMIT_EVERY = 16
@@ -76,7 +76,7 @@ class Assembly:
         self._manifest_bytes = 0
         self._short: int | None = None  # the one chunk of a stream that is not full
         self._measuring = threading.Lock()
-        self._own = threading.local()
+        self._rooms: list[Rooms] = []  # those that no thread decodes in just now
         self.damaged: set[FrameId] = set()
         self._taking: dict[FrameId, asyncio.Event] = {}
         self._writing: dict[FrameId, Future[tuple[int, bytes]]] = {}
@@ -237,19 +237,24 @@ class Assembly:
         return digest
 
     def _decode_and_write(self, frame: Frame) -> tuple[int, bytes]:
-        """In a thread, whose memory the bytes stay in until they are written. Raw length and digest."""
+        """In a thread, in memory that is used again once the bytes are written. Raw length and digest."""
         manifest, index = self.manifest, frame.id.index
         assert manifest is not None
-        if "rooms" not in self._own.__dict__:
-            self._own.rooms = Rooms(manifest.head.chunk_size)
-        raw, digest = self._codec.decode_in(self._own.rooms, frame, manifest.chunk_length(index))
-        if manifest.total is None and len(raw) != manifest.head.chunk_size:
-            with self._measuring:
-                if not 0 < len(raw) < manifest.head.chunk_size or self._short not in (None, index):
-                    raise ProtocolError(f"chunk {index} has an impossible length")
-                self._short = index
-        self._sink.write(manifest.extents(index, len(raw)), raw)
-        return len(raw), digest
+        try:
+            rooms = self._rooms.pop()
+        except IndexError:
+            rooms = Rooms(manifest.head.chunk_size)
+        try:
+            raw, digest = self._codec.decode_in(rooms, frame, manifest.chunk_length(index))
+            if manifest.total is None and len(raw) != manifest.head.chunk_size:
+                with self._measuring:
+                    if not 0 < len(raw) < manifest.head.chunk_size or self._short not in (None, index):
+                        raise ProtocolError(f"chunk {index} has an impossible length")
+                    self._short = index
+            self._sink.write(manifest.extents(index, len(raw)), raw)
+            return len(raw), digest
+        finally:
+            self._rooms.append(rooms)
 
     async def _take_block(self, frame: FrameId, raw: bytes, digest: bytes) -> None:
         async with self._beginning:

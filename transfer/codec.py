@@ -43,6 +43,8 @@ PURPOSE = {
     Kind.INDEX: Purpose.INDEX,
 }
 
+MAX_WINDOW = MAX_RAW[Kind.CHUNK]
+"""Bytes that zstd may keep besides what it unpacks, where it cannot do that in one go: a frame that was cut short."""
 _local = threading.local()
 
 
@@ -166,10 +168,9 @@ class Codec:
         if length > MAX_RAW[kind] or expected not in (None, length):
             raise DamagedData(f"{where} claims {length} bytes, which cannot be")
         if codec == ZSTD:
-            raw = _decompress(packed, length, where)
-            if rooms is not None and length <= rooms.unpacked.size:
-                rooms.unpacked.raw(length)[:] = raw
-                raw = rooms.unpacked.raw(length)
+            fits = rooms is not None and length <= rooms.unpacked.size
+            raw = (rooms.unpacked if rooms is not None and fits else Room(length)).raw(length)
+            _decompress(packed, raw, where)
         elif codec == AS_IS:
             raw = packed
         else:
@@ -194,14 +195,14 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
     return cache[level]
 
 
-def _decompress(body: memoryview, length: int, where: str) -> memoryview:
-    """The frame's own content size is what zstandard allocates, so it is checked first."""
+def _decompress(body: memoryview, raw: memoryview, where: str) -> None:
+    """Fill `raw` with what the body holds. Raises DamagedData if that is less, more or not one frame alone."""
     try:
-        if zstandard.frame_content_size(body) != length:
-            raise DamagedData(f"{where} would decompress to another length than it states")
         if "decompressor" not in _local.__dict__:
-            _local.decompressor = zstandard.ZstdDecompressor()
-        raw = _local.decompressor.decompress(body, max_output_size=length, allow_extra_data=False)
-        return memoryview(raw)
+            _local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        with _local.decompressor.stream_reader(body, read_across_frames=True, closefd=False) as reader:
+            whole = zstandard.frame_content_size(body) == len(raw) == reader.readinto(raw)
+            if not whole or reader.read(1):
+                raise DamagedData(f"{where} would decompress to another length than it states")
     except zstandard.ZstdError:
         raise DamagedData(f"{where} does not decompress") from None

@@ -200,6 +200,17 @@ def test_no_body_under_a_right_seal_does_more_than_be_refused(body: bytes, codec
         CODEC.decode(sealed(codec, length, body))
 
 
+@pytest.mark.parametrize(("exponent", "error"), [(14, "another length"), (15, "not decompress")])
+def test_a_frame_cut_short_takes_no_window_larger_than_a_chunk(exponent: int, error: str) -> None:
+    """One that is whole is unpacked without any. Source: RFC 8878, 3.1.1.1.2, Window_Descriptor."""
+    raw = b"a" * 70_000
+    last_block = (len(raw) << 3 | 0b011).to_bytes(3, "little") + b"a"  # one byte, so many times
+    head = b"\x28\xb5\x2f\xfd" + bytes([0x80, exponent << 3]) + len(raw).to_bytes(4, "little")
+    assert CODEC.decode(sealed(ZSTD, len(raw), head + last_block, digest_of(raw))).raw == raw
+    with pytest.raises(DamagedData, match=error):
+        CODEC.decode(sealed(ZSTD, len(raw), head + last_block[:-1], digest_of(raw)))
+
+
 def test_a_way_of_compressing_nobody_knows_is_refused() -> None:
     with pytest.raises(DamagedData, match="does not know"):
         CODEC.decode(sealed(2, 3, b"abc", digest_of(b"abc")))
