@@ -35,7 +35,9 @@ def report(error: BaseException, *, json: bool) -> int:
     if isinstance(own, BrokenPipeError) and reader_gone():
         return 128 + SIGPIPE
     if isinstance(own, OSError) and own.errno in NO_ROOM:
-        own = DiskFull(f"no room left to write {own.filename or 'to stdout'}")
+        own = DiskFull(
+            f"no room left to write {own.filename or 'to stdout'}", hint="free some space, then run it again"
+        )
     if isinstance(own, XferError):
         code, kind, what, next_step = own.exit_code, type(own).__name__, own.what, own.next_step
     else:

@@ -85,6 +85,8 @@ def fetch(
     from transfer.config import load
     from transfer.errors import UsageError
 
+    if not output:
+        raise UsageError("-o is empty", hint="name a folder or a file; is a variable not set?")
     if output == "-" and json:
         raise UsageError("-o - and --json both want stdout", hint="choose one of them")
     if output == "-" and sys.__stdout__ is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +30,34 @@ def main() -> None:
     """Entry point of the console script. Never returns, never shows a traceback."""
     args = sys.argv[1:]
     gc.set_threshold(50_000, 20, 20)  # imports make tens of thousands of objects that stay
-    _replace_closed_streams()
+    _prepare_streams()
     code = _answer(args)
+    sys.stderr.flush()
     # What must be out is out. The interpreter would take itself apart for 20 ms, and wait for threads that may be
     # stuck for long: in a request to a store that is silent, in a write to a pipe that nobody reads.
     os._exit(code)
 
 
-def _replace_closed_streams() -> None:
+class _Stderr(io.RawIOBase):
+    """Stderr, or nothing where nobody reads it or its disk is full: what is only said must end no transfer."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def isatty(self) -> bool:
+        return os.isatty(2)
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(2, data)
+        except OSError:
+            return len(data)
+
+
+def _prepare_streams() -> None:
     """With 0, 1 or 2 closed, the next file opened would get that number, and what is said would go into it."""
     for number in range(3):
         try:
@@ -44,7 +65,9 @@ def _replace_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
+    buffered = io.BufferedWriter(_Stderr())
+    sys.stderr = io.TextIOWrapper(buffered, encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def version() -> str:

@@ -145,6 +145,10 @@ def send(
     level = _level(compress, option=called(arguments, "compress"))
     if ticket_file is not None:
         check_target(ticket_file)
+    elif sys.__stdout__ is None:
+        raise UsageError(
+            "stdout is closed, and the ticket goes there", hint="have it written with --ticket-file"
+        )
     if ticket is not None and ticket_from is not None and typed(arguments, "ticket_from"):
         if typed(arguments, "ticket"):
             raise UsageError(
@@ -176,7 +180,7 @@ def send(
 
     call = partial(
         transfer_send,
-        [] if stdin else [Path(p) for p in paths],
+        [] if stdin else paths,
         context=servers,
         # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
         stream=FileIO(sys.stdin.fileno(), closefd=False) if stdin else None,

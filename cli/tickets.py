@@ -8,7 +8,7 @@ import stat
 import sys
 from pathlib import Path
 
-from transfer.errors import MissingPath, MistypedTicket, UnsupportedVersion, UsageError
+from transfer.errors import NO_ROOM, DiskFull, MissingPath, MistypedTicket, UnsupportedVersion, UsageError
 from transfer.ticket import Ticket
 
 _MAX_TICKET = 4096
@@ -56,7 +56,7 @@ def _is_ticket(raw: bytes) -> bool:
 
 
 def write_ticket(path: Path, ticket: str) -> None:
-    """Put the ticket there, mode 0600, whole or not at all. Raises UsageError."""
+    """Put the ticket there, mode 0600, whole or not at all. Raises UsageError, DiskFull."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(
@@ -66,9 +66,10 @@ def write_ticket(path: Path, ticket: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UsageError(
-            f"the ticket cannot be written to {str(path)!r}: {error.strerror}", hint="name a file elsewhere"
-        ) from error
+        what = f"the ticket cannot be written to {str(path)!r}: {error.strerror}"
+        if error.errno in NO_ROOM:
+            raise DiskFull(what, hint="free some space and run the same command again") from error
+        raise UsageError(what, hint="name a file elsewhere") from error
 
 
 def read_ticket(text: str | None, file: str | None) -> Ticket:

@@ -75,6 +75,8 @@ def of(
         return of_stream(stream, name) if stream is not None else of_command(command or "", name)
     if name is not None:
         raise UsageError("--name is for stdin and --from-command; files keep their names")
+    if not all(os.fspath(path) for path in paths):  # and not the current folder, which a Path makes of it
+        raise UsageError("a path to send is empty", hint="say what to send; is a variable not set?")
     return of_paths([Path(path) for path in paths], exclude, links)
 
 

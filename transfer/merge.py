@@ -65,7 +65,7 @@ def plan(
     survey = _Survey(finals, overwrite, base.facts().st_dev)
     survey.folder(root, (), (), base, staged)
     if survey.conflicts:
-        raise already_there(survey.conflicts)
+        raise already_there(survey.conflicts, overwrite=overwrite)
     return survey.moves + survey.links
 
 
@@ -121,11 +121,16 @@ class _Survey:
                     self.folder(node, parts, final, below, ready)
 
 
-def already_there(names: Sequence[str]) -> DestinationExists:
-    """names: printable, at least one; the first few are said."""
+def already_there(names: Sequence[str], *, overwrite: bool) -> DestinationExists:
+    """names: printable, at least one; the first few are said. overwrite: what could be replaced was."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    verb = "is" if len(names) == 1 else "are"
-    return DestinationExists(f"{', '.join(names[:3])}{more} {verb} there already")
+    said = f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+    if overwrite:
+        return DestinationExists(
+            f"{said} a folder here and no folder in the transfer, or the other way round: that is never replaced",
+            hint="move it away, or choose another folder with -o",
+        )
+    return DestinationExists(f"{said} there already")
 
 
 def shown(parts: Parts) -> str:

@@ -76,7 +76,14 @@ def printable(name: bytes | str, limit: int = 240) -> str:
         text = text[:limit] + "…"
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    """A byte that is no UTF-8 stands in a str as a lone surrogate (PEP 383): it is shown as the byte that it is."""
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def admit(entries: Sequence[Entry], flavour: Flavour, *, unsafe_links: bool = False) -> Admitted:

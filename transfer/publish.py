@@ -243,7 +243,7 @@ class Publisher:
                 source.replace(name, target, new)
                 return
             if not self._rename or len(move.final) > 1:
-                raise already_there([shown(move.final)])
+                raise already_there([shown(move.final)], overwrite=self._overwrite)
             new = self._choose_another(name)
             everything[everything.index(move)] = move = move._replace(final=(new,))
             self._staging.write_journal(Journal(everything, self._finals))

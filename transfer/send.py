@@ -112,6 +112,7 @@ async def send(
         compress=compress,
         context=context.name,
     )
+    _refuse_contradictions(again)
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice)
@@ -136,6 +137,14 @@ async def send(
                 job.end()  # not before it was said: who dies in between says it in the next run
     material.raise_if_partial()
     return summary
+
+
+def _refuse_contradictions(asked: SendAgain) -> None:
+    """Before there is a job that could never be sent. Raises UsageError."""
+    if asked.via == "webrtc" and asked.total is None:
+        raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
+    if asked.via == "webrtc" and asked.wait == 0:
+        raise UsageError("webrtc needs a receiver, and none is waited for", hint="give --wait a time")
 
 
 class _StartedAnew(Exception):
@@ -178,10 +187,6 @@ class _Sender:
     ) -> Summary:
         """receivers: receipts that make it delivered. The rest as for `send`."""
         total = self._out.manifest.total
-        if total is None and via == "webrtc":
-            raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
-        if via == "webrtc" and wait == 0:
-            raise UsageError("webrtc needs a receiver, and none is waited for", hint="give --wait a time")
         small = total is not None and total < threshold
         direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
         await self._receivers.open()

@@ -303,9 +303,13 @@ class FolderSink:
         if os.path.lexists(path):
             raise DestinationExists(f"{shown} is there and is no folder", hint="choose a folder with -o")
         missing = path.absolute()
-        while not missing.exists():
+        while not os.path.lexists(missing):
             self._made.append(str(missing))
             missing = missing.parent
+        if not missing.is_dir():
+            raise DestinationExists(
+                f"{printable(str(missing))} is there and is no folder", hint="choose a folder with -o"
+            )
         with explained(f"the folder {shown}"):
             path.mkdir(parents=True)
         return path

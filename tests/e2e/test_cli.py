@@ -530,6 +530,69 @@ def test_a_reader_who_left_before_the_last_bytes_is_no_error(child: Child) -> No
     assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["send", ""], "a path to send is empty"),
+        (["send", "f", ""], "a path to send is empty"),
+        (["fetch", TICKET, "-o", ""], "-o is empty"),
+        (
+            ["send", __file__, "--via", "webrtc", "--wait", "0"],
+            "webrtc needs a receiver, and none is waited for",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_begun(
+    xfer: Xfer, configured: Mapping[str, str], args: list[str], said: str
+) -> None:
+    """An unset variable must not send the current folder; and no server is asked, for none is there."""
+    run = xfer(*args, env=configured)
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"xfer: {said};")
+
+
+@posix_only
+@pytest.mark.parametrize("stderr", ["closed", "full", "unread"])
+def test_a_stderr_that_takes_nothing_ends_nothing(env: Mapping[str, str], stderr: str) -> None:
+    work = """
+        def work():
+            for line in range(3):
+                print("a notice", file=sys.stderr, flush=True)
+            print("the end")
+        """
+    words = [sys.executable, "-c", CHILD.format(body=textwrap.dedent(work), args=("send", "f"))]
+    read, write = os.pipe()
+    os.close(read)
+    redirect = {"closed": "2>&-", "full": "2>/dev/full", "unread": ""}[stderr]
+    with open(write, "wb") as unread:
+        run = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirect}', "sh", *words],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=unread,
+            text=True,
+            timeout=60,
+        )
+    assert (run.returncode, run.stdout) == (0, "the end\n")
+
+
+@posix_only
+def test_a_ticket_that_could_not_be_told_is_not_made(env: Mapping[str, str], tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    words = [sys.executable, "-P", "-m", "cli", "send", "f"]
+    run = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words],
+        env={**env, "NATS_URL": "nats://127.0.0.1:9"},
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("xfer: stdout is closed, and the ticket goes there;")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("args", [["--version"], ["send", "--help"], ["context", "ls", "--json"]])
 def test_a_stdout_without_room_is_said(args: list[str], env: Mapping[str, str]) -> None:

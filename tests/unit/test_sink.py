@@ -316,12 +316,21 @@ def test_overwrite_replaces_files_and_links_and_nothing_else(out: Path, canary: 
 
 def test_overwrite_never_puts_a_file_in_a_folders_place_or_the_reverse(out: Path) -> None:
     (out / "t" / "a").mkdir(parents=True)
-    with pytest.raises(DestinationExists):
+    with pytest.raises(DestinationExists) as conflict:
         started(tree(), out, overwrite=True)
+    assert "--overwrite" not in conflict.value.next_step
     shutil.rmtree(out / "t")
     (out / "t").write_bytes(b"mine")
     with pytest.raises(DestinationExists):
         started(tree(), out, overwrite=True)
+
+
+@pytest.mark.parametrize("below", ["mine/sub/", "mine/sub/deeper/"])
+def test_a_folder_below_a_file_is_not_made(out: Path, below: str) -> None:
+    (out / "mine").write_bytes(b"mine")
+    with pytest.raises(DestinationExists, match="mine is there and is no folder"):
+        started(tree(), f"{out}/{below}")
+    assert files_in(out) == {"mine": b"mine"}
 
 
 def test_a_link_in_a_folders_place_is_never_followed(out: Path, canary: Path) -> None:
