@@ -37,7 +37,7 @@ from transfer.sink import Sink
 
 WORKERS = 3
 LARGE = 4 << 20
-"""Bytes. Of larger chunks only two are decoded at once: each takes rooms of its size."""
+"""Bytes. Of larger chunks fewer are decoded at once: each takes rooms of its size."""
 CHECK_AT_ONCE = 64
 """Chunks of an earlier run that are checked together; only as many as there are threads are in memory."""
 COMMIT_EVERY = 16
@@ -85,8 +85,10 @@ class Assembly:
 
     @property
     def _at_once(self) -> int:
-        large = self.manifest is not None and self.manifest.head.chunk_size > LARGE
-        return 2 if large else WORKERS
+        """How many chunks are decoded at once. For a pipe those that overtake another are kept besides."""
+        if self.manifest is None or self.manifest.head.chunk_size <= LARGE:
+            return WORKERS
+        return 1 if self._row is None else 2
 
     @property
     def held(self) -> int:
