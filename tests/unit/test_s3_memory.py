@@ -94,6 +94,7 @@ def reader(stored: Stored, pace: Pace | None = None, *, in_order: bool = False) 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbound, "IN_MEMORY", MEMORY)
     monkeypatch.setattr(inbound, "READ_AT_ONCE", MEMORY // 5)
+    monkeypatch.setattr(inbound, "LIGHTEST", 1)
 
 
 def any_sizes(seed: int) -> list[list[int]]:
@@ -181,6 +182,22 @@ async def test_a_slow_read_holds_up_no_chunk_but_manifest_and_trailer_keep_their
     async with asyncio.timeout(20):
         await taking
     assert came[-2:] == [third, last]
+
+
+@pytest.mark.usefixtures("short_of_memory")
+async def test_frames_of_hardly_a_byte_are_not_read_ahead_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Zeros: all of a job of terabytes would fit memory, but for the objects that say what each frame is."""
+    monkeypatch.setattr(inbound, "LIGHTEST", MEMORY // 5)
+    stored = Stored(1, [[1] * 3] * 20)
+    made = reader(stored)
+    async with contextlib.aclosing(made.frames(FrameSet.everything())) as frames:
+        await anext(frames)
+        await settled()
+        assert made._memory.waiting
+        assert made._memory._inside <= made.limits.window
+    assert nothing_is_left(made)
 
 
 async def settled() -> None:

@@ -30,6 +30,8 @@ READ_SECONDS = 1.0
 """What one GET should take at most: the last of all waits for the slowest."""
 IN_MEMORY = 65 << 20
 """Bytes that were asked for and not taken yet: what bounds memory, whatever the pace."""
+LIGHTEST = 4096
+"""Bytes that any frame counts for."""
 INDEXES_AHEAD = 4
 """Of segments that wait for their turn: those of a job's first ones come as fast as they are read, and each costs two
 round trips."""
@@ -46,6 +48,11 @@ class Run(NamedTuple):
     @property
     def length(self) -> int:
         return sum(f.length for f in self.frames)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that it takes, at most: a frame of zeros is little more than the objects that say what it is."""
+        return sum(max(LIGHTEST, f.length) for f in self.frames)
 
 
 class _Read(NamedTuple):
@@ -170,7 +177,7 @@ class S3Inbound:
                     for frame in read.task.result():
                         yield frame
                 finally:
-                    self._memory.leave(read.run.length)
+                    self._memory.leave(read.run.weight)
             await producer
         finally:
             left = reads.left()
@@ -178,7 +185,7 @@ class S3Inbound:
                 task.cancel()
             await asyncio.gather(producer, *(read.task for read in left), return_exceptions=True)
             for read in left:
-                self._memory.leave(read.run.length)
+                self._memory.leave(read.run.weight)
 
     async def ack(self, frames: Sequence[FrameId]) -> None:
         """The store keeps everything until the job ends; nobody waits for acks."""
@@ -202,7 +209,7 @@ class S3Inbound:
                     if following.number not in indexes:
                         indexes[following.number] = asyncio.create_task(self._index(following))
                 for run in runs(rows, wanted, self._at_once(rows, last=self._stored and not upcoming)):
-                    await self._memory.enter(run.length)
+                    await self._memory.enter(run.weight)
                     in_turn = self._in_order or any(row.kind is not Kind.CHUNK for row in run.frames)
                     reads.add(_Read(run, asyncio.create_task(self._read(ref, run)), in_turn))
         finally:
