@@ -77,7 +77,8 @@ async def connected(
         yield client, broker
     finally:
         with contextlib.suppress(Exception):  # whatever a dying connection says, we are done with it
-            await asyncio.wait_for(client.close(), 2)
+            async with asyncio.timeout(2):
+                await client.close()
 
 
 class Conflict(Misuse):

@@ -34,6 +34,7 @@ from transfer.model import FORMAT, Frame, ReceiptBody
 from transfer.paths import printable
 from transfer.received import ReceivedJob
 from transfer.seal import Purpose, Sealer
+from transfer.tasks import ended
 from transfer.ticket import Ticket
 from transfer.transports.peer import PeerInbound
 from transfer.transports.s3 import START_READING, Pace, S3Inbound
@@ -193,9 +194,7 @@ class _Receiver:
             if peer is not None and self._meter.route == "webrtc":
                 await asyncio.wait({peer}, timeout=PARTING)
         finally:
-            for task in (complete, *tasks):
-                task.cancel()
-            await asyncio.gather(complete, *tasks, return_exceptions=True)
+            await ended(complete, *tasks)
 
     # through the store
 
@@ -250,7 +249,8 @@ class _Receiver:
             if said == 1:
                 await prepare()
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self._offers.get(), HELLO_RARELY if rarely else HELLO_EVERY)
+                async with asyncio.timeout(HELLO_RARELY if rarely else HELLO_EVERY):
+                    return await self._offers.get()
 
     async def _take_from(self, route: PeerInbound) -> None:
         reason = "the receiver stopped"

@@ -74,7 +74,8 @@ class Receivers:
                 return None if self.hellos.empty() else self.hellos.get_nowait()
             self._meter.waiting("waiting for a receiver", left, "receiver")
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self.hellos.get(), 1.0 if left is None else min(1.0, left))
+                async with asyncio.timeout(1.0 if left is None else min(1.0, left)):
+                    return await self.hellos.get()
         return None
 
     async def receipt_before(self, deadline: float | None, what: str) -> bool:
@@ -87,7 +88,8 @@ class Receivers:
             self._meter.waiting(what, left, "receipt")
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), 1.0 if left is None else min(1.0, left))
+                async with asyncio.timeout(1.0 if left is None else min(1.0, left)):
+                    await self._news.wait()
             if time.monotonic() - asked > RECEIPT_POLL:
                 asked = time.monotonic()
                 self.recall((await self._broker.status(self._sealer.job)).receipts)

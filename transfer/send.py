@@ -36,6 +36,7 @@ from transfer.receivers import Receivers
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute
 from transfer.source import Links
+from transfer.tasks import ended
 from transfer.ticket import Ticket
 from transfer.transports.peer import PeerOutbound
 from transfer.transports.s3 import Pace, S3Outbound
@@ -269,8 +270,7 @@ class _Sender:
                     raise _StartedAnew
             serving.result()
         finally:
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            await ended(serving)
             for waiting in later:
                 self._receivers.hellos.put_nowait(waiting)
 

@@ -110,7 +110,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
         try:
-            await asyncio.wait_for(self.process.wait(), self.service.grace)
+            async with asyncio.timeout(self.service.grace):
+                await self.process.wait()
         except TimeoutError:
             self.kill()
             await self.process.wait()

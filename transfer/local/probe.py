@@ -56,7 +56,8 @@ async def _until_starts_with(greeting: bytes, port: int, question: bytes) -> Non
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(question)
-                said = await asyncio.wait_for(reader.read(len(greeting)), ANSWER_WITHIN)
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    said = await reader.read(len(greeting))
             finally:
                 writer.close()
             if said == greeting:

@@ -242,7 +242,8 @@ class S3Inbound:
                 raise JobGone("this transfer has been delivered and is not kept any longer")
             self.starved = True
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._news.wait()
         self.starved = False
         return self._refs.pop(ref.number)
 

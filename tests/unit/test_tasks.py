@@ -1,0 +1,60 @@
+"""Ending tasks, also those that do not hear it the first time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+
+import transfer
+from transfer import tasks
+from transfer.tasks import ended
+
+
+async def test_every_task_has_ended_whatever_it_ends_with() -> None:
+    async def fails() -> None:
+        raise ValueError
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            raise KeyError
+
+    made = [asyncio.create_task(work) for work in (fails(), stubborn(), asyncio.sleep(100))]
+    await asyncio.sleep(0)
+    await ended(*made)
+    assert all(task.done() for task in made)
+
+
+async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "AGAIN", 0.02)
+    heard = 0
+
+    async def deaf() -> None:
+        nonlocal heard
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            heard += 1
+            if heard == 3:
+                return
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await ended(task)
+    assert heard == 3
+
+
+def test_nothing_here_waits_in_the_way_that_loses_cancellations() -> None:
+    """asyncio.timeout keeps them. Source: bpo-37658, the code of asyncio.wait_for up to Python 3.11."""
+    folder = Path(transfer.__file__).parent
+    users = [
+        str(p.relative_to(folder)) for p in folder.rglob("*.py") if re.search(r"wait_for\(", p.read_text())
+    ]
+    assert users == []
