@@ -56,10 +56,7 @@ def complain(what: str, next_step: str) -> None:
     label = "\x1b[1;31mxfer:\x1b[0m" if coloured() else "xfer:"
     what, next_step = printable(what, limit=1000), printable(next_step, limit=1000)
     between = "; " if len(what) + len(next_step) < 73 else ";\n      "
-    try:
-        print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
-    except OSError:
-        return  # nobody reads stderr, or its disk is full; the exit code still tells
+    print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def coloured() -> bool:

@@ -34,6 +34,7 @@ from transfer.model import (
     Trailer,
 )
 from transfer.sink import Sink
+from transfer.tasks import ended
 
 WORKERS = 3
 LARGE = 4 << 20
@@ -178,8 +179,7 @@ class Assembly:
                 busy = {task for task in under_way if not task.done()}
                 await asyncio.wait({coming, *busy}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
+            await ended(coming)
 
     async def _take(self, frame: Frame, batch: _Batch) -> FrameId | None:
         """One copy at a time of each frame: what is on disk must be what its digest was taken of.

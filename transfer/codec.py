@@ -168,8 +168,8 @@ class Codec:
         if length > MAX_RAW[kind] or expected not in (None, length):
             raise DamagedData(f"{where} claims {length} bytes, which cannot be")
         if codec == ZSTD:
-            fits = rooms is not None and length <= rooms.unpacked.size
-            raw = (rooms.unpacked if rooms is not None and fits else Room(length)).raw(length)
+            place = Room(length) if rooms is None or length > rooms.unpacked.size else rooms.unpacked
+            raw = place.raw(length)
             _decompress(packed, raw, where)
         elif codec == AS_IS:
             raw = packed

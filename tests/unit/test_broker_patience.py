@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from transfer.broker import __main__ as process
+from transfer.broker_client import Conflict
 from transfer.errors import BusUnreachable, NotAllowed, StoreUnreachable
 
 
@@ -40,3 +41,7 @@ async def test_each_reason_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
 async def test_what_waiting_cannot_mend_ends_it() -> None:
     with pytest.raises(NotAllowed):
         await process._patiently("it", Attempts(NotAllowed("no")))
+
+
+def test_a_job_that_another_run_changed_is_locked() -> None:
+    assert Conflict("that job is void already").exit_code == 11

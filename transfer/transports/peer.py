@@ -12,6 +12,7 @@ from transfer.codec import max_encoded
 from transfer.errors import PeerLost, ProtocolError, XferError
 from transfer.model import Frame, FrameId, FrameSet, Kind
 from transfer.session import SILENCE, WINDOW, Event, Role, Session, State, Window, split
+from transfer.tasks import ended
 from transfer.transport import Limits
 from transfer.wire import MAX_RANGES, Ack, Close, End, Message, Want, batch_acks
 
@@ -154,7 +155,7 @@ class _Peer:
             async with asyncio.timeout(PARTING if reason or self._end else FAREWELL):
                 if self._end is None and not reason:
                     await self._until(lambda: not self._outbox)
-                await _cancelled(self._writer, self._ticker)
+                await ended(self._writer, self._ticker)
                 await self._channel.send(self._session.send(Close(reason), time.monotonic()))
                 if not reason:
                     await self._until(lambda: self._heard_close)
@@ -163,14 +164,8 @@ class _Peer:
         finally:
             self._end = self._end or PeerLost("this end of the route is closed")
             self._stir()
-            await _cancelled(self._writer, self._ticker, self._reader)
+            await ended(self._writer, self._ticker, self._reader)
             await self._channel.close()
-
-
-async def _cancelled(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class PeerOutbound(_Peer):
