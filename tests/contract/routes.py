@@ -18,6 +18,7 @@ from transfer.api import Create, JobState
 from transfer.broker_client import Patience, connected
 from transfer.codec import Codec
 from transfer.config import Context
+from transfer.ice_urls import IceServers
 from transfer.model import Frame, FrameId, Kind, SegmentRef
 from transfer.plan import Part
 from transfer.seal import Sealer
@@ -26,7 +27,7 @@ from transfer.transport import Inbound, Outbound
 from transfer.transports.memory import MemoryChannel, channel_pair
 from transfer.transports.peer import Channel, PeerInbound, PeerOutbound
 from transfer.transports.s3 import S3Inbound, S3Outbound, inbound
-from transfer.transports.webrtc import DataChannel, IceServers, answer, offer
+from transfer.transports.webrtc import DataChannel, answer, offer
 
 TICKET = Ticket("q" * 16, bytes(16))
 SEALER = Sealer(TICKET)

@@ -12,28 +12,29 @@ from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 import aioice.stun
-import aiortc
-import google_crc32c
 import ifaddr
 import msgspec
 import pytest
-from aioice import Candidate
+from aioice import Candidate, mdns
 from aioice.ice import StunProtocol
 from aioice.stun import Message
-from aiortc.rtcsctptransport import (
-    SCTP_DATA_FIRST_FRAG,
-    CookieAckChunk,
-    DataChunk,
-    InitChunk,
-    serialize_packet,
-)
 from routes import SILENCE, Talk, set_up, talks, until, vanish, webrtc_pair
 
 from transfer import wire
 from transfer.errors import PeerLost, ProtocolError, UsageError, XferError
-from transfer.transports import aiortc_private
-from transfer.transports.aiortc_private import MAX_FLIGHT, REASSEMBLY, Dtls, Ice, Sctp, host_addresses
-from transfer.transports.webrtc import MESSAGE, UNREAD, DataChannel, IceServers, offer
+from transfer.ice_urls import IceServers
+from transfer.transports import light, private, webrtc
+from transfer.transports.dtls import Certificate, Dtls
+from transfer.transports.private import Ice, host_addresses
+from transfer.transports.webrtc import (
+    BUFFER_HIGH,
+    DEADLINE,
+    MESSAGE,
+    NO_NEWS,
+    UNREAD,
+    DataChannel,
+    offer,
+)
 
 Change = Callable[[wire.Description], wire.Description]
 
@@ -83,27 +84,37 @@ async def connects(sender: Talk, receiver: Talk, servers: IceServers | None = No
 @pytest.mark.parametrize("liar", [0, 1])
 async def test_a_certificate_that_was_not_announced_is_refused(liar: int) -> None:
     ends = talks()
-    false = aiortc.RTCCertificate.generateCertificate().getFingerprints()
-    ends[liar].meddle = altering(replacing(fingerprints=[(f.algorithm, f.value) for f in false]))
+    ends[liar].meddle = altering(replacing(fingerprints=Certificate.make().fingerprints))
     results = await set_up(*ends, deadline=1.0)
     deceived = results[1 - liar]
     assert isinstance(deceived, PeerLost)
     assert "certificate is not the announced one" in deceived.what
-    assert isinstance(results[liar], PeerLost)
+    await refused(results[liar])
 
 
-async def test_one_false_fingerprint_among_true_ones_is_refused() -> None:
+async def refused(result: object) -> None:
+    """Whose handshake was refused hears of it while it connects, or as the end of what it thought to be connected."""
+    if isinstance(result, DataChannel):
+        async with asyncio.timeout(SILENCE):
+            with pytest.raises(PeerLost):
+                await result.receive()
+        await result.close()
+    else:
+        assert isinstance(result, PeerLost)
+
+
+async def test_a_false_fingerprint_beside_a_true_one_is_refused() -> None:
     sender, receiver = talks()
 
     def spoil(description: wire.Description) -> wire.Description:
-        (algorithm, value), *rest = description.fingerprints
-        other = value[:-1] + ("0" if value[-1] != "0" else "1")
-        return msgspec.structs.replace(description, fingerprints=[(algorithm, other), *rest])
+        false = ("sha-512", ":".join(["00"] * 64))
+        return msgspec.structs.replace(description, fingerprints=[*description.fingerprints, false])
 
     receiver.meddle = altering(spoil)
-    refused, _ = await set_up(sender, receiver, deadline=1.0)
-    assert isinstance(refused, PeerLost)
-    assert "certificate is not the announced one" in refused.what
+    deceived, liar = await set_up(sender, receiver, deadline=1.0)
+    assert isinstance(deceived, PeerLost)
+    assert "certificate is not the announced one" in deceived.what
+    await refused(liar)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +126,10 @@ async def test_one_false_fingerprint_among_true_ones_is_refused() -> None:
         {"ufrag": "u" * 300},
         {"password": "short"},
         {"password": "p" * 300},
-        {"setup": "actpass"},
-        {"sctp_port": 0},
-        {"sctp_port": 70_000},
+        {"setup": "nobody"},
         {"max_message": 10},
+        {"init": b"x"},
+        {"init": bytes(16)},
     ],
     ids=str,
 )
@@ -146,29 +157,43 @@ async def test_an_offer_that_nobody_answers_is_given_up_in_time() -> None:
 
 async def test_no_path_is_given_up_in_time() -> None:
     sender, receiver = talks()
-    sender.meddle = receiver.meddle = altering(replacing(candidates=["1 1 udp 1 192.0.2.77 9 typ host"]))
+    sender.meddle = receiver.meddle = altering(replacing(candidates=[NOWHERE]))
     started = time.monotonic()
     expect(await set_up(sender, receiver, deadline=0.5), "no network path to the peer was found in time")
     assert time.monotonic() - started < 2.0
 
 
+NOWHERE = "1 1 udp 1 192.0.2.77 9 typ host"
+
+
+async def test_a_search_without_any_news_ends_long_before_the_deadline() -> None:
+    sender, receiver = talks()
+    sender.meddle = receiver.meddle = altering(replacing(candidates=[NOWHERE]))
+    started = time.monotonic()
+    expect(await set_up(sender, receiver, deadline=DEADLINE), "no network path to the peer was found in time")
+    assert NO_NEWS <= time.monotonic() - started < NO_NEWS + 2
+
+
+async def test_an_address_that_comes_late_prolongs_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webrtc, "NO_NEWS", 0.5)
+    ends = talks()
+    for end in ends:
+        end.meddle = altering(replacing(candidates=[NOWHERE]))
+    started = time.monotonic()
+    searching = asyncio.create_task(set_up(*ends, deadline=DEADLINE))
+    await until(lambda: all(end.said for end in ends))
+    for number in range(4):
+        await asyncio.sleep(0.3)
+        for end in ends:
+            late = NOWHERE.replace(" 9 ", f" {number + 10} ")
+            end.far.heard.put_nowait(wire.Candidate(session=b"", seq=number + 2, candidate=late))
+    expect(await searching, "no network path to the peer was found in time")
+    assert time.monotonic() - started > 1.6
+
+
 async def test_a_handshake_that_stalls_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def deaf(self: Dtls, parameters: aiortc.RTCDtlsParameters) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(Dtls, "start", deaf)
+    monkeypatch.setattr(Dtls, "datagram_received", lambda *_: None)
     expect(await set_up(*talks(), deadline=0.5), "the encrypted connection to the peer was not made in time")
-
-
-async def test_a_data_channel_that_does_not_open_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lost(self: Sctp, data: bytes) -> None:
-        pass
-
-    monkeypatch.setattr(Sctp, "_handle_data", lost)
-    results = await set_up(*talks(), deadline=0.5)
-    assert all(isinstance(result, PeerLost) for result in results)
-    said = {str(result) for result in results}  # the one that gives up first closes the other's connection
-    assert "the data channel to the peer did not open in time" in said
 
 
 async def test_a_cancelled_offer_leaves_nothing() -> None:
@@ -178,6 +203,30 @@ async def test_a_cancelled_offer_leaves_nothing() -> None:
     offering.cancel()
     await asyncio.gather(offering, return_exceptions=True)
     assert offering.cancelled()
+
+
+async def test_strangers_cannot_disturb_the_handshake() -> None:
+    """Alerts in the clear, from an address that is no candidate of the peer's, all the time that it takes."""
+    alert = b"\x15\xfe\xfd" + bytes(8) + b"\x00\x02\x02\x28"
+    ends = talks()
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as stranger:
+        stranger.bind((host_address(), 0))
+
+        def disturb(signal: wire.AnySignal) -> list[wire.AnySignal]:
+            if isinstance(signal, wire.Offer | wire.Answer):
+                for line in signal.description.candidates:
+                    address, port = line.split()[4:6]
+                    if ":" not in address:
+                        for delay in range(200):
+                            asyncio.get_running_loop().call_later(
+                                delay / 1000, stranger.sendto, alert, (address, int(port))
+                            )
+            return [signal]
+
+        for end in ends:
+            end.meddle = disturb
+        await connects(*ends)
+        await asyncio.sleep(0.2)
 
 
 # --- candidates
@@ -217,6 +266,9 @@ async def test_addresses_that_come_late_are_enough() -> None:
         "",
         "garbage",
         "1 1 udp 1 somewhere.local 9 typ host",
+        "1 1 udp 1 88da89e2-d5f4-4727-8cb8-48dc57c34299.example 9 typ host",
+        "1 1 udp 1 88da89e2-d5f4-4727-8cb8-48dc57c34299.local.example 9 typ host",
+        "1 1 tcp 1 88da89e2-d5f4-4727-8cb8-48dc57c34299.local 9 typ host",
         "1 2 udp 1 127.0.0.1 9 typ host",
         "1 1 tcp 1 127.0.0.1 9 typ host",
         "1 1 udp 1 127.0.0.1 99999 typ host",
@@ -229,16 +281,70 @@ async def test_a_candidate_that_makes_no_sense_is_passed_over_at_once(line: str)
     ice = Ice(controlling=True)
     async with asyncio.timeout(0.2):
         await ice.add(line)
-    assert ice.getRemoteCandidates() == []
-    await ice.stop()
+    assert ice.remote_candidates == []
+    await ice.close()
 
 
 async def test_a_peer_cannot_fill_the_list_of_candidates() -> None:
     ice = Ice(controlling=True)
     for port in range(1, 200):
         await ice.add(f"1 1 udp 1 127.0.0.1 {port} typ host")
-    assert len(ice.getRemoteCandidates()) == wire.MAX_CANDIDATES
-    await ice.stop()
+    assert len(ice.remote_candidates) == wire.MAX_CANDIDATES
+    await ice.close()
+
+
+UUID = "88da89e2-d5f4-4727-8cb8-48dc57c34299"
+
+
+@contextlib.asynccontextmanager
+async def named(address: str) -> AsyncIterator[None]:
+    """Somebody on this network says that `UUID.local` has that address."""
+    responder = await mdns.create_mdns_protocol()
+    try:
+        try:
+            await responder.publish(f"{UUID}.local", address)
+        except OSError as error:
+            pytest.skip(f"no multicast here: {error}")
+        yield
+    finally:
+        await responder.close()
+
+
+async def test_a_browsers_name_is_looked_up_and_delays_no_other_candidate() -> None:
+    ice = Ice(controlling=True)
+    async with named("192.0.2.77"), asyncio.timeout(5):
+        await ice.add(f"1 1 udp 1 {UUID}.local 9 typ host")
+        await ice.add("1 1 udp 1 192.0.2.78 9 typ host")
+        assert [candidate.host for candidate in ice.remote_candidates] == ["192.0.2.78"]
+        await until(lambda: len(ice.remote_candidates) == 2)
+    assert ice.remote_candidates[1]._network_host == "192.0.2.77"
+    await ice.close()
+
+
+async def test_a_name_that_nobody_knows_is_given_up_and_closing_does_not_wait_for_it() -> None:
+    ice = Ice(controlling=True)
+    await ice.add(f"1 1 udp 1 {UUID}.local 9 typ host")
+    await asyncio.sleep(0.1)
+    started = time.monotonic()
+    await ice.close()
+    assert time.monotonic() - started < 0.5
+    assert ice.remote_candidates == []
+
+
+async def test_a_peer_cannot_have_many_names_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ice = Ice(controlling=True)
+    asked: list[Candidate] = []
+
+    async def ask(candidate: Candidate) -> None:
+        asked.append(candidate)
+
+    monkeypatch.setattr(ice._connection, "add_remote_candidate", ask)
+    for number in range(100):
+        await ice.add(f"1 1 udp 1 {number:08}{UUID[8:]}.local 9 typ host")
+    await until(lambda: len(asked) >= private.MAX_NAMES)
+    await asyncio.sleep(0)
+    assert len(asked) == private.MAX_NAMES
+    await ice.close()
 
 
 class StunServer(asyncio.DatagramProtocol):
@@ -289,10 +395,10 @@ async def test_a_relayed_address_that_is_found_after_the_offer_is_enough(
 
     Here the relay is a socket that is opened late and, as TURN does, lets in only who was spoken to first.
     """
-    address, real = host_address(), aiortc_private.host_addresses
+    address, real = host_address(), private.host_addresses
     calls: list[None] = []
 
-    def of_the_receiver_only() -> list[str]:
+    def of_the_receiver_only(_chosen: object) -> list[str]:
         calls.append(None)
         return real() if len(calls) > 1 else []
 
@@ -319,8 +425,8 @@ async def test_a_relayed_address_that_is_found_after_the_offer_is_enough(
         protocol.local_candidate = Candidate("r", 1, "udp", 1, address, port, "relay", address, port)
         return protocol.local_candidate, protocol
 
-    monkeypatch.setattr(aiortc_private, "host_addresses", of_the_receiver_only)
-    monkeypatch.setattr(aiortc_private, "relayed_candidate", relay)
+    monkeypatch.setattr(private, "host_addresses", of_the_receiver_only)
+    monkeypatch.setattr(private, "relayed_candidate", relay)
     sender, receiver = talks()
     await connects(sender, receiver, IceServers([], [("turn:192.0.2.1", "user", "secret")]))
     offered, late = sender.said
@@ -424,15 +530,6 @@ async def test_send_waits_while_too_much_is_under_way() -> None:
     await part(near, far)
 
 
-async def test_what_is_in_flight_stays_bounded_without_losses() -> None:
-    near, far = await webrtc_pair()
-    near._sctp._cwnd = 100 << 20
-    await near.send(b"x")
-    await far.receive()
-    await until(lambda: near._sctp._cwnd < MAX_FLIGHT + MESSAGE)
-    await part(near, far)
-
-
 async def test_closing_one_end_is_heard_at_the_other_at_once() -> None:
     near, far = await webrtc_pair()
     hearing = asyncio.create_task(far.receive())
@@ -449,60 +546,54 @@ async def test_closing_one_end_is_heard_at_the_other_at_once() -> None:
 
 async def test_text_is_no_message() -> None:
     near, far = await webrtc_pair()
-    near._channel.send("text")
+    near._association.send(0, 51, b"text")
+    near._stir()
     with pytest.raises(ProtocolError, match="text"):
         await far.receive()
     await part(near, far)
 
 
-async def test_messages_that_nobody_reads_are_bounded() -> None:
+async def test_messages_that_nobody_reads_are_bounded_and_not_lost() -> None:
     near, far = await webrtc_pair()
-    far._held = UNREAD
-    await near.send(b"x")
-    with contextlib.suppress(ProtocolError):
-        assert await far.receive() == b"x"
-    with pytest.raises(ProtocolError, match="window"):
-        await far.receive()
-    await part(near, far)
+    count = (UNREAD + BUFFER_HIGH) // MESSAGE + 64
+    sent = 0
 
-
-async def test_unfinished_messages_are_bounded() -> None:
-    near, far = await webrtc_pair()
-    sctp = far._sctp
-
-    async def receive_pieces(count: int) -> None:
+    async def send() -> None:
+        nonlocal sent
         for number in range(count):
-            piece = DataChunk(flags=0 if number else SCTP_DATA_FIRST_FRAG)
-            assert sctp._last_received_tsn is not None
-            piece.tsn = sctp._last_received_tsn + 1 & 0xFFFFFFFF
-            piece.user_data = bytes(1 << 20)
-            await sctp._receive_data_chunk(piece)
+            await near.send(number.to_bytes(4, "big") * (MESSAGE // 4))
+            sent += 1
 
-    await receive_pieces(REASSEMBLY >> 20)
-    with pytest.raises(ConnectionError, match="unfinished"):
-        await receive_pieces(3)
+    sending = asyncio.create_task(send())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(4):  # longer than a dead peer would be given
+            await sending
+    assert sent < count
+    sending = asyncio.create_task(_send_on(near, sent, count)) if sending.done() else sending
+    got = await _receive(far, count)
+    assert [int.from_bytes(message[:4], "big") for message in got] == list(range(count))
+    await sending
     await part(near, far)
 
 
-async def test_a_packet_that_aiortc_trips_over_ends_the_channel_quietly() -> None:
+async def _send_on(channel: DataChannel, first: int, end: int) -> None:
+    for number in range(first, end):
+        await channel.send(number.to_bytes(4, "big") * (MESSAGE // 4))
+
+
+async def test_packets_that_make_no_sense_are_dropped() -> None:
     near, far = await webrtc_pair()
-    far._sctp._remote_verification_tag = 0
-    await near._link.dtls._send_data(_two_inits(near._sctp))
-    with pytest.raises(PeerLost):
-        async with asyncio.timeout(SILENCE):
-            await far.receive()
+    garbage = [b"\0", bytes(12), bytes(100), bytes(16384), b"\x13\x88\x13\x88" + bytes(40)]
+    near._link.dtls.send_packets(garbage)
+    await near.send(b"still there")
+    assert await far.receive() == b"still there"
+    way = near._link.ice.way
+    assert way is not None
+    for junk in (b"\x17", b"\x17" * 2000, b"\x16" * 50, b"\x00" * 30, b"\xff" * 9, b"\x80\x60" + bytes(60)):
+        way.send(junk, len(junk))
+    await near.send(b"even now")
+    assert await far.receive() == b"even now"
     await part(near, far)
-
-
-def _two_inits(sctp: Sctp) -> bytes:
-    """A packet with an INIT beside another chunk, on which aiortc asserts."""
-    init, other = InitChunk(), CookieAckChunk()
-    init.initiate_tag = 1
-    init.advertised_rwnd = init.outbound_streams = init.inbound_streams = init.initial_tsn = 1
-    packet = bytearray(serialize_packet(5000, 5000, 0, init) + bytes(other))
-    packet[8:12] = bytes(4)
-    packet[8:12] = google_crc32c.value(bytes(packet)).to_bytes(4, "little")
-    return bytes(packet)
 
 
 async def test_packets_after_the_end_are_dropped_without_a_word() -> None:
@@ -511,13 +602,13 @@ async def test_packets_after_the_end_are_dropped_without_a_word() -> None:
         await near.send(bytes(MESSAGE))
     await far._link.close()
     await near._link.close()
-    near._sctp._t3_expired()
+    near._stir()
     await asyncio.sleep(0.05)
     await part(near, far)
 
 
-async def test_another_version_of_aiortc_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, aiortc_private.__name__)
-    monkeypatch.setattr(aiortc, "__version__", "9.0.0")
-    with pytest.raises(XferError, match=r"aiortc 9\.0\.0"):
-        importlib.import_module(aiortc_private.__name__)
+async def test_another_version_of_aioice_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, light.__name__)
+    monkeypatch.setattr(aioice, "__version__", "9.0.0")
+    with pytest.raises(XferError, match=r"aioice 9\.0\.0"):
+        importlib.import_module(light.__name__)

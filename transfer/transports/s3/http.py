@@ -7,23 +7,23 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import urllib3
-from crc32c import crc32c as crc32c_of
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+import google_crc32c
 
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
 from transfer.model import Bytes
-from transfer.transports.s3.congestion import NetworkPath, Watch
+from transfer.transports.s3.congestion import NetworkPath
 
-CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+if TYPE_CHECKING:
+    import urllib3
+
 PIECE = 1 << 17
-"""Bytes that are sent or read at a time, and counted."""
+"""Bytes that are sent, read or summed at a time, and counted."""
 MAX_ANSWER = 1 << 14
 """Bytes that are read of an answer which carries no payload."""
 _KINDS = {
@@ -45,7 +45,11 @@ def crc32c(pieces: Sequence[Bytes]) -> str:
     """Of all of them in a row, as S3 states it: base64 of the 4 big-endian bytes."""
     crc = 0
     for piece in pieces:
-        crc = crc32c_of(piece, crc)
+        view = memoryview(piece)
+        for at in range(
+            0, len(view), PIECE
+        ):  # it takes what cannot change, so a copy that stays in the cache
+            crc = google_crc32c.extend(crc, bytes(view[at : at + PIECE]))
     return base64.b64encode(struct.pack(">I", crc)).decode()
 
 
@@ -60,13 +64,13 @@ class StoreHttp:
     path: what the connections see of the way.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
     Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
+    urllib3 is imported with the first request: it takes 50 ms, which a transfer from peer to peer need not spend.
     """
 
     def __init__(self, connections: int, limit: BwLimit | None = None) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._connections, self._limit = connections, limit
         self.path = NetworkPath()
-        self._classes = _pool_classes(self.path)
         self._closed = False
         self._counting = threading.Lock()
         self.moved = 0
@@ -99,7 +103,7 @@ class StoreHttp:
         response = self._request("GET", url, headers=headers)
         try:
             data = self._read(response, length + 1)  # never more, whatever the store sends
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except _failures() as error:
             raise StoreUnreachable(f"the store at {_host(url.url)} broke off ({_plain(error)})") from None
         finally:
             response.release_conn()
@@ -121,13 +125,14 @@ class StoreHttp:
                 self._count(len(piece))
 
     def _read(self, response: Any, most: int) -> bytes:
+        from transfer.transports.s3.connections import look
+
         pieces, left, step = [], most, self._limit.piece if self._limit else PIECE
         while left and (piece := response.read(min(left, step), decode_content=False)):
             pieces.append(piece)
             left -= len(piece)
             self._count(len(piece))
-            if isinstance(response.connection, _Watched):
-                response.connection.look()
+            look(response.connection)
             if self._limit:
                 time.sleep(self._limit.debt(len(piece)))  # what is not read yet, TCP holds back at the store
         return b"".join(pieces)
@@ -154,9 +159,8 @@ class StoreHttp:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except _failures() as error:
             raise StoreUnreachable(
                 f"the store at {_host(url.url)} does not answer ({_plain(error)})"
             ) from None
@@ -166,7 +170,7 @@ class StoreHttp:
 
     def _let_go(self, response: Any) -> None:
         """Keep the connection if the rest of the body is short: what says nothing to us is not read for ever."""
-        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        with contextlib.suppress(*_failures()):
             if len(response.read(MAX_ANSWER, decode_content=False)) < MAX_ANSWER:
                 response.release_conn()
                 return
@@ -175,23 +179,23 @@ class StoreHttp:
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy = _proxy_for(url)
         if proxy not in self._pools:
-            make: Callable[..., urllib3.PoolManager] = (
-                (lambda **o: urllib3.ProxyManager(proxy, **o)) if proxy else urllib3.PoolManager
-            )
-            self._pools[proxy] = make(
-                num_pools=4,
-                maxsize=self._connections,
-                block=False,
-                blocksize=1 << 18,
-            )
-            self._pools[proxy].pool_classes_by_scheme = self._classes
+            from transfer.transports.s3.connections import make_pool
+
+            self._pools[proxy] = make_pool(self._connections, proxy, self.path)
         return self._pools[proxy]
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a request may raise that never reached the store, or whose answer broke off."""
+    from urllib3.exceptions import HTTPError
+
+    return HTTPError, OSError
 
 
 def _refusal(response: Any, host: str) -> XferError:
     try:
         code = _error_code(response.read(MAX_ANSWER, decode_content=False))
-    except (urllib3.exceptions.HTTPError, OSError):
+    except _failures():
         code = ""
     response.close()
     said = f"{response.status} {code}".strip()
@@ -209,47 +213,13 @@ def _refusal(response: Any, host: str) -> XferError:
     return error
 
 
-class _Watched(HTTPConnection):
-    _path: NetworkPath
-    _watch: Watch | None = None  # a proxy is spoken to before it is connected to the store
-
-    def connect(self) -> None:
-        super().connect()
-        self._watch = Watch(self.sock, self._path)
-
-    def send(self, data: Any) -> None:
-        super().send(data)
-        self.look()
-
-    def look(self) -> None:
-        if self._watch is not None:
-            self._watch.look()
-
-
-class _WatchedTls(_Watched, HTTPSConnection):
-    pass
-
-
-def _pool_classes(path: NetworkPath) -> dict[str, type[HTTPConnectionPool]]:
-    """By scheme. urllib3 makes connections by their class and nothing else that is ours."""
-
-    class Plain(HTTPConnectionPool):
-        ConnectionCls = type("Watched", (_Watched,), {"_path": path})
-
-    class Tls(HTTPSConnectionPool):
-        ConnectionCls = type("WatchedTls", (_WatchedTls,), {"_path": path})
-
-    return {"http": Plain, "https": Tls}
-
-
 def _error_code(body: bytes) -> str:
     start, end = body.find(b"<Code>"), body.find(b"</Code>")
     return body[start + 6 : end].decode("ascii", "replace")[:60] if 0 <= start < end else ""
 
 
 def _host(url: str) -> str:
-    parsed = urllib3.util.parse_url(url)
-    return f"{parsed.host}:{parsed.port}" if parsed.port else str(parsed.host)
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _plain(error: Exception) -> str:
@@ -262,7 +232,7 @@ def _plain(error: Exception) -> str:
 def _proxy_for(url: str) -> str:
     from urllib.request import getproxies, proxy_bypass
 
-    parsed = urllib3.util.parse_url(url)
-    if proxy_bypass(parsed.host or ""):
+    parsed = urlsplit(url)
+    if proxy_bypass(parsed.hostname or ""):
         return ""
-    return getproxies().get(parsed.scheme or "", "")
+    return getproxies().get(parsed.scheme, "")

@@ -1,0 +1,66 @@
+"""urllib3's connections to the store, each of which looks at its TCP connection as it goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from transfer.transports.s3.congestion import NetworkPath, Watch
+
+CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+
+
+def make_pool(connections: int, proxy: str, path: NetworkPath) -> urllib3.PoolManager:
+    """connections: how many are kept. proxy: its URL, or empty. path: what they see of the way."""
+    options: dict[str, Any] = {
+        "num_pools": 4,
+        "maxsize": connections,
+        "block": False,
+        "blocksize": 1 << 18,
+        "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
+    }
+    pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+    pool.pool_classes_by_scheme = _pool_classes(path)
+    return pool
+
+
+def look(connection: Any) -> None:
+    """Have it look at its TCP connection: something came over it."""
+    if isinstance(connection, _Watched):
+        connection.look()
+
+
+class _Watched(HTTPConnection):
+    _path: NetworkPath
+    _watch: Watch | None = None  # a proxy is spoken to before it is connected to the store
+
+    def connect(self) -> None:
+        super().connect()
+        self._watch = Watch(self.sock, self._path)
+
+    def send(self, data: Any) -> None:
+        super().send(data)
+        self.look()
+
+    def look(self) -> None:
+        if self._watch is not None:
+            self._watch.look()
+
+
+class _WatchedTls(_Watched, HTTPSConnection):
+    pass
+
+
+def _pool_classes(path: NetworkPath) -> dict[str, type[HTTPConnectionPool]]:
+    """By scheme. urllib3 makes connections by their class and nothing else that is ours."""
+
+    class Plain(HTTPConnectionPool):
+        ConnectionCls = type("Watched", (_Watched,), {"_path": path})
+
+    class Tls(HTTPSConnectionPool):
+        ConnectionCls = type("WatchedTls", (_WatchedTls,), {"_path": path})
+
+    return {"http": Plain, "https": Tls}
