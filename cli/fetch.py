@@ -67,6 +67,15 @@ def fetch(
         str | None,
         Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
     ] = None,
+    interface: Annotated[
+        list[str] | None,
+        Option(
+            "--interface",
+            metavar="NAME",
+            envvar="XFER_INTERFACE",
+            help="Meet the peer on this one; repeatable",
+        ),
+    ] = None,
     context: Annotated[
         str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
     ] = None,
@@ -116,6 +125,7 @@ def fetch(
         unsafe_links=unsafe_links,
         concurrency=concurrency,
         bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="fetch"),
+        interfaces=interface or (),
         patience=seconds,
     )
     show(call, json=json, quiet=quiet, resume=same_command())

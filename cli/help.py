@@ -108,7 +108,7 @@ def _page(
     usage: str, about: str | None, rows: Iterable[Row], examples: Iterable[str], notes: str = ""
 ) -> str:
     lines = textwrap.wrap(f"Usage: {usage}", WIDTH, subsequent_indent=" " * 7)
-    lines += ["", *textwrap.wrap(_first_line(about), WIDTH), ""]
+    lines += ["", *textwrap.wrap(_first_line(about), WIDTH)]
     rows = list(rows)
     left = min(_LEFT, max((len(name) for name, _ in rows), default=0)) + len(_INDENT)
     for name, text in rows:

@@ -42,6 +42,15 @@ def resume(
         str | None,
         Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
     ] = None,
+    interface: Annotated[
+        list[str] | None,
+        Option(
+            "--interface",
+            metavar="NAME",
+            envvar="XFER_INTERFACE",
+            help="Meet the peer on this one; repeatable",
+        ),
+    ] = None,
     json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
     quiet: Annotated[
         bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
@@ -70,7 +79,12 @@ def resume(
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
         on_event(which)
         return await transfer_resume(
-            which, patience=seconds, concurrency=concurrency, bwlimit=rate, on_event=on_event
+            which,
+            patience=seconds,
+            concurrency=concurrency,
+            bwlimit=rate,
+            interfaces=interface or (),
+            on_event=on_event,
         )
 
     codes = []

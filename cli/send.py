@@ -115,6 +115,15 @@ def send(
         str | None,
         Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
     ] = None,
+    interface: Annotated[
+        list[str] | None,
+        Option(
+            "--interface",
+            metavar="NAME",
+            envvar="XFER_INTERFACE",
+            help="Meet the peer on this one; repeatable",
+        ),
+    ] = None,
     context: Annotated[
         str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
     ] = None,
@@ -199,6 +208,7 @@ def send(
         ticket=claim,
         concurrency=concurrency,
         bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="send"),
+        interfaces=interface or (),
         patience=outage,
     )
     show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume)

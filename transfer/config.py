@@ -24,6 +24,7 @@ import platformdirs
 import tomli_w
 
 from transfer.errors import NotConfigured, UsageError, XferError
+from transfer.ice_urls import parse_stun, parse_turn
 
 USER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A user is one token of a NATS subject and part of an inbox prefix."""
@@ -209,11 +210,9 @@ def _check(context: Context) -> None:
             f"{context.user!r} cannot be a user on the bus", hint="use letters, digits, `-` and `_`"
         )
     for url in context.stun:
-        if not re.match(r"stuns?:[^/]", url):
-            raise UsageError(f"{url!r} is not a STUN server", hint="write it as stun:HOST:3478")
+        parse_stun(url)
     for turn in context.turn:
-        if not re.match(r"turns?:[^/]", turn.url):
-            raise UsageError(f"{turn.url!r} is not a TURN server", hint="write it as turn:HOST:3478")
+        parse_turn(turn.url, turn.username, turn.password)
 
 
 def _is_nats_url(url: str) -> bool:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +29,7 @@ from transfer.errors import (
     Temporary,
 )
 from transfer.events import Listener, RouteName, Summary, ignore
+from transfer.ice_urls import IceServers
 from transfer.meter import Meter
 from transfer.model import FORMAT, Frame, ReceiptBody
 from transfer.paths import printable
@@ -36,9 +37,10 @@ from transfer.received import ReceivedJob
 from transfer.seal import Purpose, Sealer
 from transfer.tasks import ended
 from transfer.ticket import Ticket
+from transfer.transports.interfaces import check_interfaces
 from transfer.transports.peer import PeerInbound
 from transfer.transports.s3 import START_READING, Pace, S3Inbound
-from transfer.transports.webrtc import IceServers, answer, prepare
+from transfer.transports.webrtc import answer, prepare
 
 HELLO_EVERY = 1.0
 """Seconds between two hellos while the sender has not answered; ten times that after HELLOS of them."""
@@ -65,6 +67,7 @@ async def fetch(
     patience: float = 600.0,
     concurrency: int | None = None,
     bwlimit: float | None = None,
+    interfaces: Sequence[str] = (),
     on_event: Listener = ignore,
 ) -> Summary:
     """Fetch what a ticket stands for; returns when all of it is verified, synced and under its final name.
@@ -77,11 +80,13 @@ async def fetch(
         patience: seconds that an outage, or a sender who is away before the job is complete, is waited for.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be taken; None: all that come.
+        interfaces: names and addresses of this host's network interfaces to meet the sender on; empty: all that may.
         on_event: told what happens (`transfer.events`).
     Raises:
         XferError: see `transfer.errors`. What was written stays in a hidden folder beside the target
             and is taken up by the next fetch of the same ticket to the same place.
     """
+    check_interfaces(interfaces)
     meter = Meter(on_event)
     context = context or config.load()
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
@@ -119,7 +124,12 @@ async def fetch(
                         limit=limit,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
-                    summary = await receiver.run(context, patience)
+                    ice = IceServers(
+                        list(context.stun),
+                        [(t.url, t.username, t.password) for t in context.turn],
+                        list(interfaces),
+                    )
+                    summary = await receiver.run(context.user, ice, patience)
         except JobGone as gone:
             if job.begun_with is not None:
                 hint = (
@@ -160,27 +170,27 @@ class _Receiver:
         self._use_store = asyncio.Event()
         self._talk: bus.Conversation | None = None
 
-    async def run(self, context: config.Context, patience: float) -> Summary:
+    async def run(self, user: str, ice: IceServers, patience: float) -> Summary:
         await self._mailbox.open()
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()
                 if self._meter.done:
                     self._meter.notice("carrying on with an unfinished fetch; what is here was verified")
-                await self._receive(context, patience)
-            return await self._give_receipt(context.user)
+                await self._receive(user, ice, patience)
+            return await self._give_receipt(user)
         finally:
             await self._store.close()
             await self._mailbox.close()
 
-    async def _receive(self, context: config.Context, patience: float) -> None:
+    async def _receive(self, user: str, ice: IceServers, patience: float) -> None:
         """Until every frame is written and everything has its final name."""
         complete = asyncio.create_task(self._assembly.complete.wait())
         tasks = [asyncio.create_task(self._follow_store()), asyncio.create_task(self._watch(patience))]
         peer: asyncio.Task[None] | None = None
         if self._opened.state is api.JobState.OPEN:
             tasks.append(asyncio.create_task(self._listen()))
-            peer = asyncio.create_task(self._meet_sender(context))
+            peer = asyncio.create_task(self._meet_sender(user, ice))
             tasks.append(peer)
         try:
             waiting: set[asyncio.Task[Any]] = {complete, *tasks}
@@ -226,17 +236,18 @@ class _Receiver:
             elif isinstance(signal, wire.Void):
                 raise CutShort(f"the sender ended this transfer: {printable(signal.reason)}")
 
-    async def _meet_sender(self, context: config.Context) -> None:
+    async def _meet_sender(self, user: str, ice: IceServers) -> None:
         """Say hello until there is an offer; take what the peer gives; after a loss, say hello anew."""
-        ice = IceServers(list(context.stun), [(t.url, t.username, t.password) for t in context.turn])
         while not self._assembly.complete.is_set():
+            done = self._meter.done
             self._talk = talk = self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
             try:
-                channel = await answer(talk, await self._offer(talk, context.user), ice)
+                channel = await answer(talk, await self._offer(talk, user), ice)
                 await self._take_from(PeerInbound(channel))
             except (PeerLost, ProtocolError, BusUnreachable) as lost:
                 self._meter.notice(f"the direct connection failed: {lost.what}")
-                await asyncio.sleep(AGAIN)
+                if self._meter.done == done:  # else it was good for something: the next may be, too
+                    await asyncio.sleep(AGAIN)
             finally:
                 talk.close()
 

@@ -26,7 +26,7 @@ class Meter:
         self._told = 0.0
         self._news = False
         self._waiting: tuple[str, float] = ("", 0.0)
-        self._crossed = FrameSet()
+        self._crossed: dict[str, FrameSet] = {}
         self.route: RouteName | None = None
         self.total: int | None = None
         self.files = 0
@@ -45,16 +45,19 @@ class Meter:
         self.route = route
         self._listener(RouteChosen(route=route, reason=reason))
 
-    def crossed(self, frame: FrameId, length: int) -> None:
-        """An encoded frame of that many bytes went over the network."""
+    def crossed(self, frame: FrameId, length: int, to: str = "") -> None:
+        """An encoded frame of that many bytes went over the network. to: whom, where there are several."""
         self.wire += length
         if frame.kind is Kind.CHUNK:
-            self.resent += frame in self._crossed
-            self._crossed.add(frame.kind, frame.index, frame.index + 1)
+            crossed = self._crossed.setdefault(to, FrameSet())
+            self.resent += frame in crossed
+            crossed.add(frame.kind, frame.index, frame.index + 1)
 
     def found(self, frame: FrameId) -> None:
         """It is safe at the far end (or written here) already."""
-        self.kept += frame.kind is Kind.CHUNK and frame not in self._crossed
+        self.kept += frame.kind is Kind.CHUNK and not any(
+            frame in crossed for crossed in self._crossed.values()
+        )
 
     def moved(self, done: int) -> None:
         """That many more raw bytes are safe."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import BinaryIO, Literal, NamedTuple
 
 from transfer import api, bus, config, content, wire
@@ -17,35 +17,29 @@ from transfer.codec import Codec
 from transfer.content import Content
 from transfer.effort import Effort
 from transfer.errors import (
-    BusUnreachable,
     JobGone,
-    PeerAbsent,
-    PeerLost,
-    ProtocolError,
     SourceTrouble,
     UsageError,
     XferError,
 )
 from transfer.events import Listener, Stored, Summary, TicketReady, ignore
+from transfer.ice_urls import IceServers
 from transfer.ledger import Ledger
 from transfer.meter import Meter
 from transfer.model import FrameId, FrameSet, Kind, SegmentRef
 from transfer.opening import open_job
 from transfer.plan import Part
 from transfer.receivers import Receivers
+from transfer.safe import Safe
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute
 from transfer.source import Links
-from transfer.tasks import ended
 from transfer.ticket import Ticket
-from transfer.transports.peer import PeerOutbound
+from transfer.transports.interfaces import check_interfaces
 from transfer.transports.s3 import Pace, S3Outbound
-from transfer.transports.webrtc import IceServers, offer, prepare
 
 THRESHOLD = 100_000_000
 """Bytes. Below it a peer is offered the transfer directly."""
-RECEIPT_SECONDS = 15.0
-"""How long a peer that has everything may take to sync it to disk and say so, at least."""
 
 
 async def send(
@@ -69,6 +63,7 @@ async def send(
     patience: float = 600.0,
     concurrency: int | None = None,
     bwlimit: float | None = None,
+    interfaces: Sequence[str] = (),
     on_event: Listener = ignore,
 ) -> Summary:
     """Send files, folders, a stream or a command's output; returns once somebody has them or the store does.
@@ -88,12 +83,14 @@ async def send(
         patience: seconds that an outage of bus, broker or store is ridden out.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be sent; None: all that go.
+        interfaces: names and addresses of this host's network interfaces to meet a peer on; empty: all that may.
         on_event: told what happens (`transfer.events`); the ticket comes first.
     Raises:
         XferError: see `transfer.errors`; PartialSource only after everything readable was sent.
     """
     if expire <= 0:
         raise UsageError("a transfer that expires at once cannot be fetched", hint="give --expire a time")
+    check_interfaces(interfaces)
     announcer = Announcer(on_event)
     meter = Meter(announcer)
     context = context or config.load()
@@ -125,7 +122,11 @@ async def send(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
             means = _Means(
-                IceServers(list(context.stun), [(t.url, t.username, t.password) for t in context.turn]),
+                IceServers(
+                    list(context.stun),
+                    [(t.url, t.username, t.password) for t in context.turn],
+                    list(interfaces),
+                ),
                 Pace(concurrency),
                 BwLimit(bwlimit) if bwlimit else None,
             )
@@ -133,7 +134,7 @@ async def send(
             sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means)
             with contextlib.closing(job):
                 async with announcer.on(client, context.user, job.ticket.job):
-                    summary = await sender.run(via, threshold, wait, fetches or 1, receipt)
+                    summary = await sender.run(via, threshold, wait, fetches, receipt)
                 on_event(summary)
                 job.end()  # not before it was said: who dies in between says it in the next run
     material.raise_if_partial()
@@ -146,10 +147,6 @@ def _refuse_contradictions(asked: SendAgain) -> None:
         raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
     if asked.via == "webrtc" and asked.wait == 0:
         raise UsageError("webrtc needs a receiver, and none is waited for", hint="give --wait a time")
-
-
-class _StartedAnew(Exception):
-    """The receiver said hello in a new session: the one that is being served is dead."""
 
 
 class _Means(NamedTuple):
@@ -178,15 +175,15 @@ class _Sender:
         self._meter, self._listener, self._means = meter, listener, means
         self._out = material.outgoing(codec)
         self._out.digests.update(job.digests)
-        self._safe = FrameSet()
+        self._safe = Safe(self._out.raw_length, meter)
         self._kept = False  # stored: whatever becomes of us, whoever has the ticket can fetch it
         meter.level = codec.level
         self._receivers = Receivers(mailbox, broker, job.sealer, lambda: self._out.root, meter, listener)
 
     async def run(
-        self, via: Via, threshold: int, wait: float | None, receivers: int, receipt: bool
+        self, via: Via, threshold: int, wait: float | None, fetches: int | None, receipt: bool
     ) -> Summary:
-        """receivers: receipts that make it delivered. The rest as for `send`."""
+        """As for `send`."""
         total = self._out.manifest.total
         small = total is not None and total < threshold
         direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
@@ -197,12 +194,12 @@ class _Sender:
                 self._meter.notice("carrying on with the unfinished transfer of the same source")
             if self._job.state is not api.JobState.OPEN:
                 return await self._ended_before(receipt)
-            if direct and await self._through_peers(via, wait, receivers):
+            if direct and await self._directly(via, wait, fetches):
                 return await self._delivered()
             if not direct:
                 why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
                 self._meter.choose("s3", why if total is not None else "its length is unknown")
-            return await self._through_store(wait, receivers, receipt)
+            return await self._through_store(wait, fetches or 1, receipt)
         except (Conflict, JobGone):  # somebody may have had everything before we heard of it
             status = await self._broker.status(self._job.ticket.job)
             if status.state is not api.JobState.DELIVERED:
@@ -220,113 +217,17 @@ class _Sender:
             await self._receivers.close()
             self._out.close()
 
-    # peer to peer
+    async def _directly(self, via: Via, wait: float | None, fetches: int | None) -> bool:
+        """False: the store must take over. The ticket is shown before the direct route is imported (0.1 s)."""
+        from transfer.direct import Direct
 
-    async def _through_peers(self, via: Via, wait: float | None, receivers: int) -> bool:
-        """Serve whoever says hello until enough receipts came. False: the store must take over."""
-        self._importing = asyncio.create_task(prepare())  # kept, or the loop might forget it
-        deadline = None if wait is None else time.monotonic() + wait
         if self._job.receipts:
             await self._recall_receipts()
-        while (known := len(self._receivers.receipts)) < receivers:
-            hello = await self._receivers.next_hello(deadline)
-            if hello is None and (self._receivers.early or len(self._receivers.receipts) > known):
-                await self._recall_receipts()
-                continue
-            if hello is None:
-                if via == "webrtc":
-                    raise PeerAbsent("nobody came for the transfer in time")
-                self._meter.choose("s3", "no receiver came in time")
-                return False
-            try:
-                await self._serve(hello, max(RECEIPT_SECONDS, wait or 0.0))
-            except _StartedAnew:
-                pass
-            except (PeerLost, ProtocolError, BusUnreachable) as lost:
-                if via != "webrtc":
-                    self._meter.choose("s3", lost.what)
-                    return False
-                self._meter.notice(f"{lost.what}; waiting for the receiver to come back")
-            deadline = None if wait is None else time.monotonic() + wait  # counts from the last who was here
-        return True
-
-    async def _serve(self, hello: wire.Hello, patience: float) -> None:
-        """Send one receiver what it lacks and await its receipt for `patience` seconds.
-
-        Others who come meanwhile are served after it. If it says hello itself, it started anew: so do we.
-        Raises PeerLost, ProtocolError, _StartedAnew.
-        """
-        serving = asyncio.create_task(self._serve_session(hello, patience))
-        later: list[wire.Hello] = []
-        try:
-            while not serving.done():
-                another = asyncio.create_task(self._receivers.hellos.get())
-                await asyncio.wait({serving, another}, return_when=asyncio.FIRST_COMPLETED)
-                if not another.done():
-                    another.cancel()
-                    continue
-                later.append(another.result())
-                if later[-1].receiver == hello.receiver:
-                    raise _StartedAnew
-            serving.result()
-        finally:
-            await ended(serving)
-            for waiting in later:
-                self._receivers.hellos.put_nowait(waiting)
-
-    async def _serve_session(self, hello: wire.Hello, patience: float) -> None:
-        channel = await offer(self._receivers.talks[hello.receiver], self._means.ice)
-        self._meter.choose("webrtc", "a receiver is there")
-        route = PeerOutbound(channel)
-        reason = "the sender stopped"
-        try:
-            wanted = await route.wanted()
-            missing = self._out.everything.common(wanted)
-            for frame in self._out.everything:
-                if frame not in wanted:
-                    self._was_safe(frame)
-            noting = asyncio.create_task(self._note_acks(route.delivered()))
-            try:
-                async with contextlib.aclosing(self._out.frames(missing)) as frames:
-                    async for made in frames:
-                        if self._means.limit is not None:
-                            await self._means.limit.wait(len(made.frame.data))
-                        await route.put(made.frame)
-                        self._meter.crossed(made.frame.id, len(made.frame.data))
-                await route.finish()
-                reason = ""
-            finally:
-                noting.cancel()
-                await asyncio.gather(noting, return_exceptions=True)
-            for frame in missing:
-                self._is_safe(frame)
-            self._meter.tell()
-        finally:
-            await route.close(reason)
-        await self._receipt_of(hello.receiver, patience)
-
-    async def _note_acks(self, batches: AsyncIterator[Sequence[FrameId]]) -> None:
-        async for batch in batches:
-            for frame in batch:
-                self._is_safe(frame)
-
-    def _is_safe(self, frame: FrameId) -> None:
-        if frame not in self._safe:
-            self._safe.add(frame.kind, frame.index, frame.index + 1)
-            self._meter.moved(self._out.raw_length(frame))
-
-    def _was_safe(self, frame: FrameId) -> None:
-        """Not by this run."""
-        if frame not in self._safe:
-            self._meter.found(frame)
-            self._is_safe(frame)
-
-    async def _receipt_of(self, receiver: str, within: float) -> None:
-        """Raises PeerLost if it does not come."""
-        deadline = time.monotonic() + within
-        while receiver not in self._receivers.receipts:
-            if not await self._receivers.receipt_before(deadline, "waiting for the receipt"):
-                raise PeerLost("the receiver has everything but its receipt did not come")
+        means = self._means
+        direct = Direct(
+            self._out, self._receivers, self._safe, self._meter, means.ice, means.limit, self._recall_receipts
+        )
+        return await direct.serve(wait, fetches, store=via != "webrtc")
 
     # through the store
 
@@ -357,8 +258,8 @@ class _Sender:
             await self._receivers.use_store(lambda: store.segments)
             missing = self._out.everything.common(await store.wanted())
             for frame in self._job.remains.stored:
-                self._was_safe(frame)
-            with_peer = self._safe.common(missing)
+                self._safe.found(frame)
+            with_peer = self._safe.frames.common(missing)
             if with_peer:
                 for frame in with_peer:
                     missing.discard(frame)
@@ -399,7 +300,7 @@ class _Sender:
         for row in part.frames:
             frame = FrameId(Kind(row.kind), row.index)
             self._meter.crossed(frame, row.length)
-            self._is_safe(frame)
+            self._safe.add(frame)
 
     # the ends
 
@@ -407,7 +308,7 @@ class _Sender:
         """An earlier run had the job delivered or stored, and died before it said so or had its receipt."""
         await self._recall_receipts()
         for frame in self._out.everything:
-            self._was_safe(frame)
+            self._safe.found(frame)
         if self._job.state is api.JobState.DELIVERED:
             return self._summary("receipt")
         segments = len(self._job.remains.complete)
@@ -457,7 +358,7 @@ class _Sender:
             seconds=round(meter.seconds, 3),
             route=meter.route,
             files=meter.files,
-            chunks=self._safe.count(Kind.CHUNK),
+            chunks=self._safe.frames.count(Kind.CHUNK),
             resent=meter.resent,
             digest=self._out.root.hex(),
             kept=meter.kept,

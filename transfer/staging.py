@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ class Staging:
 
     @classmethod
     def reopen(cls, mark: Mark) -> Staging | None:
-        """None if it is gone, or is not the folder we made: another inode, owner or mode."""
+        """None if it is gone, half removed (what is left of it goes), or not the folder we made: another inode, owner or mode."""
         try:
             base = Folder.at(Path(mark.base))
         except OSError:
@@ -87,8 +88,10 @@ class Staging:
             base.close()
             return None
         folder = base.folder(mark.name)
-        if folder.look(TREE) is None:
+        if folder.look(TREE) is None:  # whoever removed it was killed in the middle of that
             folder.close()
+            with suppress(OSError):
+                base.remove_tree(mark.name)
             base.close()
             return None
         return cls(base, mark.name, folder)

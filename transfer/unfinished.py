@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 
 from transfer import chunks, config, received, sent
 from transfer.errors import JobGone, UsageError
@@ -35,12 +36,13 @@ async def resume(
     patience: float = 600.0,
     concurrency: int | None = None,
     bwlimit: float | None = None,
+    interfaces: Sequence[str] = (),
     on_event: Listener = ignore,
 ) -> Summary:
     """Run it again as it was asked for, with the same servers, to its end.
 
     Args:
-        patience, concurrency, bwlimit, on_event: as for `send` and `fetch`.
+        patience, concurrency, bwlimit, interfaces, on_event: as for `send` and `fetch`.
     Raises:
         XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
     """
@@ -69,6 +71,7 @@ async def resume(
             patience=patience,
             concurrency=concurrency,
             bwlimit=bwlimit,
+            interfaces=interfaces,
             on_event=on_event,
         )
     return await send(
@@ -87,6 +90,7 @@ async def resume(
         patience=patience,
         concurrency=concurrency,
         bwlimit=bwlimit,
+        interfaces=interfaces,
         on_event=on_event,
     )
 

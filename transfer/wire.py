@@ -129,7 +129,8 @@ class Description(msgspec.Struct, frozen=True, array_like=True):
     """What ICE and DTLS need to know of the other end. Sealed: nobody between sees or swaps it.
 
     candidates: SDP candidate lines without the `candidate:` prefix. fingerprints: (hash, hex) pairs.
-    setup: DTLS role, `active`, `passive` or `actpass`. max_message: bytes this end accepts.
+    setup: DTLS role, `active`, `passive` or `actpass`. init: the value of this end's SCTP INIT chunk, so that no
+    handshake is needed (draft-hancke-tsvwg-snap). max_message, max_packet: bytes this end accepts, of SCTP.
     """
 
     ufrag: str
@@ -137,8 +138,9 @@ class Description(msgspec.Struct, frozen=True, array_like=True):
     candidates: list[str]
     fingerprints: list[tuple[str, str]]
     setup: str
-    sctp_port: int = 5000
+    init: bytes
     max_message: int = MAX_MESSAGE
+    max_packet: int = 1432
 
 
 class Signal(msgspec.Struct, frozen=True, tag_field="t", kw_only=True):

@@ -245,6 +245,15 @@ async def test_a_store_that_drops_nothing_is_given_no_more_than_so_many_uploads(
 async def test_one_job_that_cannot_be_swept_does_not_keep_the_others(
     job: Job, records: Records, store: Store
 ) -> None:
+    """Tried again if the broker's own pass, 5 s after its start, came in between and swept them all."""
+    assert await swept_but_one(job, records, store) or await swept_but_one(
+        Job(job.client), records, store, create=True
+    )
+
+
+async def swept_but_one(job: Job, records: Records, store: Store, *, create: bool = False) -> bool:
+    """Whether the others went and that one stayed, which cannot be erased."""
+
     class Picky(Store):
         async def erase(self, folder: str, uploads: Any) -> None:
             if folder == job.folder:
@@ -255,16 +264,20 @@ async def test_one_job_that_cannot_be_swept_does_not_keep_the_others(
     others = [Job(job.client) for _ in range(3)]
     for other in (job, *others):
         other.folder = folder_of(other.id, records.realm, EXPIRE)
-        if other is not job:
+        if create or other is not job:
             await other.create()
         await other.store(0)
+    for other in (job, *others):
         await records.change(other.id, lambda r: r.settle(JobState.VOID, now=time.time()))
-    with pytest.raises(StoreUnreachable, match="not that one"):
+    refused = False
+    try:
         await Sweeper(records, picky, orphan_age=ORPHAN_AGE).jobs(time.time())
+    except StoreUnreachable as error:
+        refused = error.what == "not that one"
     picky.close()
     for other in others:
         assert await lies_there(store, other) == ({}, set())
-    assert (await lies_there(store, job))[1] == {0}
+    return refused and (await lies_there(store, job))[1] == {0}
 
 
 class Overtaken(Store):

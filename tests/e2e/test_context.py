@@ -68,6 +68,27 @@ def test_the_turn_password_comes_from_a_file_and_is_never_shown(xfer: Run, tmp_p
     assert "turn:relay.example:3478" in xfer("context", "show").stdout
 
 
+@pytest.mark.parametrize(
+    ("option", "url", "next_step"),
+    [
+        ("--stun", "stun.example:3478", "write it as stun:HOST:3478"),
+        ("--stun", "stun:stun.example:99999", "write it as stun:HOST:3478"),
+        ("--turn", "stun:relay.example", "write it as turn:HOST:3478"),
+        ("--turn", "turn:relay.example?transport=pigeon", "write it as turn:HOST:3478"),
+        ("--turn", "turn:ann:hunter2@relay.example", "--turn-password-file"),
+    ],
+)
+def test_a_stun_or_turn_url_that_cannot_work_is_not_saved(
+    xfer: Run, option: str, url: str, next_step: str
+) -> None:
+    tried = xfer(*ADD, "office", *OFFICE, option, url)
+    assert (tried.returncode, tried.stdout) == (2, "")
+    assert "is not a" in tried.stderr
+    assert next_step in tried.stderr
+    assert "hunter2" not in tried.stderr
+    assert xfer("context", "ls").stdout == ""
+
+
 def test_a_missing_password_file_is_named(xfer: Run, tmp_path: Path) -> None:
     turn = ("--turn", "turn:relay.example:3478", "--turn-password-file", tmp_path / "gone")
     tried = xfer(*ADD, "office", *OFFICE, *turn)

@@ -16,12 +16,13 @@ from hostile import BLOCK, block, chunk, context_of, file, sealed, trailer
 from transfer import api, bus, events, wire
 from transfer.broker_client import Patience, connected
 from transfer.codec import Codec
+from transfer.ice_urls import IceServers
 from transfer.model import Frame, FrameId, Kind
 from transfer.seal import Purpose, Sealer
 from transfer.session import split
 from transfer.ticket import Ticket
 from transfer.transports.peer import Channel
-from transfer.transports.webrtc import IceServers, offer
+from transfer.transports.webrtc import offer
 from transfer.wire import MAX_MESSAGE, Close, Data, End, pack
 
 Act = Callable[[Channel, Callable[[FrameId, bytes], Frame]], Awaitable[None]]

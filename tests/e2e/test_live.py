@@ -118,14 +118,14 @@ async def test_a_watcher_sees_a_stored_send_from_its_beginning_to_its_end(two: T
 
 async def test_a_watcher_sees_a_direct_transfer_as_it_moves(two: Two, servers: Servers) -> None:
     async with watching(servers) as watcher:
-        sending = two.send(two.file("f", 40 * MIB))
+        sending = two.send("--via", "webrtc", two.file("f", 300 * MIB))
         await ended(two.fetch(await asyncio.to_thread(lambda: sending.ticket)))
         told = await watcher.end_of((await ended(sending)).summary.job)
     in_order(told)
     assert told[0].state in ("starting", "waiting")
     assert len({said.done for said in told if said.state == "moving"}) >= 3
     assert (told[-1].state, told[-1].route, told[-1].receipts) == ("receipt", "webrtc", 1)
-    assert told[-1].done == 40 * MIB
+    assert told[-1].done == 300 * MIB
     seconds = told[-1].time - told[0].time
     assert len(told) <= seconds / EVERY + 2
 
@@ -279,7 +279,7 @@ async def test_progress_reaches_a_watcher_within_half_a_second(two: Two, servers
     """The lag of each progress event: from its line on the sender's stdout to an announcement of as much."""
     came: list[tuple[float, int]] = []
     async with watching(servers) as watcher:
-        sending = two.send("--via", via, two.file("f", (150 if via == "webrtc" else 600) * MIB))
+        sending = two.send("--via", via, two.file("f", 600 * MIB))
         fetching = two.fetch(await asyncio.to_thread(lambda: sending.ticket))
         seen = 0
         while sending.running:

@@ -182,15 +182,15 @@ def test_a_killed_fetch_carries_on_and_fetches_only_what_it_lacks(two: Two) -> N
 
 
 def test_a_fetch_killed_midway_through_a_direct_transfer_is_served_anew(two: Two) -> None:
-    source = two.file("f", 30 * MIB)
+    source = two.file("f", 90 * MIB)
     sending = two.send(source)
     first = two.fetch(sending.ticket)
-    safe = first.moved(8 * MIB).done
+    safe = first.moved(40 * MIB).done
     first.signal(signal.SIGKILL)
     first.end()
     assert two.arrived == []
     again = two.fetch(sending.ticket)
-    assert again.summary.wire < 30 * MIB - safe + 4 * MIB
+    assert again.summary.wire < 90 * MIB - safe + 24 * MIB  # what the ledger learns with a delay
     assert sending.summary.outcome in ("receipt", "stored")
     assert (two.out / "f").read_bytes() == source.read_bytes()
     assert two.left_over == []

@@ -196,13 +196,17 @@ def test_the_last_allowed_fetch_takes_the_objects_with_it(two: Two, servers: Ser
     assert not (two.tmp / "second").exists()
 
 
-def test_two_receivers_are_served_directly_one_after_the_other(two: Two) -> None:
-    source = two.file("f", 1_500_000)
-    sending = two.send(source, "--fetches", "2")
+def test_two_receivers_are_served_directly_at_the_same_time(two: Two) -> None:
+    source = two.file("f", 20 * MIB)
+    sending = two.send(source, "--fetches", "2", "--bwlimit", "12M")
     got = [two.fetch(sending.ticket, "-o", two.out / name) for name in ("a", "b")]
+    for one in got:
+        one.moved(1)
+    assert all(one.running for one in got), "neither waits for the other's end"
     assert [g.summary.route for g in got] == ["webrtc", "webrtc"]
     assert sending.summary.outcome == "receipt"
     assert len({e.receiver for e in sending.events if isinstance(e, events.Receipt)}) == 2
+    assert sending.summary.resent == 0
     assert same(source, two.out / "a")
     assert same(source, two.out / "b")
 

@@ -40,8 +40,9 @@ class Hosts:
     servers by forwarders of its own (`connect`), which stand for its way to the internet.
     """
 
-    def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
-        self.near, self.far = f"{name}n", f"{name}f"
+    def __init__(self, name: str, net: str, env: Mapping[str, str], folder: Path) -> None:
+        """net: the first three numbers of their network's addresses."""
+        self.near, self.far, self.net = f"{name}n", f"{name}f", net
         self.env, self.folder = env, folder
         self._ports: list[int] = []
         self._forwarders: list[subprocess.Popen[str]] = []
@@ -86,6 +87,11 @@ class Hosts:
     def mend(self) -> None:
         _ip("-n", self.far, "link", "set", "peer", "up")
 
+    def move(self) -> None:
+        """The far host is on another network from now on: its address is gone, and it has a new one."""
+        _ip("-n", self.far, "addr", "flush", "dev", "peer", "scope", "global")
+        _ip("-n", self.far, "addr", "add", f"{self.net}.77/24", "dev", "peer")
+
     def close(self) -> None:
         for forwarder in self._forwarders:
             forwarder.kill()
@@ -110,11 +116,13 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def two_hosts(env: Mapping[str, str], folder: Path) -> Iterator[Hosts]:
-    """A near and a far host with a link (10.79.x.0/24) between them."""
+def two_hosts(env: Mapping[str, str], folder: Path, *, ipv6: bool = False) -> Iterator[Hosts]:
+    """A near and a far host with a link (10.79.x.0/24, or fd79:x::/64 and no IPv4) between them."""
     name = f"xf{os.getpid() % 100_000}"
-    hosts = Hosts(name, env, folder)
-    net = f"10.79.{os.getpid() % 250}"
+    number = os.getpid() % 250
+    net, bits, more = (f"fd79:{number}:", "64", ("nodad",)) if ipv6 else (f"10.79.{number}", "24", ())
+    dot = ":" if ipv6 else "."
+    hosts = Hosts(name, net, env, folder)
     try:
         for host in (hosts.near, hosts.far):
             _ip("netns", "add", host)
@@ -134,7 +142,7 @@ def two_hosts(env: Mapping[str, str], folder: Path) -> Iterator[Hosts]:
             hosts.far,
         )
         for host, end in ((hosts.near, 1), (hosts.far, 2)):
-            _ip("-n", host, "addr", "add", f"{net}.{end}/24", "dev", "peer")
+            _ip("-n", host, "addr", "add", f"{net}{dot}{end}/{bits}", "dev", "peer", *more)
             _ip("-n", host, "link", "set", "peer", "up")
             shape = [
                 "tc",

@@ -27,7 +27,7 @@ def killed(*processes: Background) -> None:
     for process in processes:
         process.signal(signal.SIGKILL)
     for process in processes:
-        assert process.code == -signal.SIGKILL
+        assert process.code == -signal.SIGKILL, process._told()
 
 
 def ended_well(apart: Two, stage: Stage, source: Path) -> None:

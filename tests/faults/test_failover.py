@@ -19,6 +19,7 @@ from transfer.session import WINDOW
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 SIZE = 20_000_000
+SHARES = pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 
 
 class Run:
@@ -92,7 +93,7 @@ def transfer_until(hosts: Hosts, share: float, *options: str) -> tuple[Run, Run,
     return sending, fetching, source
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+@SHARES
 def test_a_link_that_dies_midway_ends_in_a_complete_file_over_s3(hosts: Hosts, share: float) -> None:
     sending, fetching, source = transfer_until(hosts, share)
     hosts.cut()
@@ -127,3 +128,44 @@ def test_what_the_peer_acknowledged_is_stored_only_if_no_receipt_comes(hosts: Ho
     assert summary["wire"] < SIZE + WINDOW + 2 * MIB, (
         "frames that were acknowledged crossed the network again"
     )
+
+
+@SHARES
+def test_a_receiver_that_is_killed_midway_has_the_sender_store_the_whole(hosts: Hosts, share: float) -> None:
+    sending, fetching, source = transfer_until(hosts, share, "--wait", "2s")
+    fetching.process.kill()
+    killed = time.monotonic()
+    sending.until(lambda e: e["event"] == "route" and e["route"] == "s3")
+    assert time.monotonic() - killed < 4, "3 s, and what a busy machine adds"
+    assert sending.end() == 0
+    assert sending.events[-2]["outcome"] == "stored"
+    ticket = sending.events[0]["ticket"]
+    later = Run(hosts.run(hosts.far, "fetch", ticket, "-o", "later/", "--json"))
+    assert later.end() == 0
+    assert (hosts.folder / "later/data.bin").read_bytes() == source.read_bytes()
+
+
+@SHARES
+def test_a_sender_that_is_killed_midway_goes_on_where_it_was(hosts: Hosts, share: float) -> None:
+    sending, fetching, source = transfer_until(hosts, share)
+    sending.process.kill()
+    again = Run(hosts.run(hosts.near, "send", source, "--json"))
+    assert again.end() == 0
+    assert fetching.end() == 0
+    assert (hosts.folder / "got/data.bin").read_bytes() == source.read_bytes()
+    summary = again.events[-2]
+    assert summary["outcome"] == "receipt"
+    assert summary["wire"] < (1 - share) * SIZE + WINDOW + 4 * MIB
+    assert "s3" not in again.routes()  # nor a second connection, if the last bytes were on their way
+
+
+def test_a_receiver_that_changes_networks_midway_finishes_directly(hosts: Hosts) -> None:
+    sending, fetching, source = transfer_until(hosts, 0.3)
+    hosts.move()
+    assert fetching.end() == 0
+    assert sending.end() == 0
+    assert (hosts.folder / "got/data.bin").read_bytes() == source.read_bytes()
+    assert sending.routes() == ["webrtc"]
+    noticed = [e["text"] for e in fetching.events if e["event"] == "notice"]
+    assert any("the direct connection failed" in text for text in noticed), noticed
+    assert sending.events[-2]["wire"] < SIZE + WINDOW + 4 * MIB

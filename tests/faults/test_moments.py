@@ -256,7 +256,7 @@ def test_a_receiver_killed_while_it_makes_its_temporary_folder_leaves_none_behin
 def test_a_receipt_of_what_an_earlier_run_sent_ends_the_next_one(apart: Two, stage: Stage, via: str) -> None:
     """The receiver has everything and is about to say so when its sender dies; the next run has read nothing yet."""
     source = apart.file("f", 20 * MIB)
-    first = apart.send("--via", "webrtc", "--fetches", "1", source)
+    first = apart.send("--via", "webrtc", "--bwlimit", "10M", "--fetches", "1", source)
     got = apart.fetch(first.ticket)
     got.moved(1)
     stage.wires["receiver", "nats"].stall()

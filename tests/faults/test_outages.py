@@ -200,7 +200,7 @@ def test_a_ledger_that_lost_its_last_commits_costs_a_resend_and_no_wrong_byte(
 ) -> None:
     """As after a power cut, which may take the last ones (synchronous = NORMAL)."""
     slowed(stage, 2 * PACE)
-    source = apart.file("f", 120 * MIB)
+    source = apart.file("f", 240 * MIB)
     first = apart.send("--via", "s3", "--fetches", "1", source)
     got = apart.fetch(first.ticket)
     got.moved(6 * MIB)

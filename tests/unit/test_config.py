@@ -153,7 +153,9 @@ def test_a_missing_creds_file_is_named(tmp_path: Path) -> None:
         {"user": "*"},
         {"user": ""},
         {"stun": ["bus.example:3478"]},
+        {"stun": ["stuns:bus.example"]},
         {"turn": [Turn("stun:x:1")]},
+        {"turn": [Turn("turn:x:99999")]},
     ],
 )
 def test_what_cannot_work_is_refused_before_it_is_saved(wrong: dict[str, Any]) -> None:

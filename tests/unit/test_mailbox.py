@@ -18,7 +18,7 @@ from transfer.ticket import Ticket
 
 TICKET = Ticket("q" * 16, bytes(16))
 S1, S2 = b"1" * 16, b"2" * 16
-DESCRIPTION = wire.Description("u", "p", [], [], "active")
+DESCRIPTION = wire.Description("u", "p", [], [], "active", bytes(16))
 QUEUE = 256
 
 

@@ -1367,6 +1367,17 @@ def test_only_the_very_same_staging_folder_is_taken_up(out: Path, change: object
     assert FolderSink.resume(state, out, job=JOB) is None
 
 
+def test_what_a_kill_left_of_a_folder_that_was_being_removed_goes(out: Path) -> None:
+    sink = started(tree(), out)
+    state = sink.state()
+    sink.close()
+    [left] = staging_in(out)
+    shutil.rmtree(out / left / "tree")
+    (out / left / "journal").write_text("{}")
+    assert FolderSink.resume(state, out, job=JOB) is None
+    assert staging_in(out) == []
+
+
 def test_a_state_of_another_job_output_or_version_is_not_taken_up(out: Path) -> None:
     sink = started(tree(), out)
     state = sink.state()

@@ -155,7 +155,7 @@ SEALER = Sealer(Ticket("q" * 16, bytes(16)))
 TO = Purpose.TO_RECEIVER
 SESSION = b"0123456789abcdef"
 DESCRIPTION = wire.Description(
-    "ufrag", "p" * 22, ["1 1 udp 1 192.0.2.1 9 typ host"], [("sha-256", "AB")], "active"
+    "ufrag", "p" * 22, ["1 1 udp 1 192.0.2.1 9 typ host"], [("sha-256", "AB")], "active", bytes(16)
 )
 
 signals = st.sampled_from(
