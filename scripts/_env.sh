@@ -18,12 +18,33 @@ find_python() {
 # make_env FOLDER EXTRAS: an environment in FOLDER with this checkout and EXTRAS installed, as constraints.txt pins it.
 make_env() {
     fill_env "$1" "xfer[$2]" "$2 $here" "$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)" \
-        --editable "$here[$2]" --constraint "$here/constraints.txt"
+        --config-settings editable_mode=compat --editable "$here[$2]" --constraint "$here/constraints.txt"
 }
 
 # make_tools FOLDER FILE: an environment in FOLDER with the programs that the requirements FILE names, and not xfer.
 make_tools() {
     fill_env "$1" "the programs of $(basename "$2")" "$(basename "$2")" "$(cksum <"$2")" --requirement "$2"
+}
+
+# make_go_tools FOLDER FILE: the programs that the go.mod FILE requires, in FOLDER/bin; without go it says so.
+make_go_tools() {
+    local folder=$1 file=$2 want work
+    want="$(cksum <"$file")"
+    if [ "$(cat "$folder/.built" 2>/dev/null)" = "$want" ]; then
+        return 0
+    fi
+    if ! command -v go >/dev/null; then
+        echo "there is no go: what $(basename "$file") names is left out" >&2
+        return 0
+    fi
+    echo "building what $(basename "$file") names into $folder (once)" >&2
+    work=$(mktemp -d) || return 1
+    mkdir -p "$folder/bin" && folder=$(cd "$folder" && pwd) && cp "$file" "$work/go.mod" &&
+        (cd "$work" && go build -mod=mod -o "$folder/bin/" $(awk '$1 == "require" { print $2 }' go.mod)) &&
+        echo "$want" >"$folder/.built"
+    set -- $?
+    rm -rf "$work"
+    return "$1"
 }
 
 # fill_env FOLDER NAME STAMP SUM PIP-ARGUMENTS: what pip installs, again when STAMP, SUM or Python are others.

@@ -78,6 +78,15 @@ def noise(seed: int) -> Iterator[bytes]:
         yield stream.update(zeros)
 
 
+def messages(seed: int, size: int, largest: int) -> Iterator[bytes]:
+    """Random messages of 1 to `largest` bytes, `size` bytes in all."""
+    dice = random.Random(seed)
+    while size > 0:
+        length = min(size, dice.choice((1, largest, dice.randint(1, largest))))
+        size -= length
+        yield dice.randbytes(length)
+
+
 def labels(seed: int, size: int) -> bytes:
     """About `size` bytes, one record a line: pictures with boxes and nested polygons, as a labelling tool exports them."""
     dice = random.Random(seed)

@@ -26,12 +26,20 @@ _CLONE_NEWNET = 0x40000000
 
 @dataclass(frozen=True)
 class Shape:
-    """A link. rate: bit/s on the wire; 0: none, it is the machine's loopback. rtt: seconds. loss: share, each way."""
+    """A link. rate: bit/s on the wire; 0: none, it is the machine's loopback. rtt: seconds.
+
+    loss, reorder, duplicate: per cent of the packets, each way. mtu: bytes of an IP packet.
+    buffer: what waits at its head before the tail is dropped, in round trips of the rate.
+    """
 
     name: str
     rate: float = 0.0
     rtt: float = 0.0
     loss: float = 0.0
+    reorder: float = 0.0
+    duplicate: float = 0.0
+    mtu: int = 1500
+    buffer: float = 1.0
 
     @property
     def payload(self) -> float:
@@ -40,14 +48,18 @@ class Shape:
 
     @property
     def queue(self) -> int:
-        """Bytes that wait at its head before the tail is dropped: what it holds in one round trip, the usual size."""
-        return max(int(self.rate / 8 * self.rtt), 100 * FRAME)
+        """Bytes that wait at its head before the tail is dropped."""
+        return max(int(self.rate / 8 * self.rtt * self.buffer), 100 * FRAME)
 
     def __str__(self) -> str:
         if not self.rate:
             return self.name
         loss = f", {self.loss:.3g} % loss each way" if self.loss else ""
-        return f"{self.rate / 1e6:.0f} Mbit/s, {self.rtt * 1e3:.0f} ms{loss}"
+        reorder = f", {self.reorder:.3g} % out of order" if self.reorder else ""
+        duplicate = f", {self.duplicate:.3g} % twice" if self.duplicate else ""
+        mtu = f", MTU {self.mtu}" if self.mtu != 1500 else ""
+        buffer = f", a queue of {self.buffer:.2g} round trips" if self.buffer != 1.0 else ""
+        return f"{self.rate / 1e6:.4g} Mbit/s, {self.rtt * 1e3:.0f} ms{loss}{reorder}{duplicate}{mtu}{buffer}"
 
 
 LOOPBACK = Shape("loopback")
@@ -159,6 +171,15 @@ def machines_congestion() -> str:
         return "default"
 
 
+def congestions() -> list[str]:
+    """Of TCP's two usual ones those that this kernel has."""
+    try:
+        known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    except OSError:
+        return []
+    return [name for name in ("cubic", "bbr") if name in known]
+
+
 class Link:
     """A running link between two namespaces; `counters` are there after `close`."""
 
@@ -166,7 +187,8 @@ class Link:
         self, shape: Shape, client: Namespace, server: Namespace, program: Path, seed: int = 1
     ) -> None:
         """program: see `build`."""
-        numbers = (shape.rate, shape.rtt / 2 * 1e6, shape.queue, shape.loss * 1e4, seed)
+        odds = (shape.loss * 1e4, shape.reorder * 1e4, shape.duplicate * 1e4)
+        numbers = (shape.rate, shape.rtt / 2 * 1e6, shape.queue, *odds, seed)
         self.counters: dict[str, Any] = {}
         self._process = subprocess.Popen(
             [program, client.path, server.path, *(str(int(number)) for number in numbers)],
@@ -188,7 +210,7 @@ class Link:
                     "dev",
                     DEVICE,
                     "mtu",
-                    "1500",
+                    str(shape.mtu),
                     "txqueuelen",
                     "20000",
                     "up",

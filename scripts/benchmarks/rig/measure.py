@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from .link import Namespace
 
 SAMPLE = 0.04
 """Seconds between two looks at a process' high-water mark; what it grows in its last ones is not seen."""
+
+LOOK = 0.005
+"""Seconds between two looks at what a process said."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,28 @@ class Running:
                 return event
             time.sleep(0.01)
         raise OSError(f"no {kind} event: {self._text(self._err)[-300:]}")
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool], within: float = 60.0) -> float:
+        """When the first --json event that is wanted was seen, perf_counter; LOOK s late at most. Raises OSError."""
+        deadline, seen = time.monotonic() + within, 0
+        while True:
+            alive = self.alive
+            lines = self._text(self._out).splitlines(True)
+            whole = [line for line in lines if line.endswith("\n")]
+            if any(wanted(json.loads(line)) for line in whole[seen:]):
+                return time.perf_counter()
+            seen = len(whole)
+            if not alive or time.monotonic() > deadline:
+                raise OSError(f"the event did not come: {self._text(self._err)[-300:]}")
+            time.sleep(LOOK)
+
+    def says(self, text: str, within: float) -> None:
+        """Wait until that is in its stderr. Raises OSError."""
+        deadline = time.monotonic() + within
+        while text not in (said := self._text(self._err)):
+            if not self.alive or time.monotonic() > deadline:
+                raise OSError(f"it does not say {text!r}: {said[-300:]}")
+            time.sleep(LOOK)
 
     def kill(self) -> None:
         if self.alive:

@@ -15,6 +15,7 @@ from typing import Any
 from blake3 import blake3
 
 from .datasets import Dataset, remove
+from .link import Namespace
 from .measure import Ran, run
 from .peers import Command, Tool
 from .rows import Failed
@@ -59,7 +60,7 @@ def peaks_of_hole(world: World, ours: Tool, data: Dataset, longest: float) -> di
 
 def peaks(world: World, ours: Tool, data: Dataset, longest: float, *, scarce: bool) -> dict[str, Any]:
     """scarce: the source may go once it is stored, so that the disk holds two copies and not three."""
-    digest = _digest(data)
+    digest = digest_of(data.path)
     sent, sent_base = _measured(world, ours.up(data.path), longest)
     ours.ticket = sent.ticket
     target = world.folder / "target"
@@ -68,7 +69,7 @@ def peaks(world: World, ours: Tool, data: Dataset, longest: float, *, scarce: bo
         if scarce:
             remove(data.path)
         fetched, fetched_base = _measured(world, ours.down(data.path, target), longest)
-        if _digest(Dataset(data.kind, target / data.path.name, data.size, 1, 1.0)) != digest:
+        if digest_of(target / data.path.name) != digest:
             raise Failed("what came down is not what went up")
     finally:
         remove(target)
@@ -92,20 +93,21 @@ def _measured(world: World, command: Command, longest: float) -> tuple[Ran, int]
     ran = run(command.argv, told, world.client, longest)
     if ran.failure:
         raise Failed(ran.failure)
-    return ran, _imported(world, ran.stderr, command.env)
+    return ran, imported(ran.stderr, command.env, world.client, world.folder)
 
 
-def _imported(world: World, told: str, env: Mapping[str, str]) -> int:
+def imported(told: str, env: Mapping[str, str], where: Namespace, folder: Path) -> int:
+    """Bytes of an interpreter that imported what a run under PYTHONPROFILEIMPORTTIME `told`. Raises Failed."""
     names = [line.rsplit("|", 1)[1].strip() for line in told.splitlines() if line.startswith("import time:")]
-    modules = world.folder / "modules"
+    modules = folder / "modules"
     modules.write_text("\n".join(names[1:]))  # the first is a heading
     with open(modules, "rb") as stdin:
-        base = run([sys.executable, "-P", "-c", _BASELINE], env, world.client, 60.0, stdin=stdin.fileno())
+        base = run([sys.executable, "-P", "-c", _BASELINE], env, where, 60.0, stdin=stdin.fileno())
     found = [line for line in base.stdout.splitlines() if line.startswith("VmHWM")]
     if base.failure or not found:
         raise Failed(base.failure or "there is no /proc")
     return int(found[0].split()[1]) * 1024
 
 
-def _digest(data: Dataset) -> str:
-    return blake3(max_threads=blake3.AUTO).update_mmap(data.path).hexdigest()
+def digest_of(path: Path) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .servers import REGION, XFER, Servers, clean_environment
 
-ENVIRONMENT = Path("bench-results/.peers")
+ENVIRONMENT = Path("bench-results/.peers-s3")
 """Made by scripts/bench from s3.peers.txt."""
 CRT = Path(__file__).with_name("crt.py")
 OURS = "xfer"

@@ -77,7 +77,17 @@ class Results:
     def add_cells(self, cells: list[Cell]) -> None:
         measured = {_key(cell) for cell in cells}
         self._new |= {key[:3] for key in measured}
-        self._cells = [cell for cell in self._cells if _key(cell) not in measured] + cells
+        sizes = {(_key(cell)[:3], cell.size) for cell in cells}
+        same = {key for key, _ in sizes}
+        self._cells = (
+            [  # nothing compares with what another tool was measured with at another size
+                cell
+                for cell in self._cells
+                if _key(cell) not in measured
+                and (_key(cell)[:3] not in same or (_key(cell)[:3], cell.size) in sizes)
+            ]
+            + cells
+        )
         self.write()
 
     def add_row(self, row: Row) -> None:
