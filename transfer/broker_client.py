@@ -196,6 +196,12 @@ class BrokerClient:
     async def info(self) -> api.BrokerInfo:
         return await self._call("info", api.Info(), api.BrokerInfo, first=True)
 
+    async def listen(self, mailbox: bus.Mailbox) -> None:
+        """Open it; a bus that is away is ridden out here, too. Raises BusUnreachable."""
+        async for attempt in self.patience.retrying(BusUnreachable):
+            with attempt:
+                await mailbox.open()
+
     async def _signed(self, verb: str, request: api.Request, count: int) -> list[api.SignedUrl]:
         urls = (await self._call(verb, request, api.SignedUrls)).urls
         if len(urls) != count:

@@ -32,6 +32,8 @@ REFUSED_WITHIN = 1.5
 PING_EVERY = 10
 """Seconds. Three unanswered pings mean that the connection is lost, whatever TCP believes."""
 SESSIONS_REMEMBERED = 1024
+FLUSHED_WITHIN = 5
+"""Seconds that the server may take to confirm a subscription; one whose connection is lost meanwhile says nothing."""
 UNSENT = 1 << 16
 """Bytes that may wait for the network before what can be left out is."""
 
@@ -139,6 +141,10 @@ def _cause(errors: list[Exception]) -> str:
     return (last.strerror if isinstance(last, OSError) else str(last)) or type(last).__name__
 
 
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
 def _credentials(creds: Path | None) -> dict[str, Any]:
     if creds is None:
         return {}
@@ -233,10 +239,19 @@ class Mailbox:
         self._subscription: Subscription | None = None
 
     async def open(self) -> None:
-        """Listen. Returns once the server has the subscription, so nothing said afterwards is missed."""
-        subject = peer_subject(self._user, self._sealer.job)
-        self._subscription = await self._client.subscribe(subject, cb=self._receive)
-        await self._client.flush()
+        """Listen. Returns once the server has the subscription, so nothing said afterwards is missed.
+
+        Raises BusUnreachable; may be tried again then.
+        """
+        from nats.errors import Error
+
+        try:
+            if self._subscription is None:
+                subject = peer_subject(self._user, self._sealer.job)
+                self._subscription = await self._client.subscribe(subject, cb=self._receive)
+            await self._client.flush(FLUSHED_WITHIN)
+        except (Error, OSError) as error:
+            raise BusUnreachable(f"the connection to NATS is lost ({_said(error)})") from None
 
     async def close(self) -> None:
         if self._subscription is not None:

@@ -171,7 +171,7 @@ class _Receiver:
         self._talk: bus.Conversation | None = None
 
     async def run(self, user: str, ice: IceServers, patience: float) -> Summary:
-        await self._mailbox.open()
+        await self._broker.listen(self._mailbox)
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()

@@ -56,7 +56,7 @@ class Receivers:
         self._listening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        await self._mailbox.open()
+        await self._broker.listen(self._mailbox)
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:

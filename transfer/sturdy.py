@@ -1,6 +1,8 @@
-"""nats-py's client, but one that no publisher can make deaf."""
+"""nats-py's client, but one that neither a publisher nor a slow server can make deaf."""
 
 from __future__ import annotations
+
+import asyncio
 
 from nats.aio.client import Client
 
@@ -18,3 +20,9 @@ class SturdyClient(Client):
             await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, LookupError) as error:
             await self._error_cb(error)
+
+    async def _process_pong(self) -> None:
+        """A server that was frozen answers a ping whose `flush` has given up; nats-py's read loop would end there."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()

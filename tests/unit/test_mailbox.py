@@ -10,10 +10,14 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from nats.errors import ConnectionClosedError, FlushTimeoutError
 
 from transfer import wire
+from transfer.broker_client import BrokerClient, Patience
 from transfer.bus import SESSIONS_REMEMBERED, Conversation, Mailbox, api_subject, inbox_prefix, peer_subject
+from transfer.errors import BusUnreachable
 from transfer.seal import Purpose, Sealer
+from transfer.sturdy import SturdyClient
 from transfer.ticket import Ticket
 
 TICKET = Ticket("q" * 16, bytes(16))
@@ -33,13 +37,16 @@ class Bus:
     def __init__(self) -> None:
         self.ears: dict[str, list[Callable[[Any], Awaitable[None]]]] = defaultdict(list)
         self.said: list[tuple[str, bytes]] = []
+        self.lost: list[Exception] = []
 
     async def subscribe(self, subject: str, cb: Callable[[Any], Awaitable[None]]) -> Subscription:
         self.ears[subject].append(cb)
         return Subscription(self, subject, cb)
 
-    async def flush(self) -> None:
-        """Nothing is under way here."""
+    async def flush(self, within: float) -> None:
+        """Nothing is under way here, but for what `lost` says."""
+        if self.lost:
+            raise self.lost.pop()
 
     async def publish(self, subject: str, data: bytes) -> None:
         self.said.append((subject, data))
@@ -103,6 +110,28 @@ def test_subjects_name_the_user_who_alone_may_listen_there() -> None:
     assert peer_subject("u", "j") == "xfer.peer.u.j"
     assert api_subject("u", "create") == "xfer.api.u.create"
     assert inbox_prefix("u") == "_INBOX_u"
+
+
+async def test_a_bus_that_goes_away_while_a_mailbox_opens_is_ridden_out_and_heard_once() -> None:
+    bus = Bus()
+    bus.lost = [FlushTimeoutError(), ConnectionClosedError()]
+    box = mailbox(bus, "sam", sender=True)
+    await BrokerClient(cast(Any, None), "sam", Patience(20)).listen(box)
+    assert [len(ears) for ears in bus.ears.values()] == [1]
+    bus.lost = [FlushTimeoutError()]
+    with pytest.raises(BusUnreachable, match="flush timeout"):
+        await BrokerClient(cast(Any, None), "rita", Patience(0)).listen(mailbox(bus, "rita", sender=False))
+
+
+async def test_a_pong_that_comes_after_its_flush_gave_up_ends_no_read_loop() -> None:
+    client = SturdyClient()
+    late, due = asyncio.Future[bool](), asyncio.Future[bool]()
+    late.cancel()
+    client._pongs = [late, due]
+    await client._process_pong()
+    assert not due.done()
+    await client._process_pong()
+    assert due.result()
 
 
 async def test_a_hello_reaches_the_sender_and_the_offer_the_receiver(pair: Pair) -> None:
