@@ -38,6 +38,10 @@ def broker(
     region: Annotated[
         str | None, typer.Option("--region", metavar="NAME", envvar="AWS_REGION", help="The store's region")
     ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", metavar="FILE", envvar="XFER_RULES", help="Quotas and admins, as TOML"),
+    ] = None,
 ) -> None:
     """Run a broker in the foreground; S3 keys come from AWS_* or the AWS files."""
     import asyncio
@@ -53,6 +57,7 @@ def broker(
         "XFER_S3_ENDPOINT": endpoint_url,
         "XFER_BUCKET": bucket,
         "AWS_REGION": region,
+        "XFER_RULES": str(rules.expanduser()) if rules else None,
     }
     settings = Settings.from_environment(
         {**os.environ, **{name: value for name, value in given.items() if value}}

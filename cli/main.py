@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cli.help import Group
 
 COMMANDS = ("send", "fetch", "resume", "up", "down", "broker", "context")
-CONTEXT_COMMANDS = ("ls", "add", "use", "show", "rm")
+GROUPS = {"context": ("ls", "add", "use", "show", "rm")}
+"""Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
 NOTES = (
     "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
@@ -154,7 +155,7 @@ def _command(name: str) -> TyperCommand | Group:
     from importlib import import_module
 
     module = import_module(f"cli.{name}")
-    if name != "context":
+    if name not in GROUPS:
         return _made(name, getattr(module, name), module.EXAMPLES)
 
     from cli.help import Group
@@ -162,7 +163,7 @@ def _command(name: str) -> TyperCommand | Group:
     def make(verb: str) -> TyperCommand:
         return _made(verb, getattr(module, verb), module.EXAMPLES_OF[verb])
 
-    return Group(name, module.__doc__ or "", CONTEXT_COMMANDS, make, examples=module.EXAMPLES)
+    return Group(name, module.__doc__ or "", GROUPS[name], make, examples=module.EXAMPLES)
 
 
 def _made(name: str, function: Callable[..., None], examples: tuple[str, str]) -> TyperCommand:

@@ -53,6 +53,11 @@ def events_subject(owner: str, job: str) -> str:
     return f"xfer.events.{owner}.{job}"
 
 
+def control_subject(owner: str, job: str) -> str:
+    """Where brokers tell whatever runs `job` for `owner` to look at its state; nobody else may publish there."""
+    return f"xfer.control.{owner}.{job}"
+
+
 def inbox_prefix(user: str) -> str:
     """Replies to `user`; only that user may subscribe below it."""
     return f"_INBOX_{user}"

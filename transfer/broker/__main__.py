@@ -22,6 +22,7 @@ from nats.errors import Error as NatsError
 from transfer import bus
 from transfer.broker import lifecycle, streams
 from transfer.broker.records import Records
+from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
 from transfer.broker.settings import Settings
 from transfer.broker.store import Store
@@ -48,7 +49,8 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
         ready: called once requests are answered.
     Raises:
         NotAllowed: NATS does not accept the credentials.
-        NotConfigured: the credentials file is missing or is none.
+        NotConfigured: the credentials file is missing or is none, or the rules cannot be read.
+        UsageError: the rules make no sense.
     """
     running = asyncio.create_task(_run(settings, ready))
     stopped = False
@@ -68,6 +70,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
 
 async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
     version = _version()
+    rulebook = RuleBook(settings.rules)
     async with contextlib.AsyncExitStack() as undo:
         store = Store(
             endpoint_url=settings.endpoint_url,
@@ -81,13 +84,14 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client))
         verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
-        service = Service(client, verbs, version=version)
+        service = Service(client, verbs.table(), version=version)
         undo.push_async_callback(service.drain)
-        await service.start()
+        await _patiently("NATS", service.start)
         if ready is not None:
             ready()
         sweeper = Sweeper(records, store, orphan_age=settings.orphan_age)
         await asyncio.gather(
+            rulebook.keep_current(),
             _meet_store(store, settings),
             _patiently("the stream of events", lambda: streams.keep_events(client)),
             keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age),

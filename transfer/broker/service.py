@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 from nats.aio.client import Client
@@ -15,10 +13,9 @@ from nats.micro import add_service
 from nats.micro.request import Request as Inquiry
 from nats.micro.service import Service as MicroService
 
-from transfer import api
 from transfer.api import ApiError, ErrorCode
 from transfer.broker.job import Refusal
-from transfer.broker.verbs import Verbs
+from transfer.broker.table import Table
 from transfer.bus import api_subject, inbox_prefix
 from transfer.errors import (
     BusUnreachable,
@@ -48,35 +45,27 @@ _CODES: tuple[tuple[type[XferError], ErrorCode], ...] = (
     (UnsupportedVersion, ErrorCode.VERSION),
 )
 
-Asked = TypeVar("Asked", bound=api.Request)
-Verb = Callable[[str, bytes], Awaitable[msgspec.Struct]]
-
 
 class Service:
     """Answers `xfer.api.<user>.<verb>` in a queue group, many requests at once."""
 
-    def __init__(self, client: Client, verbs: Verbs, *, version: str) -> None:
-        self._client, self._version = client, version
+    def __init__(self, client: Client, verbs: Table, *, version: str) -> None:
+        self._client, self._verbs, self._version = client, verbs, version
         self._micro: MicroService | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._answering: set[asyncio.Task[None]] = set()
-        self._verbs: dict[str, Verb] = {
-            "create": _verb(api.Create, verbs.create),
-            "open": _verb(api.Open, verbs.open),
-            "segments": _verb(api.Segments, verbs.segments),
-            "begin": _verb(api.Begin, verbs.begin),
-            "sign_parts": _verb(api.SignParts, verbs.sign_parts),
-            "list_parts": _verb(api.ListParts, verbs.list_parts),
-            "complete": _verb(api.Complete, verbs.complete),
-            "finish": _verb(api.Finish, verbs.finish),
-            "sign_gets": _verb(api.SignGets, verbs.sign_gets),
-            "receipt": _verb(api.GiveReceipt, verbs.receipt),
-            "status": _verb(api.Status, verbs.status),
-            "info": _verb(api.Info, verbs.info),
-        }
 
     async def start(self) -> None:
-        """Returns once the server has all subscriptions."""
+        """Returns once the server has all subscriptions. Raises BusUnreachable; may be tried again then."""
+        try:
+            await self._start()
+        except (NatsError, OSError) as error:
+            raise BusUnreachable(f"NATS does not answer ({type(error).__name__})") from None
+
+    async def _start(self) -> None:
+        if self._micro is not None:  # of a try that failed; its subscriptions come back with the connection
+            await self._client.flush()
+            return
         self._micro = await add_service(
             self._client,
             name="xfer",
@@ -152,32 +141,6 @@ class Service:
         if len(answer) > self._client.max_payload:
             raise Refusal(ErrorCode.OVER_QUOTA, "the answer is longer than NATS carries")
         return answer
-
-
-class _Versioned(msgspec.Struct):
-    v: int = api.VERSION
-
-
-_versioned = msgspec.json.Decoder(_Versioned)
-
-
-def _verb(kind: type[Asked], handler: Callable[[str, Asked], Awaitable[msgspec.Struct]]) -> Verb:
-    decoder = msgspec.json.Decoder(kind)
-
-    async def run(user: str, body: bytes) -> msgspec.Struct:
-        try:
-            stated = _versioned.decode(body).v
-            request = decoder.decode(body) if stated == api.VERSION else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise Refusal(ErrorCode.BAD_REQUEST, "the request cannot be read") from None
-        if request is None:
-            raise Refusal(
-                ErrorCode.VERSION,
-                f"the request is of version {stated}, this broker knows {api.VERSION}; upgrade the older one",
-            )
-        return await handler(user, request)
-
-    return run
 
 
 def _is_inbox_of(user: str, reply: str) -> bool:

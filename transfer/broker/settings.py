@@ -25,6 +25,7 @@ class Settings:
     URL is good for. sweep_every: seconds between two passes. unfinished_life: seconds without progress
     after which an unfinished job is swept. orphan_age: seconds after which what no job owns is removed from the
     store; such things are looked for as often. lifecycle: whether to give the bucket rules of its own for that.
+    rules: the operator's (`rules.Rules`), None for the defaults.
     """
 
     nats_url: str
@@ -38,6 +39,7 @@ class Settings:
     unfinished_life: float = 7 * DAY
     orphan_age: float = ORPHAN_AGE
     lifecycle: bool = True
+    rules: Path | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.url_life <= MAX_URL_LIFE:
@@ -81,7 +83,7 @@ class Settings:
             raise NotConfigured(
                 "the broker needs NATS_URL", hint="set NATS_URL, for example nats://127.0.0.1:4222"
             )
-        creds = first("NATS_CREDS")
+        creds, rules = first("NATS_CREDS"), first("XFER_RULES")
         return cls(
             nats_url=nats_url,
             nats_creds=Path(creds) if creds else None,
@@ -94,4 +96,5 @@ class Settings:
             unfinished_life=seconds("XFER_UNFINISHED_LIFE", cls.unfinished_life),
             orphan_age=seconds("XFER_ORPHAN_AGE", cls.orphan_age),
             lifecycle=choice("XFER_LIFECYCLE", cls.lifecycle),
+            rules=Path(rules) if rules else None,
         )

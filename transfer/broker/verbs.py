@@ -28,6 +28,7 @@ from transfer.broker.job import (
 from transfer.broker.keys import MAX_EXPIRE, folder_of
 from transfer.broker.records import Records
 from transfer.broker.store import Store
+from transfer.broker.table import Table, verb
 from transfer.errors import XferError
 from transfer.model import SegmentRef
 from transfer.ticket import is_job_id
@@ -67,6 +68,22 @@ class Verbs:
         """unfinished_life: seconds. clock: seconds since 1970."""
         self._records, self._store = records, store
         self._version, self._unfinished_life, self._clock = version, unfinished_life, clock
+
+    def table(self) -> Table:
+        return {
+            "create": verb(api.Create, self.create),
+            "open": verb(api.Open, self.open),
+            "segments": verb(api.Segments, self.segments),
+            "begin": verb(api.Begin, self.begin),
+            "sign_parts": verb(api.SignParts, self.sign_parts),
+            "list_parts": verb(api.ListParts, self.list_parts),
+            "complete": verb(api.Complete, self.complete),
+            "finish": verb(api.Finish, self.finish),
+            "sign_gets": verb(api.SignGets, self.sign_gets),
+            "receipt": verb(api.GiveReceipt, self.receipt),
+            "status": verb(api.Status, self.status),
+            "info": verb(api.Info, self.info),
+        }
 
     async def create(self, user: str, request: api.Create) -> api.Created:
         _check_job(request.job)

@@ -55,6 +55,11 @@ class Folder:
         return self.root / "nats.conf"
 
     @property
+    def rules(self) -> Path:
+        """The broker's rules, for people to change (`broker.rules`)."""
+        return self.root / "broker.toml"
+
+    @property
     def s3_config(self) -> Path:
         """SeaweedFS's identities. Secret."""
         return self.root / "s3.json"

@@ -10,8 +10,8 @@ from transfer.local.folder import Folder, write_private
 from transfer.local.ports import Ports
 from transfer.local.programs import find
 
-JOBS = "xfer_jobs"
-"""The KV bucket of job records."""
+BUCKETS = ("xfer_jobs", "xfer_quota", "xfer_lease")
+"""What only brokers write: job records, what users have used, who does what only one may do at a time."""
 
 
 def argv(folder: Folder) -> list[str]:
@@ -37,14 +37,28 @@ def permissions(user: str) -> dict[str, object]:
     """What the server lets a user say and hear: this makes a subject's user token an identity."""
     if user == BROKER:
         return {
-            "publish": {"allow": ["$JS.API.>", f"$KV.{JOBS}.>"]},
+            "publish": {
+                "allow": [
+                    "$JS.API.>",
+                    "$JS.ACK.>",
+                    *(f"$KV.{bucket}.>" for bucket in BUCKETS),
+                    "xfer.control.>",
+                    "xfer.work.>",
+                    "xfer.dead.>",
+                ]
+            },
             "subscribe": {"allow": ["xfer.api.>", "$SRV.>", f"_INBOX_{user}.>"]},
             # Answers to requests; also a KV listing's answers to flow control.
             "allow_responses": {"max": 1, "expires": "2m"},
         }
     return {
         "publish": {"allow": [f"xfer.api.{user}.>", "xfer.peer.>", f"xfer.events.{user}.>"]},
-        "subscribe": {"allow": [f"_INBOX_{user}.>", f"xfer.peer.{user}.>", f"xfer.events.{user}.>"]},
+        "subscribe": {
+            "allow": [
+                f"_INBOX_{user}.>",
+                *(f"xfer.{what}.{user}.>" for what in ("peer", "events", "control")),
+            ]
+        },
     }
 
 

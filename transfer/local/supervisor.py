@@ -15,7 +15,7 @@ import msgspec
 from transfer.errors import XferError
 from transfer.local import credentials, nats, ports, probe, store
 from transfer.local.children import Child, Service, reap_leftovers
-from transfer.local.folder import Folder
+from transfer.local.folder import Folder, write_private
 from transfer.local.ports import Ports
 
 READY_WITHIN = 20.0
@@ -99,6 +99,8 @@ class Supervisor:
         self._folder, self._ports, self._tell = folder, block, tell
         users = credentials.ensure(folder)
         nats.write_config(folder, block, users)
+        if not folder.rules.exists():
+            write_private(folder.rules, f'admins = ["{credentials.LOCAL}"]\n'.encode())
         env = _environment()
         self.nats = Child(Service("nats", nats.argv(folder), folder.root, env, grace=5), folder)
         self.store = Child(Service("store", store.argv(folder, block), folder.root, env, grace=12), folder)
@@ -167,6 +169,7 @@ class Supervisor:
             "NATS_CREDS": str(self._folder.seed(credentials.BROKER)),
             "XFER_S3_ENDPOINT": store.endpoint(self._ports),
             "XFER_BUCKET": store.BUCKET,
+            "XFER_RULES": str(self._folder.rules),
             "AWS_SHARED_CREDENTIALS_FILE": str(self._folder.aws_credentials),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_REGION": "us-east-1",
