@@ -26,3 +26,13 @@ class SturdyClient(Client):
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """nats-py takes the email package for this, which is half of what a short message costs it."""
+        headers: dict[str, str] = {}
+        for line in raw.decode().split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name] = value.strip()
+        return headers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 
 import msgspec
 from nats.aio.client import Client
@@ -33,6 +34,11 @@ MAX_REQUEST = 1 << 20
 """Bytes. Source: NATS' default max_payload."""
 AT_ONCE = 64
 """Requests answered at the same time; more wait in the subscription."""
+WAITING = 256
+"""Requests that may wait there, for a tenth of a second or so. What comes on top is told at once to come again: whoever
+waits longer than a client does would be worked for in vain."""
+COME_AGAIN = (0.5, 2.0)
+"""Seconds after which, at random, so that they do not come again all at once."""
 ANSWER_WITHIN = 8.0
 """Seconds; less than a client waits (`broker_client.ANSWER_WITHIN`), so that it hears what is slow."""
 DRAIN_WITHIN = 10.0
@@ -95,10 +101,25 @@ class Service:
 
     async def _take(self, inquiry: Inquiry) -> None:
         """Answer in a task of its own: nats-py holds back the next request until this returns."""
+        if self._slots.locked() and self._waiting() > WAITING:
+            await self._turn_away(inquiry)
+            return
         await self._slots.acquire()
         task = asyncio.create_task(self._answer(inquiry))
         self._answering.add(task)
         task.add_done_callback(self._answered)
+
+    def _waiting(self) -> int:
+        """Requests that have arrived and that nobody has looked at yet."""
+        endpoints = self._micro._endpoints if self._micro is not None else []
+        return sum(e._subscription.pending_msgs for e in endpoints if e._subscription is not None)
+
+    async def _turn_away(self, inquiry: Inquiry) -> None:
+        user = inquiry.subject.split(".")[-2]
+        if _is_inbox_of(user, inquiry._msg.reply):
+            error = ApiError(ErrorCode.BUSY, "the broker has too much to do", random.uniform(*COME_AGAIN))
+            with contextlib.suppress(NatsError):
+                await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._answering.discard(task)

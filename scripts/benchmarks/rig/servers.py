@@ -164,7 +164,11 @@ class Servers:
         }
         argv = [XFER, "broker", "--nats-url", self.nats_url, "--endpoint-url", self.endpoint]
         argv += ["--nats-creds", str(self.folder.seed(credentials.BROKER)), "--region", REGION]
-        self._run("broker", [*argv, "--bucket", self.bucket], clean_environment() | keys)
+        self._broker_argv = [*argv, "--bucket", self.bucket, "--rules", str(self.folder.rules)]
+        self._broker_env = clean_environment() | keys
+        if not self.folder.rules.exists():
+            write_private(self.folder.rules, b"")
+        self._run("broker", self._broker_argv, self._broker_env)
         seed = self.folder.seed(credentials.LOCAL)
         answer = probe.broker_answers(self.nats_url, seed, credentials.LOCAL)
         try:
