@@ -20,7 +20,7 @@ from transfer.broker import lifecycle
 from transfer.broker import records as records_module
 from transfer.broker.job import JobRecord, Refusal
 from transfer.broker.keys import folder_of, place_of
-from transfer.broker.records import Records
+from transfer.broker.records import _PURGE, Records
 from transfer.broker.settings import DAY, ORPHAN_AGE
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper
@@ -401,7 +401,7 @@ async def test_a_record_that_cannot_be_read_stops_neither_sweeps_nor_its_own_job
     found = await records.find(unread.id)
     assert found is not None
     newer = msgspec.json.encode(msgspec.structs.replace(found.record, v=99))
-    await records._kv.update(f"j.{unread.id}", newer, last=found.revision)
+    await records._kv.update(f"j.{unread.id}", newer, found.revision)
     await job.store(0)
     await records.change(job.id, lambda r: r.settle(JobState.VOID, now=time.time()))
     await sweeper.jobs(time.time())
@@ -410,7 +410,7 @@ async def test_a_record_that_cannot_be_read_stops_neither_sweeps_nor_its_own_job
     uploads, objects = await lies_there(store, unread)
     assert (list(uploads.values()), objects) == ([1], {0})
     assert code(await unread.open()) is ErrorCode.VERSION
-    await records._kv.purge(f"j.{unread.id}")
+    await records._kv.put(f"j.{unread.id}", b"", _PURGE)
 
 
 async def test_an_upload_that_a_broker_opened_and_died_goes_once_the_job_is_stored(

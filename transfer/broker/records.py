@@ -8,7 +8,6 @@ which stands in the keys of its jobs' objects.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
@@ -21,17 +20,21 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header, KeyValueConfig, StorageType
-from nats.js.errors import (
-    BadRequestError,
-    BucketNotFoundError,
-    KeyNotFoundError,
-    KeyWrongLastSequenceError,
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    Header,
+    KeyValueConfig,
+    StorageType,
+    StreamConfig,
 )
-from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT, KeyValue
+from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT
 
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
+from transfer.broker.kv import NO_STREAM, Bucket, Entry
 from transfer.broker.streams import NAME_IN_USE, keep_right
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
@@ -39,16 +42,15 @@ from transfer.model import SegmentRef
 log = logging.getLogger(__name__)
 
 BUCKET = "xfer_jobs"
+STREAM = f"KV_{BUCKET}"
 REALM = "realm"
 REALM_BYTES = 4
-_WRONG_REVISION = (10071, 10164)
-"""Source: nats-server errors.json, JSStreamWrongLastSequenceErrF and …ConstantErr."""
-_NO_STREAM = 10059
-"""Source: the same, JSStreamNotFoundErr."""
 PAGE = 64
 ATTEMPTS = 12
-MARKER_LIFE = 3600.0
+MARKER_LIFE = 3600
 """Seconds that the mark of a deletion stays. Source: NATS ADR-43, per-message TTL."""
+_PURGE = {KV_OP: KV_PURGE, Header.ROLLUP.value: MSG_ROLLUP_SUBJECT, Header.MSG_TTL.value: str(MARKER_LIFE)}
+"""Headers of the message that deletes a value. Source: NATS ADR-8."""
 LISTING_WITHIN, LISTED_AT_ONCE = 10.0, 256
 """Seconds that so many records may take before the bus counts as gone; the server forgets their consumer as soon."""
 
@@ -76,7 +78,7 @@ class Records:
     realm: letters and digits, made with the bucket and never changed.
     """
 
-    def __init__(self, jetstream: JetStreamContext, kv: KeyValue, realm: str) -> None:
+    def __init__(self, jetstream: JetStreamContext, kv: Bucket, realm: str) -> None:
         self._jetstream, self._kv, self.realm = jetstream, kv, realm
         self._unread: set[str] = set()
 
@@ -86,25 +88,25 @@ class Records:
         with _translated():
             jetstream = client.jetstream()
             try:
-                kv = await jetstream.key_value(BUCKET)
-            except BucketNotFoundError:
-                kv = await _made(jetstream)
-            await keep_right(jetstream, f"KV_{BUCKET}", max_msgs_per_subject=1, allow_msg_ttl=True)
+                made = (await jetstream.stream_info(STREAM)).config
+            except NotFoundError:
+                made = await _made(jetstream)
+            alone = (made.num_replicas or 1) == 1
+            await keep_right(
+                jetstream, STREAM, max_msgs_per_subject=1, allow_msg_ttl=True, allow_direct=alone
+            )
+            kv = Bucket(client, BUCKET, direct=alone)
             return cls(jetstream, kv, await _realm(kv))
 
     async def create(self, record: JobRecord) -> bool:
         """False if there is one of that job already."""
         with _translated():
-            try:
-                await self._kv.create(_job_key(record.job), msgspec.json.encode(record))
-            except KeyWrongLastSequenceError:
-                return False
-            return True
+            return await self._kv.create(_job_key(record.job), msgspec.json.encode(record)) is not None
 
     async def find(self, job: str) -> Found | None:
         with _translated():
             entry = await self._get(_job_key(job))
-        return None if entry is None else Found(_read(entry.value), entry.revision or 0)
+        return None if entry is None else Found(_read(entry.value), entry.revision)
 
     async def read(self, job: str) -> JobRecord | None:
         found = await self.find(job)
@@ -137,16 +139,13 @@ class Records:
             refs = {} if entry is None else _page.decode(entry.value or b"{}")
             if refs.get(ref.number) == ref:
                 return
-            revision = 0 if entry is None else entry.revision or 0
             body = msgspec.json.encode({**refs, ref.number: ref})
-            if entry is None:
+            if entry is not None:
+                done = await self._swap(key, body, entry.revision)
+            else:
                 with _translated():
-                    try:
-                        await self._kv.create(key, body)
-                        return
-                    except KeyWrongLastSequenceError:
-                        pass
-            elif await self._swap(key, body, revision):
+                    done = await self._kv.create(key, body) is not None
+            if done:
                 return
             await _pause(attempt)
         raise _busy()
@@ -199,7 +198,7 @@ class Records:
         """The newest value of each of them that has one."""
         listing = await self._jetstream.pull_subscribe(
             f"$KV.{BUCKET}.{keys}",
-            stream=f"KV_{BUCKET}",
+            stream=STREAM,
             config=ConsumerConfig(
                 deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
                 ack_policy=AckPolicy.NONE,
@@ -229,58 +228,38 @@ class Records:
         with _translated():
             for page in range((record.segments + WINDOW) // PAGE + 1):
                 if await self._get(_page_key(job, page)) is not None:
-                    await self._kv.purge(_page_key(job, page), msg_ttl=int(MARKER_LIFE))
-            # KeyValue.purge takes no revision, hence the message that it would publish, with one.
-            headers = {
-                KV_OP: KV_PURGE,
-                Header.ROLLUP: MSG_ROLLUP_SUBJECT,
-                Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(found.revision),
-            }
-            try:
-                await self._jetstream.publish(
-                    f"$KV.{BUCKET}.{_job_key(job)}", headers=headers, msg_ttl=MARKER_LIFE
-                )
-            except BadRequestError as error:
-                if error.err_code not in _WRONG_REVISION:
-                    raise
-                return False
-            return True
+                    await self._kv.put(_page_key(job, page), b"", _PURGE)
+            latest = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(found.revision)}
+            return await self._kv.put(_job_key(job), b"", _PURGE | latest) is not None
 
-    async def _get(self, key: str) -> KeyValue.Entry | None:
-        try:
-            return await self._kv.get(key)
-        except KeyNotFoundError as error:
-            if getattr(error.__context__, "err_code", None) == _NO_STREAM:
-                raise BusUnreachable("there are no job records at all") from None
-            return None
+    async def _get(self, key: str) -> Entry | None:
+        """None where there is no value, or not any more."""
+        entry = await self._kv.get(key)
+        return None if entry is None or entry.value is None else entry
 
     async def _swap(self, key: str, body: bytes, revision: int) -> bool:
         with _translated():
-            try:
-                await self._kv.update(key, body, last=revision)
-            except KeyWrongLastSequenceError:
-                return False
-            return True
+            return await self._kv.update(key, body, revision) is not None
 
 
-async def _made(jetstream: JetStreamContext) -> KeyValue:
+async def _made(jetstream: JetStreamContext) -> StreamConfig:
     """The bucket, made by us or by another broker at the same time, with whatever settings that one has."""
     config = KeyValueConfig(
         bucket=BUCKET, description="xfer job records", history=1, storage=StorageType.FILE
     )
     try:
-        return await jetstream.create_key_value(config)
+        await jetstream.create_key_value(config)
     except BadRequestError as error:
         if error.err_code != NAME_IN_USE:
             raise
-    return await jetstream.key_value(BUCKET)
+    return (await jetstream.stream_info(STREAM)).config
 
 
-async def _realm(kv: KeyValue) -> str:
+async def _realm(kv: Bucket) -> str:
     """The bucket's name for itself; whoever made it chose it."""
-    with contextlib.suppress(KeyWrongLastSequenceError):
-        await kv.create(REALM, secrets.token_hex(REALM_BYTES).encode())
-    return ((await kv.get(REALM)).value or b"").decode()
+    await kv.create(REALM, secrets.token_hex(REALM_BYTES).encode())
+    entry = await kv.get(REALM)
+    return ((entry and entry.value) or b"").decode()
 
 
 @contextmanager
@@ -288,6 +267,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (NatsError, OSError) as error:
+        if isinstance(error, APIError) and error.err_code == NO_STREAM:
+            raise BusUnreachable("there are no job records at all") from None
         raise BusUnreachable(f"the broker cannot reach its job records ({type(error).__name__})") from None
 
 
