@@ -32,7 +32,7 @@ from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT, KeyValue
 
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
-from transfer.broker.streams import NAME_IN_USE, keep_right
+from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
 
@@ -81,8 +81,8 @@ class Records:
         self._unread: set[str] = set()
 
     @classmethod
-    async def attach(cls, client: Client) -> Records:
-        """Bind to the bucket; make it on disk if it is not there."""
+    async def attach(cls, client: Client, replicas: int = 1) -> Records:
+        """Bind to the bucket; make it on disk, on so many servers, if it is not there. Raises UsageError: no cluster."""
         with _translated():
             jetstream = client.jetstream()
             try:
@@ -90,6 +90,7 @@ class Records:
             except BucketNotFoundError:
                 kv = await _made(jetstream)
             await keep_right(jetstream, f"KV_{BUCKET}", max_msgs_per_subject=1, allow_msg_ttl=True)
+            await raise_replicas(jetstream, f"KV_{BUCKET}", replicas)
             return cls(jetstream, kv, await _realm(kv))
 
     async def create(self, record: JobRecord) -> bool:
