@@ -110,10 +110,15 @@ class SegmentPage(msgspec.Struct, frozen=True):
 
 
 class Begin(Request, frozen=True):
-    """verb `begin`: open a multipart upload for a segment. One that is open already is aborted (its parts go)."""
+    """verb `begin`: open a multipart upload for a segment. One that is open already is aborted (its parts go), unless
+    it was opened by a request of the same key, which gets it again.
+
+    key: chosen by the client, a new one for every call; at most 64 letters, digits, `-` and `_`. Empty: like no other.
+    """
 
     job: str
     segment: int
+    key: str = ""
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -251,6 +256,46 @@ class BrokerInfo(msgspec.Struct, frozen=True):
     bucket: str
 
 
+class DeadList(Request, frozen=True):
+    """verb `dead_list`, admins only: what brokers owe the store and gave up, at most a page."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """kind: of work, see `broker.debts`. reason: one sentence. time: seconds since 1970. tries: how often it was tried."""
+
+    kind: str
+    job: str
+    reason: str
+    time: float
+    tries: int
+
+
+class DeadLetters(msgspec.Struct, frozen=True):
+    """more: how many there are beyond these."""
+
+    letters: list[DeadLetter]
+    more: int
+
+
+class DeadRetry(Request, frozen=True):
+    """verb `dead_retry`, admins only: queue it again. job: None for a page of all of them."""
+
+    job: str | None = None
+
+
+class DeadDrop(Request, frozen=True):
+    """verb `dead_drop`, admins only: nobody owes it any more. job: as above."""
+
+    job: str | None = None
+
+
+class DeadSettled(msgspec.Struct, frozen=True):
+    """jobs: of those that were retried or dropped; none if there is no such letter (any more)."""
+
+    jobs: list[str]
+
+
+DEAD_PAGE = 200
 MAX_SEGMENTS = 100_000
 """A job has near 2,000; this only bounds what anyone may claim."""
 MAX_GETS = 64

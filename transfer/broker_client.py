@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +28,7 @@ from transfer.errors import (
     XferError,
 )
 from transfer.events import WaitedFor
+from transfer.hedge import Hedge
 from transfer.model import SegmentRef
 from transfer.seal import Sealer
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 ANSWER_WITHIN = 10.0
-"""Seconds for one try; a broker that signs and asks the store answers in milliseconds."""
+"""Seconds for one try and its copies (`hedge`); a broker that signs and asks the store answers in milliseconds."""
 FIRST_CONTACT = 3.0
 """Seconds before a call that begins a transfer gives up: nothing is under way yet, so say at once what is wrong."""
 _OUTAGES: dict[type[Exception], WaitedFor] = {
@@ -144,6 +146,7 @@ class BrokerClient:
     def __init__(self, client: Client, user: str, patience: Patience, refusals: Sequence[str] = ()) -> None:
         """refusals: grows with what the server's permissions forbade; a call that waits will get no answer then."""
         self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
+        self._hedge = Hedge(ANSWER_WITHIN)
 
     async def create(self, request: api.Create) -> api.Created:
         return await self._call("create", request, api.Created, first=True)
@@ -160,7 +163,8 @@ class BrokerClient:
 
     async def begin(self, job: str, segment: int) -> str:
         """The upload id."""
-        return (await self._call("begin", api.Begin(job=job, segment=segment), api.Begun)).upload
+        request = api.Begin(job=job, segment=segment, key=secrets.token_urlsafe(12))
+        return (await self._call("begin", request, api.Begun)).upload
 
     async def sign_part(self, job: str, segment: int, upload: str, part: api.PartToSign) -> api.SignedUrl:
         request = api.SignParts(job=job, segment=segment, upload=upload, parts=[part])
@@ -196,6 +200,17 @@ class BrokerClient:
     async def info(self) -> api.BrokerInfo:
         return await self._call("info", api.Info(), api.BrokerInfo, first=True)
 
+    async def dead_list(self) -> api.DeadLetters:
+        return await self._call("dead_list", api.DeadList(), api.DeadLetters, first=True)
+
+    async def dead_retry(self, job: str | None) -> list[str]:
+        """The jobs concerned. job: None for a page of all."""
+        return (await self._call("dead_retry", api.DeadRetry(job=job), api.DeadSettled, first=True)).jobs
+
+    async def dead_drop(self, job: str | None) -> list[str]:
+        """The same."""
+        return (await self._call("dead_drop", api.DeadDrop(job=job), api.DeadSettled, first=True)).jobs
+
     async def listen(self, mailbox: bus.Mailbox) -> None:
         """Open it; a bus that is away is ridden out here, too. Raises BusUnreachable."""
         async for attempt in self.patience.retrying(BusUnreachable):
@@ -219,8 +234,9 @@ class BrokerClient:
 
     async def _ask(self, verb: str, request: api.Request, answer: type[Answer]) -> Answer:
         subject = bus.api_subject(self.user, verb)
+        body = msgspec.json.encode(request)
         asking = asyncio.ensure_future(
-            bus.request(self._client, subject, msgspec.json.encode(request), ANSWER_WITHIN)
+            self._hedge.ask(lambda within: bus.request(self._client, subject, body, within))
         )
         try:
             while not asking.done():

@@ -196,6 +196,15 @@ async def got(url: str) -> tuple[int, bytes]:
     return answer.status, answer.data
 
 
+async def gone(url: str) -> bool:
+    """Whether the store says so soon: brokers work off what they owe while nobody waits."""
+    for _ in range(400):
+        if (await got(url))[0] == 404:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
 def code(answer: object) -> ErrorCode | None:
     return answer.code if isinstance(answer, api.ApiError) else None
 

@@ -27,6 +27,7 @@ from brokers import (
     connected,
     crc,
     free_port,
+    gone,
     got,
     nats_server,
     raw,
@@ -319,7 +320,7 @@ async def test_the_last_allowed_receipt_removes_the_objects(client: Client, stor
     assert (await job.receipt("one")).state is JobState.STORED
     assert (await got(signed.url))[0] == 200
     assert (await job.receipt("two")).state is JobState.DELIVERED
-    assert (await got(signed.url))[0] == 404
+    assert await gone(signed.url)
     assert (await job.open()).state is JobState.DELIVERED
     assert await job.gets(0) == NOT_FOUND
     assert (await job.segments()).refs == []
@@ -347,7 +348,7 @@ async def test_a_void_job_is_erased_at_once_and_says_so(job: Job, store: Store) 
     [signed] = await job.gets(0)
     upload = await job.begin(1)
     assert (await job.finish(JobState.VOID)).state is JobState.VOID
-    assert (await got(signed.url))[0] == 404
+    assert await gone(signed.url)
     assert not (await store.list_parts(job.folder, 1, upload)).open
     assert (await job.open()).state is JobState.VOID
     assert code(await job.begin(2)) is ErrorCode.CONFLICT

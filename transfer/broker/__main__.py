@@ -20,7 +20,10 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from transfer import bus
-from transfer.broker import lifecycle, streams
+from transfer.broker import dead, lifecycle, streams
+from transfer.broker.debts import Debts
+from transfer.broker.joined import joined
+from transfer.broker.lease import Lease
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
@@ -28,6 +31,8 @@ from transfer.broker.settings import Settings
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper, keep_sweeping
 from transfer.broker.verbs import Verbs
+from transfer.broker.work import Queue
+from transfer.broker.workers import Workers
 from transfer.errors import Temporary, XferError
 
 log = logging.getLogger(__name__)
@@ -82,19 +87,28 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         undo.callback(store.close)
         client = await _patiently("NATS", lambda: _connect(settings))
         undo.push_async_callback(_leave, client)
-        records = await _patiently("JetStream", lambda: Records.attach(client))
-        verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
-        service = Service(client, verbs.table(), version=version)
-        undo.push_async_callback(service.drain)
+        records = await _patiently("JetStream", lambda: Records.attach(client, settings.replicas))
+        queue = Queue(client, replicas=settings.replicas)
+        debts = Debts(records, store, queue)
+        kinds = debts.kinds()
+        verbs = Verbs(records, store, debts.owe, version=version, unfinished_life=settings.unfinished_life)
+        letters = dead.DeadLetters(queue, kinds, rulebook)
+        service = Service(client, joined({**verbs.table(), **letters.table()}), version=version)
+        workers = Workers(client, queue, kinds, tries=settings.work_tries)
+        undo.push_async_callback(lambda: asyncio.gather(service.drain(), workers.stop()))
         await _patiently("NATS", service.start)
         if ready is not None:
             ready()
-        sweeper = Sweeper(records, store, orphan_age=settings.orphan_age)
+        workers.start()
+        sweeper = Sweeper(records, store, debts.owe_again, orphan_age=settings.orphan_age)
+        lease = Lease(client, "sweeper", replicas=settings.replicas)
         await asyncio.gather(
             rulebook.keep_current(),
             _meet_store(store, settings),
-            _patiently("the stream of events", lambda: streams.keep_events(client)),
-            keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age),
+            _patiently("the stream of events", lambda: streams.keep_events(client, settings.replicas)),
+            lease.keep(
+                lambda: keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age)
+            ),
         )
 
 

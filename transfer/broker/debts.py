@@ -1,20 +1,25 @@
 """What brokers owe the store: uploads to abort, objects to delete.
 
-A debt is on the job's record before anybody tries to pay it. So a broker that dies midway, or a store that is away,
-only delays it: whoever sweeps next pays. Any number of brokers may pay the same debt at once.
+A debt is on the job's record before anybody tries to pay it, and an item in the queue of work (`work`) says to look
+there. So a broker that dies midway, a store that is away, or a queue that was lost only delays it. Any number of
+brokers may pay the same debt at once.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
+from collections.abc import Sequence
 
-from transfer.api import JobState
-from transfer.broker.job import JobRecord
+import msgspec
+
+from transfer.api import ErrorCode, JobState
+from transfer.broker.job import JobRecord, Refusal
 from transfer.broker.records import Records
 from transfer.broker.store import Store
-from transfer.errors import XferError
+from transfer.broker.work import Item, Kind, Kinds, Queue
 
-log = logging.getLogger(__name__)
+ABORT, DELETE = "abort", "delete"
+"""Kinds of work: uploads of a job that lives; all that the store has of one that is settled."""
 
 
 async def pay(records: Records, store: Store, record: JobRecord) -> None:
@@ -36,9 +41,58 @@ async def pay(records: Records, store: Store, record: JobRecord) -> None:
     await records.change(record.job, lambda r: r.paid(record))
 
 
-async def try_to_pay(records: Records, store: Store, record: JobRecord) -> None:
-    """The same; what fails is left to the sweeper."""
-    try:
-        await pay(records, store, record)
-    except XferError as error:
-        log.warning("job %s: not all of it could be dropped yet: %s", record.job, error.what)
+class Debts:
+    """The queue's items about these debts: made, worked off, given up."""
+
+    def __init__(self, records: Records, store: Store, queue: Queue) -> None:
+        self._records, self._store, self._queue = records, store, queue
+
+    def kinds(self) -> Kinds:
+        kind = Kind(self._pay, self._give_up)
+        return {ABORT: kind, DELETE: kind}
+
+    async def owe(self, record: JobRecord) -> None:
+        """Queue what this record owes, if anything. Does not wait for the queue, never fails."""
+        if record.in_debt:
+            await self._queue.enqueue(_item(record), _fingerprint(record))
+
+    async def owe_again(self, debtors: Sequence[JobRecord]) -> None:
+        """Queue what is not in the queue, of all the records that owe something; a dead letter waits for an operator.
+
+        Letters that are moot, since the debt was paid or the job is gone, are removed. Raises BusUnreachable.
+        """
+        dead = await self._queue.dead()
+        if debtors:
+            known = await self._queue.queued() | dead
+            for record in debtors:
+                if _item(record) not in known:
+                    await self.owe(record)
+        owing = {record.job for record in debtors}
+        for item in dead:
+            if item.kind in self.kinds() and item.job not in owing:
+                found = await self._records.read(item.job)
+                if found is None or not found.in_debt:
+                    await self._queue.unbury(item)
+
+    async def _pay(self, job: str) -> None:
+        record = await self._records.read(job)
+        if record is not None:
+            await pay(self._records, self._store, record)
+
+    async def _give_up(self, job: str) -> None:
+        """What lies there still is removed as nobody's, once it is old enough, if the store lets it."""
+        try:
+            await self._records.change(job, lambda r: r.paid(r))
+        except Refusal as refusal:
+            if refusal.error.code is not ErrorCode.NOT_FOUND:
+                raise
+
+
+def _item(record: JobRecord) -> Item:
+    return Item(DELETE if record.settled else ABORT, record.job)
+
+
+def _fingerprint(record: JobRecord) -> str:
+    """The same for the same debt."""
+    debt = msgspec.json.encode((record.state, sorted(record.owed)))
+    return hashlib.blake2b(debt, digest_size=8).hexdigest()

@@ -54,7 +54,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     expires: seconds since 1970; an unfinished job's moves on with its progress. expire: seconds it is
     kept once stored. segments: how many are stored from 0 on without a gap; ahead: those stored beyond
-    one. uploads: open ones, segment to upload id. receipts: receiver id to sealed statement (base64; empty
+    one. uploads: open ones, segment to upload id. begun: the keys of the requests that began these, and what is stored
+    beyond a gap. receipts: receiver id to sealed statement (base64; empty
     for those beyond MAX_RECEIPTS). folder: where its objects lie. owed: uploads that must be dropped, id to
     segment; of a job that is stored their segments' objects as well. cleared: of a job that is not open any more, the
     store has been asked for what nobody knows of, and has nothing left that must go.
@@ -73,6 +74,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     segments: int = 0
     ahead: tuple[int, ...] = ()
     uploads: dict[int, str] = {}
+    begun: dict[int, str] = {}
     receipts: dict[str, str] = {}
     folder: str
     owed: dict[str, int] = {}
@@ -95,10 +97,14 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this segment is stored."""
         return segment < self.segments or segment in self.ahead
 
-    def check_begin(self, segment: int) -> None:
+    def has_begun(self, segment: int, key: str) -> bool:
+        """Whether the segment's upload is open at this very request, which is repeated then. key: "" is like no other."""
+        return self.state is JobState.OPEN and self._began(segment, key) and segment in self.uploads
+
+    def check_begin(self, segment: int, key: str = "") -> None:
         """Raises Refusal (conflict; busy) if no upload may be opened for this segment."""
         self._check_open()
-        if segment < self.segments:
+        if segment < self.segments or (segment in self.ahead and self._began(segment, key)):
             raise conflict(f"segment {segment} is stored already")
         if segment >= self.segments + WINDOW:
             raise conflict(f"segment {segment} is too far beyond the stored ones")
@@ -109,16 +115,20 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
                 ErrorCode.BUSY, "the store has yet to drop earlier uploads of that job", retry_after=5.0
             )
 
-    def begin(self, segment: int, upload: str, *, now: float, life: float) -> JobRecord:
+    def begin(self, segment: int, upload: str, key: str = "", *, now: float, life: float) -> JobRecord:
         """Remember an open upload; it replaces an earlier one, which is owed, and a stored segment beyond a gap.
 
-        life: seconds that an unfinished job lives without progress, here and in `complete`.
+        A request whose upload is open keeps that one. life: seconds that an unfinished job lives without progress, here
+        and in `complete`.
         """
-        self.check_begin(segment)
+        if self.has_begun(segment, key):
+            return self
+        self.check_begin(segment, key)
         replaced = self.uploads.get(segment, upload)
         return replace(
             self.owe({replaced: segment} if replaced != upload else {}),
             uploads={**self.uploads, segment: upload},
+            begun={**self.begun, segment: key},
             ahead=tuple(n for n in self.ahead if n != segment),
             expires=self._progress(now, life),
         )
@@ -147,6 +157,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             segments=segments,
             ahead=tuple(sorted(stored)),
             uploads=uploads,
+            begun={n: key for n, key in self.begun.items() if n in uploads or n in stored},
             expires=self._progress(now, life),
         )
 
@@ -166,7 +177,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         if segments < 1 or self.segments != segments or self.ahead:
             raise conflict(f"{self.segments} segments are stored without a gap, not {segments}")
         left_over = {upload: segment for segment, upload in self.uploads.items()}
-        return replace(self.owe(left_over), state=outcome, uploads={}, expires=now + self.expire)
+        return replace(self.owe(left_over), state=outcome, uploads={}, begun={}, expires=now + self.expire)
 
     def settle(self, outcome: JobState, *, now: float) -> JobRecord:
         """Delivered or void: what the store has of it can go."""
@@ -208,6 +219,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def _progress(self, now: float, life: float) -> float:
         """When it expires if it makes none any more."""
         return min(now + life, self.created + OPEN_LIFE)
+
+    def _began(self, segment: int, key: str) -> bool:
+        return bool(key) and self.begun.get(segment) == key
 
     def _check_open(self) -> None:
         if self.state is not JobState.OPEN:

@@ -35,7 +35,7 @@ from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
 from transfer.broker.kv import NO_STREAM, Bucket, Entry
-from transfer.broker.streams import NAME_IN_USE, keep_right
+from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
 
@@ -83,18 +83,19 @@ class Records:
         self._unread: set[str] = set()
 
     @classmethod
-    async def attach(cls, client: Client) -> Records:
-        """Bind to the bucket; make it on disk if it is not there."""
+    async def attach(cls, client: Client, replicas: int = 1) -> Records:
+        """Bind to the bucket; make it on disk, on so many servers, if it is not there. Raises UsageError: no cluster."""
         with _translated():
             jetstream = client.jetstream()
             try:
                 made = (await jetstream.stream_info(STREAM)).config
             except NotFoundError:
                 made = await _made(jetstream)
-            alone = (made.num_replicas or 1) == 1
+            alone = max(made.num_replicas or 1, replicas) == 1
             await keep_right(
                 jetstream, STREAM, max_msgs_per_subject=1, allow_msg_ttl=True, allow_direct=alone
             )
+            await raise_replicas(jetstream, STREAM, replicas)
             kv = Bucket(client, BUCKET, direct=alone)
             return cls(jetstream, kv, await _realm(kv))
 

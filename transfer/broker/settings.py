@@ -25,7 +25,8 @@ class Settings:
     URL is good for. sweep_every: seconds between two passes. unfinished_life: seconds without progress
     after which an unfinished job is swept. orphan_age: seconds after which what no job owns is removed from the
     store; such things are looked for as often. lifecycle: whether to give the bucket rules of its own for that.
-    rules: the operator's (`rules.Rules`), None for the defaults.
+    rules: the operator's (`rules.Rules`), None for the defaults. replicas: on how many servers of a NATS cluster
+    everything is kept that brokers keep there. work_tries: after so many what a broker owes becomes a dead letter.
     """
 
     nats_url: str
@@ -40,6 +41,8 @@ class Settings:
     orphan_age: float = ORPHAN_AGE
     lifecycle: bool = True
     rules: Path | None = None
+    replicas: int = 1
+    work_tries: int = 16
 
     def __post_init__(self) -> None:
         if not 1 <= self.url_life <= MAX_URL_LIFE:
@@ -50,6 +53,10 @@ class Settings:
             raise UsageError(
                 f"unfinished_life must be more than 0 seconds and at most {OPEN_LIFE / DAY:g} days"
             )
+        if self.replicas not in (1, 3, 5):
+            raise UsageError("XFER_REPLICAS must be 1, 3 or 5: a majority of them must be there")
+        if self.work_tries < 1:
+            raise UsageError("XFER_WORK_TRIES must be at least 1")
         if self.prefix and not self.prefix.endswith("/"):
             raise UsageError("the prefix of object keys must end with a slash")
 
@@ -71,6 +78,13 @@ class Settings:
                 return default if text is None else float(text)
             except ValueError:
                 raise UsageError(f"{name} must be a number of seconds") from None
+
+        def count(name: str, default: int) -> int:
+            text = first(name)
+            try:
+                return default if text is None else int(text)
+            except ValueError:
+                raise UsageError(f"{name} must be a whole number") from None
 
         def choice(name: str, default: bool) -> bool:
             text = first(name)
@@ -97,4 +111,6 @@ class Settings:
             orphan_age=seconds("XFER_ORPHAN_AGE", cls.orphan_age),
             lifecycle=choice("XFER_LIFECYCLE", cls.lifecycle),
             rules=Path(rules) if rules else None,
+            replicas=count("XFER_REPLICAS", cls.replicas),
+            work_tries=count("XFER_WORK_TRIES", cls.work_tries),
         )

@@ -1,7 +1,8 @@
-"""What outlived its use goes: expired jobs, what a job owes the store, and what lies in the store that no job owns.
+"""What outlived its use goes: expired jobs, and what lies in the store that no job owns; what a job owes the store is
+queued anew, should it not be (`debts`).
 
-Any number of brokers may sweep at once: everything here can be repeated, and a job is marked void
-by compare-and-set before anything of it is erased, so that no broker goes on filling it.
+One broker at a time does so (`lease`). Two of them would do no harm: everything here can be repeated, and a job is
+marked void by compare-and-set before anything of it is erased, so that no broker goes on filling it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from transfer.api import JobState
-from transfer.broker.debts import pay
 from transfer.broker.job import JobRecord
 from transfer.broker.keys import Place, roots
 from transfer.broker.records import Records
@@ -31,20 +31,34 @@ class Sweeper:
     """Raises (any call): BusUnreachable, StoreUnreachable; ClockSkew before anything is touched, since a clock that
     is off would expire what is not due."""
 
-    def __init__(self, records: Records, store: Store, *, orphan_age: float) -> None:
-        """orphan_age: seconds after which what no record names is nobody's."""
-        self._records, self._store, self._orphan_age = records, store, orphan_age
+    def __init__(
+        self,
+        records: Records,
+        store: Store,
+        owe: Callable[[Sequence[JobRecord]], Awaitable[None]],
+        *,
+        orphan_age: float,
+    ) -> None:
+        """owe: told of all records that owe the store something. orphan_age: seconds after which what no record names
+        is nobody's."""
+        self._records, self._store, self._owe, self._orphan_age = records, store, owe, orphan_age
 
     async def jobs(self, now: float) -> int:
-        """Expired jobs go, debts are paid. now: seconds since 1970. Returns how many jobs were dropped.
+        """Expired jobs go, debts are queued. now: seconds since 1970. Returns how many jobs were dropped.
 
         What fails for one job is raised when the others have had their turn.
         """
         await self._store.check_clock()
+        expired, debtors = list[str](), list[JobRecord]()
         async with aclosing(self._records.all()) as found:
-            due = [f.record.job async for f in found if _due(f.record, now)]
+            async for each in found:
+                if each.record.expired(now):
+                    expired.append(each.record.job)
+                elif each.record.in_debt:
+                    debtors.append(each.record)
+        await self._owe(debtors)
         dropped, failures = 0, list[XferError]()
-        for job in due:
+        for job in expired:
             try:
                 dropped += await self._job(job, now)
             except XferError as error:
@@ -68,12 +82,9 @@ class Sweeper:
     async def _job(self, job: str, now: float) -> bool:
         """True if the job was dropped."""
         found = await self._records.find(job)
-        if found is None or not _due(found.record, now):
+        if found is None or not found.record.expired(now):
             return False
         record = found.record
-        if not record.expired(now):
-            await pay(self._records, self._store, record)
-            return False
         if not record.settled:
             await self._records.change(job, lambda r: r.void_expired(now))
             return await self._job(job, now)
@@ -158,10 +169,6 @@ class _Chore:
             return False
         self._said = ""
         return True
-
-
-def _due(record: JobRecord, now: float) -> bool:
-    return record.expired(now) or record.in_debt
 
 
 def _is_stray(record: JobRecord | None, segment: int) -> bool:

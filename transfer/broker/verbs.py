@@ -12,10 +12,9 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from transfer import api
-from transfer.broker.debts import try_to_pay
 from transfer.broker.job import (
     MAX_FETCHES,
     JobRecord,
@@ -47,6 +46,7 @@ MAX_UPLOAD_ID = 1024
 _HASH = re.compile(r"[0-9a-f]{64}")
 _RECEIVER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ETAG = re.compile(r"[A-Za-z0-9_.+/=-]{1,128}")
+_BEGIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CRC32C = re.compile(r"[A-Za-z0-9+/]{6}==")
 
 
@@ -60,13 +60,14 @@ class Verbs:
         self,
         records: Records,
         store: Store,
+        owe: Callable[[JobRecord], Awaitable[None]],
         *,
         version: str,
         unfinished_life: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """unfinished_life: seconds. clock: seconds since 1970."""
-        self._records, self._store = records, store
+        """owe: told of records that may owe the store something. unfinished_life: seconds. clock: seconds since 1970."""
+        self._records, self._store, self._owe = records, store, owe
         self._version, self._unfinished_life, self._clock = version, unfinished_life, clock
 
     def table(self) -> Table:
@@ -130,20 +131,26 @@ class Verbs:
         return api.SegmentPage(await self._records.refs(record.job, request.start, end), record.state)
 
     async def begin(self, user: str, request: api.Begin) -> api.Begun:
-        _check_segment(request.segment)
+        segment, key = request.segment, request.key
+        _check_segment(segment)
+        _check(not key or _BEGIN_KEY.fullmatch(key) is not None, "the key is none")
         record = await self._owned(user, request.job)
-        record.check_begin(request.segment)
-        upload = await self._store.begin(record.folder, request.segment)
+        if record.has_begun(segment, key):
+            return api.Begun(record.uploads[segment])
+        record.check_begin(segment, key)
+        upload = await self._store.begin(record.folder, segment)
         now, life = self._clock(), self._unfinished_life
         try:
             change = await self._records.change(
-                record.job, lambda r: r.begin(request.segment, upload, now=now, life=life)
+                record.job, lambda r: r.begin(segment, upload, key, now=now, life=life)
             )
         except Refusal:
-            await self._take_back(record, request.segment, upload)
+            await self._take_back(record, segment, upload)
             raise
-        await try_to_pay(self._records, self._store, change.after)
-        return api.Begun(upload)
+        if change.after.uploads[segment] != upload:  # another broker was asked the same, and was quicker
+            await self._take_back(record, segment, upload)
+        await self._owe(change.after)
+        return api.Begun(change.after.uploads[segment])
 
     async def sign_parts(self, user: str, request: api.SignParts) -> api.SignedUrls:
         _check_upload(request.segment, request.upload)
@@ -178,7 +185,7 @@ class Verbs:
             record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life)
         )
         if change.after.settled:
-            await try_to_pay(self._records, self._store, change.after)
+            await self._owe(change.after)
             raise conflict(f"that job is {change.after.state.value} already")
         return api.Completed(ref)
 
@@ -192,7 +199,7 @@ class Verbs:
         if (
             change.after.settled or change.after.owed
         ):  # to look for what nobody knows of can wait for the sweeper
-            await try_to_pay(self._records, self._store, change.after)
+            await self._owe(change.after)
         return api.Finished(change.after.state, change.after.expires)
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
@@ -213,7 +220,7 @@ class Verbs:
         change = await self._records.change(
             record.job, lambda r: r.receive(request.receiver, request.sealed, now=now)
         )
-        await try_to_pay(self._records, self._store, change.after)
+        await self._owe(change.after)
         return api.Done(change.after.state)
 
     async def status(self, user: str, request: api.Status) -> api.JobStatus:

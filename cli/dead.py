@@ -1,0 +1,85 @@
+"""See and settle what brokers owe the store and gave up; for admins."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import ContextName, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from transfer.broker_client import BrokerClient
+
+    Settle = Callable[[BrokerClient, str | None], Awaitable[list[str]]]
+
+EXAMPLES = ("xfer dead ls", "xfer dead retry --all")
+EXAMPLES_OF = {
+    "ls": ("xfer dead ls", "xfer dead ls --json"),
+    "retry": ("xfer dead retry q3xw5e7r9t2y4u6i", "xfer dead retry --all"),
+    "drop": ("xfer dead drop q3xw5e7r9t2y4u6i", "xfer dead drop --all --json"),
+}
+
+Job = Annotated[str | None, typer.Argument(metavar="JOB", help="Of which job; see `xfer dead ls`")]
+All = Annotated[bool, typer.Option("--all", envvar="XFER_ALL", help="All of them")]
+
+
+def ls(json: Json = False, context: ContextName = None) -> None:
+    """List dead letters: what was owed, why it could not be done."""
+    from cli.ask import ask, print_json
+
+    found = ask(context, lambda broker: broker.dead_list())
+    if json:
+        print_json(found)
+        return
+    for letter in found.letters:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(letter.time))
+        tries = f"{letter.tries} {'try' if letter.tries == 1 else 'tries'}"
+        sys.stdout.write(f"{letter.job}  {letter.kind:7} {when}  {tries:9} {letter.reason}\n")
+    if found.more:
+        sys.stderr.write(f"and {found.more} more\n")
+
+
+def retry(job: Job = None, all: All = False, json: Json = False, context: ContextName = None) -> None:
+    """Try again what a dead letter is about."""
+    _settle("retried", lambda broker, which: broker.dead_retry(which), job, all, json, context)
+
+
+def drop(job: Job = None, all: All = False, json: Json = False, context: ContextName = None) -> None:
+    """Give up for good what a dead letter is about; what is left in the store ages away."""
+    _settle("dropped", lambda broker, which: broker.dead_drop(which), job, all, json, context)
+
+
+def _settle(
+    done: str, settle: Settle, job: str | None, all_of_them: bool, json: bool, context: str | None
+) -> None:
+    """Raises UsageError, JobGone."""
+    from cli.ask import ask, print_json
+    from transfer.errors import JobGone, UsageError
+
+    if (job is None) != all_of_them:
+        raise UsageError("name one JOB, or give --all", hint="`xfer dead ls` shows them")
+
+    async def settle_all(broker: BrokerClient) -> list[str]:
+        if job is not None:
+            return await settle(broker, job)
+        letters = await broker.dead_list()  # what dies anew meanwhile is not settled again and again
+        left, jobs = len(letters.letters) + letters.more, list[str]()
+        while left > 0 and (some := await settle(broker, None)):
+            jobs += some
+            left -= len(some)
+        return jobs
+
+    jobs = ask(context, settle_all)
+    if job is not None and not jobs:
+        raise JobGone(
+            f"there is no dead letter of job {job}", hint="`xfer dead ls` shows those that are there"
+        )
+    if json:
+        print_json({done: jobs})
+    else:
+        sys.stderr.write(f"{done} {len(jobs)}\n")

@@ -1,0 +1,45 @@
+"""The same request, come twice: asked once, answered twice.
+
+A client that waits long asks again (`transfer.hedge`). Without this a broker that is slow because its store is slow would
+ask the store again for every such copy, and be slower still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from transfer.broker.table import Table, Verb
+from transfer.errors import StoreUnreachable
+
+
+def joined(table: Table) -> Table:
+    """The same verbs; a request that is like one in hand (user, verb and body) shares its answer, or its refusal."""
+    return {name: _joined(verb) for name, verb in table.items()}
+
+
+def _joined(verb: Verb) -> Verb:
+    in_hand: dict[tuple[str, bytes], asyncio.Future[msgspec.Struct]] = {}
+
+    async def run(user: str, body: bytes) -> msgspec.Struct:
+        asked = (user, body)
+        if (first := in_hand.get(asked)) is not None:
+            return await asyncio.shield(first)
+        answer = in_hand[asked] = asyncio.get_running_loop().create_future()
+        try:
+            result = await verb(user, body)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                answer.set_exception(error)
+            else:  # given up: it took too long, or we leave
+                answer.set_exception(StoreUnreachable("the store or the job records take too long to answer"))
+            answer.exception()  # nobody need ask for it
+            raise
+        else:
+            answer.set_result(result)
+            return result
+        finally:
+            del in_hand[asked]
+
+    return run
