@@ -20,7 +20,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from transfer import bus
-from transfer.broker import lifecycle, streams
+from transfer.broker import lifecycle, logs, streams
+from transfer.broker.checkup import Checkup
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
@@ -28,6 +29,7 @@ from transfer.broker.settings import Settings
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper, keep_sweeping
 from transfer.broker.verbs import Verbs
+from transfer.broker.watching import keep_looking, observed
 from transfer.errors import Temporary, XferError
 
 log = logging.getLogger(__name__)
@@ -80,18 +82,24 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             url_life=settings.url_life,
         )
         undo.callback(store.close)
+        observer = await undo.enter_async_context(observed(settings.metrics, version))
+        store.observer = observer
         client = await _patiently("NATS", lambda: _connect(settings))
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client))
-        verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
-        service = Service(client, verbs.table(), version=version)
+        verbs = Verbs(
+            records, store, version=version, unfinished_life=settings.unfinished_life, observer=observer
+        )
+        checkup = Checkup(client, store, version=version)
+        service = Service(client, {**verbs.table(), **checkup.table()}, version=version, observer=observer)
         undo.push_async_callback(service.drain)
         await _patiently("NATS", service.start)
         if ready is not None:
             ready()
-        sweeper = Sweeper(records, store, orphan_age=settings.orphan_age)
+        sweeper = Sweeper(records, store, orphan_age=settings.orphan_age, observer=observer)
         await asyncio.gather(
             rulebook.keep_current(),
+            keep_looking(client, observer),
             _meet_store(store, settings),
             _patiently("the stream of events", lambda: streams.keep_events(client)),
             keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age),
@@ -176,10 +184,10 @@ def _version() -> str:
 
 def main() -> int:
     """Returns the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="xfer broker: %(message)s")
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    logs.configure("text")
     try:
         settings = Settings.from_environment(os.environ)
+        logs.configure(settings.log)
         asyncio.run(serve(settings, lambda: log.info("ready, bucket %s", settings.bucket)))
     except XferError as error:
         log.error("%s; %s", _without_passwords(error.what), error.next_step)

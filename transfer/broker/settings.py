@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transfer.broker.job import OPEN_LIFE
 from transfer.broker.keys import DAY
+from transfer.broker.logs import FORMS
 from transfer.errors import NotConfigured, UsageError
 
 ORPHAN_AGE = 900.0
@@ -25,7 +26,8 @@ class Settings:
     URL is good for. sweep_every: seconds between two passes. unfinished_life: seconds without progress
     after which an unfinished job is swept. orphan_age: seconds after which what no job owns is removed from the
     store; such things are looked for as often. lifecycle: whether to give the bucket rules of its own for that.
-    rules: the operator's (`rules.Rules`), None for the defaults.
+    rules: the operator's (`rules.Rules`), None for the defaults. metrics: the loopback port that shows them, 0: none.
+    log: the form of what is said on stderr (`logs.FORMS`).
     """
 
     nats_url: str
@@ -40,6 +42,8 @@ class Settings:
     orphan_age: float = ORPHAN_AGE
     lifecycle: bool = True
     rules: Path | None = None
+    metrics: int = 0
+    log: str = "text"
 
     def __post_init__(self) -> None:
         if not 1 <= self.url_life <= MAX_URL_LIFE:
@@ -50,6 +54,10 @@ class Settings:
             raise UsageError(
                 f"unfinished_life must be more than 0 seconds and at most {OPEN_LIFE / DAY:g} days"
             )
+        if not 0 <= self.metrics < 65536:
+            raise UsageError("metrics need a port, or 0 for none")
+        if self.log not in FORMS:
+            raise UsageError("the log is text or json", hint="mend XFER_LOG")
         if self.prefix and not self.prefix.endswith("/"):
             raise UsageError("the prefix of object keys must end with a slash")
 
@@ -71,6 +79,12 @@ class Settings:
                 return default if text is None else float(text)
             except ValueError:
                 raise UsageError(f"{name} must be a number of seconds") from None
+
+        def port(name: str, default: int) -> int:
+            text = first(name)
+            if text is not None and not (text.isascii() and text.isdigit()):
+                raise UsageError(f"{name} must be the number of a port, or 0 for none")
+            return default if text is None else int(text)
 
         def choice(name: str, default: bool) -> bool:
             text = first(name)
@@ -97,4 +111,6 @@ class Settings:
             orphan_age=seconds("XFER_ORPHAN_AGE", cls.orphan_age),
             lifecycle=choice("XFER_LIFECYCLE", cls.lifecycle),
             rules=Path(rules) if rules else None,
+            metrics=port("XFER_METRICS", cls.metrics),
+            log=first("XFER_LOG") or cls.log,
         )

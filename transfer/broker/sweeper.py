@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
@@ -16,6 +17,8 @@ from transfer.api import JobState
 from transfer.broker.debts import pay
 from transfer.broker.job import JobRecord
 from transfer.broker.keys import Place, roots
+from transfer.broker.logs import about_job
+from transfer.broker.observer import SILENT, Observer
 from transfer.broker.records import Records
 from transfer.broker.store import OpenUpload, Store
 from transfer.errors import UnsupportedVersion, XferError
@@ -31,8 +34,11 @@ class Sweeper:
     """Raises (any call): BusUnreachable, StoreUnreachable; ClockSkew before anything is touched, since a clock that
     is off would expire what is not due."""
 
-    def __init__(self, records: Records, store: Store, *, orphan_age: float) -> None:
+    def __init__(
+        self, records: Records, store: Store, *, orphan_age: float, observer: Observer = SILENT
+    ) -> None:
         """orphan_age: seconds after which what no record names is nobody's."""
+        self.observer = observer
         self._records, self._store, self._orphan_age = records, store, orphan_age
 
     async def jobs(self, now: float) -> int:
@@ -42,11 +48,17 @@ class Sweeper:
         """
         await self._store.check_clock()
         async with aclosing(self._records.all()) as found:
-            due = [f.record.job async for f in found if _due(f.record, now)]
+            states, due = Counter[JobState](), list[str]()
+            async for one in found:
+                states[one.record.state] += 1
+                if _due(one.record, now):
+                    due.append(one.record.job)
+        self.observer.jobs(states)
         dropped, failures = 0, list[XferError]()
         for job in due:
             try:
-                dropped += await self._job(job, now)
+                with about_job(job):
+                    dropped += await self._job(job, now)
             except XferError as error:
                 failures.append(error)
                 if len(failures) == FAILURES:
@@ -128,7 +140,8 @@ class Sweeper:
 async def keep_sweeping(sweeper: Sweeper, *, every: float, orphans_every: float) -> None:
     """A pass soon after start, then one every so many seconds, until cancelled. Failures are logged, each once."""
     await asyncio.sleep(min(FIRST_PASS_AFTER, every))
-    jobs, orphans = _Chore("jobs that were over"), _Chore("uploads and objects that no job owned")
+    jobs = _Chore("jobs", "jobs that were over", sweeper.observer)
+    orphans = _Chore("orphans", "uploads and objects that no job owned", sweeper.observer)
     orphans_due = 0.0
     while True:
         await jobs.do(sweeper.jobs)
@@ -140,11 +153,13 @@ async def keep_sweeping(sweeper: Sweeper, *, every: float, orphans_every: float)
 class _Chore:
     """Something that is done over and over. what: what it removes."""
 
-    def __init__(self, what: str) -> None:
-        self._what, self._said = what, ""
+    def __init__(self, name: str, what: str, observer: Observer) -> None:
+        self._name, self._what, self._said = name, what, ""
+        self._observer = observer
 
     async def do(self, sweep: Callable[[float], Awaitable[int]]) -> bool:
         """Whether it ended well."""
+        begun = time.monotonic()
         try:
             if count := await sweep(time.time()):
                 log.info("swept %d %s", count, self._what)
@@ -152,10 +167,14 @@ class _Chore:
             if error.what != self._said:
                 log.warning("cannot sweep %s: %s", self._what, error.what)
             self._said = error.what
+            self._observer.sweep_failed(self._name)
             return False
         except Exception:
             log.exception("a sweep failed")
+            self._observer.sweep_failed(self._name)
             return False
+        seconds = time.monotonic() - begun
+        self._observer.swept(self._name, removed=count, seconds=seconds, at=time.time())
         self._said = ""
         return True
 
