@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,12 +41,22 @@ def broker(
         Path | None,
         typer.Option("--rules", metavar="FILE", envvar="XFER_RULES", help="Quotas and admins, as TOML"),
     ] = None,
+    metrics: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics", metavar="PORT", envvar="XFER_METRICS", help="Prometheus, on loopback [0: off]"
+        ),
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", metavar="text|json", envvar="XFER_LOG", help="How it logs [text]")
+    ] = None,
 ) -> None:
     """Run a broker in the foreground; S3 keys come from AWS_* or the AWS files."""
     import asyncio
     import logging
     import os
 
+    from transfer.broker import logs
     from transfer.broker.__main__ import serve
     from transfer.broker.settings import Settings
 
@@ -58,10 +67,12 @@ def broker(
         "XFER_BUCKET": bucket,
         "AWS_REGION": region,
         "XFER_RULES": str(rules.expanduser()) if rules else None,
+        "XFER_METRICS": None if metrics is None else str(metrics),
+        "XFER_LOG": log,
     }
     settings = Settings.from_environment(
         {**os.environ, **{name: value for name, value in given.items() if value}}
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="xfer broker: %(message)s")
+    logs.configure(settings.log)
     ready = f"ready, bucket {settings.bucket}"
     asyncio.run(serve(settings, lambda: logging.info(ready)))

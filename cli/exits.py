@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import select
 import sys
 import time
@@ -16,15 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transfer.errors import NO_ROOM, DiskFull, Interrupted, XferError
+from transfer.redact import redact
 
 SIGINT = 2
 SIGPIPE = 13
 """Source: POSIX.1-2017, kill; Windows has no such signal, yet scripts there may expect the same code."""
-
-_SECRETS = re.compile(
-    r"xfer1[a-z0-9]{20,}|(?<=[?&])X-Amz-[A-Za-z-]+=[^&\s'\")]+|\bS[UAONC][A-Z2-7]{56}\b", re.IGNORECASE
-)
-"""Tickets, signatures of presigned URLs, and nkey seeds (Source: NATS ADR-14)."""
 
 
 def report(error: BaseException, *, json: bool) -> int:
@@ -70,11 +65,6 @@ def first_own(error: BaseException) -> BaseException:
     own = [leaf for leaf in leaves if isinstance(leaf, XferError)]
     others = [leaf for leaf in leaves if not isinstance(leaf, asyncio.CancelledError)]
     return (own or others or leaves)[0]
-
-
-def redact(text: str) -> str:
-    """`text` without tickets, signatures and seeds."""
-    return _SECRETS.sub("(withheld)", text)
 
 
 def keep_traceback(error: BaseException) -> Path | None:

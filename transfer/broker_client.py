@@ -211,6 +211,16 @@ class BrokerClient:
         """The same."""
         return (await self._call("dead_drop", api.DeadDrop(job=job), api.DeadSettled, first=True)).jobs
 
+    async def checkup(self) -> api.CheckupReport:
+        return await self._call("checkup", api.Checkup(), api.CheckupReport, first=True)
+
+    async def probe(self, slot: int, length: int, crc32c: str) -> api.ProbeUrls:
+        request = api.Probe(slot=slot, length=length, crc32c=crc32c)
+        return await self._call("probe", request, api.ProbeUrls, first=True)
+
+    async def probe_end(self, slot: int) -> None:
+        await self._call("probe_end", api.ProbeEnd(slot=slot), api.ProbeEnded, first=True)
+
     async def listen(self, mailbox: bus.Mailbox) -> None:
         """Open it; a bus that is away is ridden out here, too. Raises BusUnreachable."""
         async for attempt in self.patience.retrying(BusUnreachable):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +211,43 @@ async def request(client: Client, subject: str, body: bytes, within: float) -> M
         for task in (asking, watching):
             task.cancel()
         await asyncio.gather(asking, watching, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """The NATS server that a client is connected to. tls: the protocol's name, "" without. until: when its certificate
+    ends, as the certificate says it; "" if there is none."""
+
+    host: str
+    version: str
+    tls: str
+    until: str
+
+
+def facts(client: Client) -> ServerFacts:
+    """What the connection shows."""
+    writer = getattr(client._transport, "_io_writer", None)
+    secure = writer and writer.get_extra_info("ssl_object")
+    where = client.connected_url
+    return ServerFacts(
+        host=(where.hostname or "") if where else "",
+        version=str(client._server_info.get("version", "")),
+        tls=(secure.version() or "") if secure else "",
+        until=str((secure.getpeercert() or {}).get("notAfter", "")) if secure else "",
+    )
+
+
+async def round_trip(client: Client, within: float) -> float:
+    """Seconds from a ping to its pong. Raises BusUnreachable."""
+    from nats.errors import Error
+
+    begun = time.perf_counter()
+    try:
+        async with asyncio.timeout(within):
+            await client.flush()
+    except (Error, OSError, TimeoutError):
+        raise BusUnreachable("NATS does not answer a ping") from None
+    return time.perf_counter() - begun
 
 
 async def tell(client: Client, subject: str, body: bytes, *, ttl: float | None) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 import transfer
 from transfer import tasks
-from transfer.tasks import ended
+from transfer.tasks import ended, together
 
 
 async def test_every_task_has_ended_whatever_it_ends_with() -> None:
@@ -49,6 +49,45 @@ async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch:
     async with asyncio.timeout(5):
         await ended(task)
     assert heard == 3
+
+
+async def test_what_runs_together_ends_together_with_the_first_failure() -> None:
+    over: list[str] = []
+
+    async def background(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over.append(name)
+
+    async def fails() -> None:
+        await asyncio.sleep(0.01)
+        raise KeyError
+
+    async def ends() -> None:
+        """What has done its work stops nobody."""
+
+    with pytest.raises(KeyError):
+        await together(background("a"), ends(), background("b"), fails())
+    assert sorted(over) == ["a", "b"]
+
+
+async def test_what_runs_together_ends_when_cancelled_though_one_of_it_loses_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tasks, "AGAIN_SOON", 0.02)
+
+    async def deaf_once() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(together(deaf_once(), asyncio.sleep(100)))
+    await asyncio.sleep(0.01)
+    running.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await running
 
 
 def test_nothing_here_waits_in_the_way_that_loses_cancellations() -> None:

@@ -20,7 +20,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from transfer import bus
-from transfer.broker import dead, lifecycle, streams
+from transfer.broker import dead, lifecycle, logs, streams
+from transfer.broker.checkup import Checkup
 from transfer.broker.debts import Debts
 from transfer.broker.joined import joined
 from transfer.broker.lease import Lease
@@ -31,9 +32,11 @@ from transfer.broker.settings import Settings
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper, keep_sweeping
 from transfer.broker.verbs import Verbs
+from transfer.broker.watching import keep_looking, observed
 from transfer.broker.work import Queue
 from transfer.broker.workers import Workers
 from transfer.errors import Temporary, XferError
+from transfer.tasks import AGAIN_SOON, ended, together
 
 log = logging.getLogger(__name__)
 
@@ -85,25 +88,39 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             url_life=settings.url_life,
         )
         undo.callback(store.close)
+        observer = await undo.enter_async_context(observed(settings.metrics, version))
+        store.observer = observer
         client = await _patiently("NATS", lambda: _connect(settings))
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client, settings.replicas))
         queue = Queue(client, replicas=settings.replicas)
         debts = Debts(records, store, queue)
         kinds = debts.kinds()
-        verbs = Verbs(records, store, debts.owe, version=version, unfinished_life=settings.unfinished_life)
-        letters = dead.DeadLetters(queue, kinds, rulebook)
-        service = Service(client, joined({**verbs.table(), **letters.table()}), version=version)
+        groups = (
+            Verbs(
+                records,
+                store,
+                debts.owe,
+                version=version,
+                unfinished_life=settings.unfinished_life,
+                observer=observer,
+            ),
+            dead.DeadLetters(queue, kinds, rulebook),
+            Checkup(client, store, version=version),
+        )
+        table = {name: verb for group in groups for name, verb in group.table().items()}
+        service = Service(client, joined(table), version=version, observer=observer)
         workers = Workers(client, queue, kinds, tries=settings.work_tries)
         undo.push_async_callback(lambda: asyncio.gather(service.drain(), workers.stop()))
         await _patiently("NATS", service.start)
         if ready is not None:
             ready()
         workers.start()
-        sweeper = Sweeper(records, store, debts.owe_again, orphan_age=settings.orphan_age)
+        sweeper = Sweeper(records, store, debts.owe_again, orphan_age=settings.orphan_age, observer=observer)
         lease = Lease(client, "sweeper", replicas=settings.replicas)
-        await asyncio.gather(
+        await together(
             rulebook.keep_current(),
+            keep_looking(client, observer),
             _meet_store(store, settings),
             _patiently("the stream of events", lambda: streams.keep_events(client, settings.replicas)),
             lease.keep(
@@ -128,12 +145,16 @@ async def _patiently(what: str, attempt: Callable[[], Awaitable[Result]]) -> Res
     """Repeat what fails for now until it does not; each new reason is said once."""
     said, pause = "", FIRST_RETRY
     while True:
+        trying = asyncio.ensure_future(attempt())
         try:
-            return await attempt()
+            await asyncio.wait({trying})
+            return trying.result()
         except Temporary as error:
             if type(error).__name__ != said:
                 log.warning("waiting for %s: %s", what, _without_passwords(error.what))
             said = type(error).__name__
+        finally:
+            await ended(trying, again=AGAIN_SOON)
         await asyncio.sleep(pause)
         pause = min(LAST_RETRY, 2 * pause)
 
@@ -190,10 +211,10 @@ def _version() -> str:
 
 def main() -> int:
     """Returns the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="xfer broker: %(message)s")
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    logs.configure("text")
     try:
         settings = Settings.from_environment(os.environ)
+        logs.configure(settings.log)
         asyncio.run(serve(settings, lambda: log.info("ready, bucket %s", settings.bucket)))
     except XferError as error:
         log.error("%s; %s", _without_passwords(error.what), error.next_step)

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from transfer.errors import ClockSkew, StoreUnreachable, XferError
+from transfer.broker.observer import SILENT, Observer
+from transfer.errors import ClockSkew, StoreUnreachable, Temporary, XferError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -60,6 +61,7 @@ class Bucket:
     def __init__(self, *, endpoint_url: str | None, bucket: str, region: str | None = None) -> None:
         """endpoint_url: None means AWS."""
         self.bucket = bucket
+        self.observer: Observer = SILENT
         self._endpoint_url, self._region = endpoint_url, region or "us-east-1"
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
         self._making = threading.Lock()
@@ -72,6 +74,11 @@ class Bucket:
     def skew(self) -> float:
         """Seconds that our clock is ahead of the store's, as far as is known."""
         return self._skew or 0.0
+
+    @property
+    def measured_skew(self) -> float | None:
+        """The same; None until the store has answered."""
+        return self._skew
 
     @property
     def clock_is_wrong(self) -> bool:
@@ -105,7 +112,11 @@ class Bucket:
 
     async def run(self, work: Callable[[S3], Result]) -> Result:
         """Do something with boto3's client in a thread. What `work` leaves of boto3's errors is translated."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._translated, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._translated, work)
+        except Temporary as error:
+            self.observer.store_failed(type(error).__name__)
+            raise
 
     def _ask_anything(self, s3: S3) -> None:
         """Any answer, a refusal too, has a Date."""

@@ -14,6 +14,8 @@ DAY = 86_400.0
 LIFETIMES = (30, 366, 3660)
 """Days. A job belongs to the first that its expiry fits in; the last is the longest expiry there is."""
 MAX_EXPIRE = LIFETIMES[-1] * DAY
+PROBES = "probe/"
+"""Where `checkup` puts what it reads again, without the prefix: no job's folder begins so."""
 _KEY = re.compile(r"([0-9]+d/([a-z0-9]+)/([a-z0-9]+))/([0-9]{6})")
 
 

@@ -21,6 +21,7 @@ from nats.js.kv import KeyValue
 
 from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
 from transfer.errors import XferError
+from transfer.tasks import AGAIN_SOON, ended
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,7 @@ class Lease:
                 asked = asked_again
             working.result()
         finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            await ended(working, again=AGAIN_SOON)
             await self._release(kv, revision)
 
     async def _renew(self, kv: KeyValue, revision: int) -> int:

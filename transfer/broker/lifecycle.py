@@ -14,7 +14,7 @@ from typing import Any
 
 from transfer.broker.bucket import S3, client_error, code_of, status_of
 from transfer.broker.job import OPEN_LIFE
-from transfer.broker.keys import DAY, LIFETIMES
+from transfer.broker.keys import DAY, LIFETIMES, PROBES
 from transfer.broker.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def rules(prefix: str, unfinished_life: float) -> list[Rule]:
         )
         for days in LIFETIMES
     ]
-    return [uploads, *objects]
+    probes = rule("probe", PROBES, Expiration={"Days": 1}, NoncurrentVersionExpiration={"NoncurrentDays": 1})
+    return [uploads, *objects, probes]
 
 
 def merged(there: Iterable[Rule], ours: list[Rule], prefix: str) -> list[Rule]:

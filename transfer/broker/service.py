@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 
 import msgspec
 from nats.aio.client import Client
@@ -15,7 +16,9 @@ from nats.micro.request import Request as Inquiry
 from nats.micro.service import Service as MicroService
 
 from transfer.api import ApiError, ErrorCode
+from transfer.broker import logs
 from transfer.broker.job import Refusal
+from transfer.broker.observer import SILENT, Observer
 from transfer.broker.table import Table
 from transfer.bus import api_subject, inbox_prefix
 from transfer.errors import (
@@ -42,6 +45,8 @@ COME_AGAIN = (0.5, 2.0)
 ANSWER_WITHIN = 8.0
 """Seconds; less than a client waits (`broker_client.ANSWER_WITHIN`), so that it hears what is slow."""
 DRAIN_WITHIN = 10.0
+SHOW_A_TOKEN = frozenset({"open", "segments", "sign_gets", "receipt"})
+"""Verbs of whoever holds a ticket."""
 
 _CODES: tuple[tuple[type[XferError], ErrorCode], ...] = (
     (StoreUnreachable, ErrorCode.STORE),
@@ -55,8 +60,9 @@ _CODES: tuple[tuple[type[XferError], ErrorCode], ...] = (
 class Service:
     """Answers `xfer.api.<user>.<verb>` in a queue group, many requests at once."""
 
-    def __init__(self, client: Client, verbs: Table, *, version: str) -> None:
+    def __init__(self, client: Client, verbs: Table, *, version: str, observer: Observer = SILENT) -> None:
         self._client, self._verbs, self._version = client, verbs, version
+        self._observer = observer
         self._micro: MicroService | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._answering: set[asyncio.Task[None]] = set()
@@ -115,8 +121,9 @@ class Service:
         return sum(e._subscription.pending_msgs for e in endpoints if e._subscription is not None)
 
     async def _turn_away(self, inquiry: Inquiry) -> None:
-        user = inquiry.subject.split(".")[-2]
+        user, verb = inquiry.subject.split(".")[-2:]
         if _is_inbox_of(user, inquiry._msg.reply):
+            self._observer.answered(verb if verb in self._verbs else "unknown", ErrorCode.BUSY.value, 0.0)
             error = ApiError(ErrorCode.BUSY, "the broker has too much to do", random.uniform(*COME_AGAIN))
             with contextlib.suppress(NatsError):
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
@@ -126,7 +133,9 @@ class Service:
         self._slots.release()
 
     async def _answer(self, inquiry: Inquiry) -> None:
+        begun = time.perf_counter()
         user, verb = inquiry.subject.split(".")[-2:]
+        logs.about(user=user, verb=verb)
         if not _is_inbox_of(user, inquiry._msg.reply):
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return
@@ -145,6 +154,13 @@ class Service:
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
         except NatsError as failure:
             log.warning("an answer to %s is lost: %s", verb, type(failure).__name__)
+        self._count(verb, error, time.perf_counter() - begun)
+
+    def _count(self, verb: str, error: ApiError | None, seconds: float) -> None:
+        outcome = "ok" if error is None else error.code.value
+        self._observer.answered(verb if verb in self._verbs else "unknown", outcome, seconds)
+        if verb in SHOW_A_TOKEN and error is not None and error.code is ErrorCode.NOT_FOUND:
+            self._observer.wrong_token()
 
     async def _result(self, user: str, verb: str, body: bytes) -> bytes:
         handler = self._verbs.get(verb)

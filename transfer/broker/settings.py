@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transfer.broker.job import OPEN_LIFE
 from transfer.broker.keys import DAY
+from transfer.broker.logs import FORMS
 from transfer.errors import NotConfigured, UsageError
 
 ORPHAN_AGE = 900.0
@@ -27,6 +28,7 @@ class Settings:
     store; such things are looked for as often. lifecycle: whether to give the bucket rules of its own for that.
     rules: the operator's (`rules.Rules`), None for the defaults. replicas: on how many servers of a NATS cluster
     everything is kept that brokers keep there. work_tries: after so many what a broker owes becomes a dead letter.
+    metrics: the loopback port that shows them, 0: none. log: the form of what is said on stderr (`logs.FORMS`).
     """
 
     nats_url: str
@@ -43,6 +45,8 @@ class Settings:
     rules: Path | None = None
     replicas: int = 1
     work_tries: int = 16
+    metrics: int = 0
+    log: str = "text"
 
     def __post_init__(self) -> None:
         if not 1 <= self.url_life <= MAX_URL_LIFE:
@@ -57,6 +61,10 @@ class Settings:
             raise UsageError("XFER_REPLICAS must be 1, 3 or 5: a majority of them must be there")
         if self.work_tries < 1:
             raise UsageError("XFER_WORK_TRIES must be at least 1")
+        if not 0 <= self.metrics < 65536:
+            raise UsageError("metrics need a port, or 0 for none")
+        if self.log not in FORMS:
+            raise UsageError("the log is text or json", hint="mend XFER_LOG")
         if self.prefix and not self.prefix.endswith("/"):
             raise UsageError("the prefix of object keys must end with a slash")
 
@@ -86,6 +94,12 @@ class Settings:
             except ValueError:
                 raise UsageError(f"{name} must be a whole number") from None
 
+        def port(name: str, default: int) -> int:
+            text = first(name)
+            if text is not None and not (text.isascii() and text.isdigit()):
+                raise UsageError(f"{name} must be the number of a port, or 0 for none")
+            return default if text is None else int(text)
+
         def choice(name: str, default: bool) -> bool:
             text = first(name)
             if text not in (None, "on", "off"):
@@ -113,4 +127,6 @@ class Settings:
             rules=Path(rules) if rules else None,
             replicas=count("XFER_REPLICAS", cls.replicas),
             work_tries=count("XFER_WORK_TRIES", cls.work_tries),
+            metrics=port("XFER_METRICS", cls.metrics),
+            log=first("XFER_LOG") or cls.log,
         )

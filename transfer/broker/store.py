@@ -15,6 +15,8 @@ from transfer.errors import ProtocolError, StoreUnreachable
 
 DELETE_BATCH = 1000
 """Source: S3 API reference, DeleteObjects takes up to 1,000 keys."""
+PROBE_LIFE = 60
+"""Seconds that the URLs of a probe are good for."""
 _PARTS_REFUSED = {"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "BadDigest", "InvalidRequest"}
 
 
@@ -90,6 +92,25 @@ class Store(Bucket):
             )
 
         return await self.run(lambda s3: [sign(s3, segment) for segment in segments])
+
+    async def sign_probe(self, key: str, length: int, crc32c: str) -> tuple[SignedUrl, SignedUrl]:
+        """To put exactly these bytes at a key (without the prefix) and to read them, for a minute."""
+        await self.check_clock()
+        await self.ensure_bucket()
+        where = {"Bucket": self.bucket, "Key": self.prefix + key}
+        bound = {**where, "ContentLength": length, "ChecksumCRC32C": crc32c}
+
+        def sign(s3: S3) -> tuple[SignedUrl, SignedUrl]:
+            put = s3.generate_presigned_url("put_object", Params=bound, ExpiresIn=PROBE_LIFE)
+            get = s3.generate_presigned_url("get_object", Params=where, ExpiresIn=PROBE_LIFE)
+            headers = {"Content-Length": str(length), "x-amz-checksum-crc32c": crc32c}
+            return SignedUrl(put, headers), SignedUrl(get, {})
+
+        return await self.run(sign)
+
+    async def delete_probe(self, key: str) -> None:
+        """key: without the prefix. One that is gone is fine."""
+        await self.run(lambda s3: self._delete(s3, [self.prefix + key]))
 
     async def list_parts(self, folder: str, segment: int, upload: str) -> PartList:
         """What the store has of an upload. crc32c is empty where the store does not list it (SeaweedFS)."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from transfer.api import JobState
 from transfer.broker.job import JobRecord
 from transfer.broker.keys import Place, roots
+from transfer.broker.logs import about_job
+from transfer.broker.observer import SILENT, Observer
 from transfer.broker.records import Records
 from transfer.broker.store import OpenUpload, Store
 from transfer.errors import UnsupportedVersion, XferError
@@ -38,9 +41,11 @@ class Sweeper:
         owe: Callable[[Sequence[JobRecord]], Awaitable[None]],
         *,
         orphan_age: float,
+        observer: Observer = SILENT,
     ) -> None:
         """owe: told of all records that owe the store something. orphan_age: seconds after which what no record names
         is nobody's."""
+        self.observer = observer
         self._records, self._store, self._owe, self._orphan_age = records, store, owe, orphan_age
 
     async def jobs(self, now: float) -> int:
@@ -49,18 +54,21 @@ class Sweeper:
         What fails for one job is raised when the others have had their turn.
         """
         await self._store.check_clock()
-        expired, debtors = list[str](), list[JobRecord]()
+        expired, debtors, states = list[str](), list[JobRecord](), Counter[JobState]()
         async with aclosing(self._records.all()) as found:
             async for each in found:
+                states[each.record.state] += 1
                 if each.record.expired(now):
                     expired.append(each.record.job)
                 elif each.record.in_debt:
                     debtors.append(each.record)
+        self.observer.jobs(states)
         await self._owe(debtors)
         dropped, failures = 0, list[XferError]()
         for job in expired:
             try:
-                dropped += await self._job(job, now)
+                with about_job(job):
+                    dropped += await self._job(job, now)
             except XferError as error:
                 failures.append(error)
                 if len(failures) == FAILURES:
@@ -139,7 +147,8 @@ class Sweeper:
 async def keep_sweeping(sweeper: Sweeper, *, every: float, orphans_every: float) -> None:
     """A pass soon after start, then one every so many seconds, until cancelled. Failures are logged, each once."""
     await asyncio.sleep(min(FIRST_PASS_AFTER, every))
-    jobs, orphans = _Chore("jobs that were over"), _Chore("uploads and objects that no job owned")
+    jobs = _Chore("jobs", "jobs that were over", sweeper.observer)
+    orphans = _Chore("orphans", "uploads and objects that no job owned", sweeper.observer)
     orphans_due = 0.0
     while True:
         await jobs.do(sweeper.jobs)
@@ -151,11 +160,13 @@ async def keep_sweeping(sweeper: Sweeper, *, every: float, orphans_every: float)
 class _Chore:
     """Something that is done over and over. what: what it removes."""
 
-    def __init__(self, what: str) -> None:
-        self._what, self._said = what, ""
+    def __init__(self, name: str, what: str, observer: Observer) -> None:
+        self._name, self._what, self._said = name, what, ""
+        self._observer = observer
 
     async def do(self, sweep: Callable[[float], Awaitable[int]]) -> bool:
         """Whether it ended well."""
+        begun = time.monotonic()
         try:
             if count := await sweep(time.time()):
                 log.info("swept %d %s", count, self._what)
@@ -163,10 +174,14 @@ class _Chore:
             if error.what != self._said:
                 log.warning("cannot sweep %s: %s", self._what, error.what)
             self._said = error.what
+            self._observer.sweep_failed(self._name)
             return False
         except Exception:
             log.exception("a sweep failed")
+            self._observer.sweep_failed(self._name)
             return False
+        seconds = time.monotonic() - begun
+        self._observer.swept(self._name, removed=count, seconds=seconds, at=time.time())
         self._said = ""
         return True
 

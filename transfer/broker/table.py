@@ -9,6 +9,7 @@ import msgspec
 
 from transfer import api
 from transfer.api import ErrorCode
+from transfer.broker import logs
 from transfer.broker.job import Refusal
 
 Asked = TypeVar("Asked", bound=api.Request)
@@ -40,6 +41,7 @@ def verb(kind: type[Asked], handler: Callable[[str, Asked], Awaitable[msgspec.St
                 ErrorCode.VERSION,
                 f"the request is of version {stated}, this broker knows {api.VERSION}; upgrade the older one",
             )
+        logs.about(job=getattr(request, "job", ""))
         return await handler(user, request)
 
     return run

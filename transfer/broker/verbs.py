@@ -6,6 +6,7 @@ or an upload that no record names and no client heard of, which the sweeper find
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -25,6 +26,7 @@ from transfer.broker.job import (
     not_found,
 )
 from transfer.broker.keys import MAX_EXPIRE, folder_of
+from transfer.broker.observer import SILENT, Observer
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 from transfer.broker.table import Table, verb
@@ -65,9 +67,11 @@ class Verbs:
         version: str,
         unfinished_life: float,
         clock: Callable[[], float] = time.time,
+        observer: Observer = SILENT,
     ) -> None:
         """owe: told of records that may owe the store something. unfinished_life: seconds. clock: seconds since 1970."""
         self._records, self._store, self._owe = records, store, owe
+        self._observer = observer
         self._version, self._unfinished_life, self._clock = version, unfinished_life, clock
 
     def table(self) -> Table:
@@ -161,6 +165,7 @@ class Verbs:
         record = await self._owned(user, request.job)
         record.check_upload(request.segment, request.upload)
         signed = await self._store.sign_parts(record.folder, request.segment, request.upload, request.parts)
+        self._observer.signed("up", sum(part.length for part in request.parts))
         return api.SignedUrls(signed)
 
     async def list_parts(self, user: str, request: api.ListParts) -> api.PartList:
@@ -210,7 +215,10 @@ class Verbs:
         for segment in request.segments:
             if not 0 <= segment < MAX_SEGMENT or not record.has(segment):
                 raise conflict("a segment is not stored yet")
-        return api.SignedUrls(await self._store.sign_gets(record.folder, request.segments))
+        signed = await self._store.sign_gets(record.folder, request.segments)
+        if self._observer.counts_bytes:
+            self._observer.signed("down", await self._bytes_of(record.job, request.segments))
+        return api.SignedUrls(signed)
 
     async def receipt(self, _user: str, request: api.GiveReceipt) -> api.Done:
         record = await self._held(request.job, request.token)
@@ -232,6 +240,13 @@ class Verbs:
     async def info(self, _user: str, _request: api.Info) -> api.BrokerInfo:
         await self._store.check()
         return api.BrokerInfo(self._version, self._clock(), self._store.skew, self._store.bucket)
+
+    async def _bytes_of(self, job: str, segments: list[int]) -> int:
+        """How long these are together, as far as is on record."""
+        reads = [self._records.refs(job, start, end) for start, end in _runs(segments)]
+        with contextlib.suppress(XferError):
+            return sum(ref.size for refs in await asyncio.gather(*reads) for ref in refs)
+        return 0
 
     async def _take_back(self, record: JobRecord, segment: int, upload: str) -> None:
         """Drop an upload that the record does not take; it is owed if the store is away. Of a job that is gone
@@ -299,6 +314,17 @@ def _rises(numbers: Iterable[int]) -> bool:
             return False
         last = number
     return True
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The same numbers as ranges, (first, last + 1)."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return runs
 
 
 def _check_sealed(sealed: str) -> None:

@@ -23,6 +23,7 @@ from transfer.api import ErrorCode
 from transfer.broker.job import Refusal
 from transfer.broker.work import ACK_WAIT, WORK, WORKERS, Item, Kinds, Queue
 from transfer.errors import Temporary, UnsupportedVersion, XferError
+from transfer.tasks import AGAIN_SOON, ended
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,10 @@ class Workers:
         """Take nothing new, finish what is under way or give it back."""
         if self._pulling is None:
             return
-        self._pulling.cancel()
-        await asyncio.gather(self._pulling, return_exceptions=True)
+        await ended(self._pulling, again=AGAIN_SOON)
         if self._working:
             await asyncio.wait(self._working, timeout=LEFT_WITHIN)
-        for task in self._working:
-            task.cancel()
-        await asyncio.gather(*self._working, return_exceptions=True)
+        await ended(*self._working, again=AGAIN_SOON)
 
     async def _pull_for_ever(self) -> None:
         while True:

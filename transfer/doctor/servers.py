@@ -1,0 +1,205 @@
+"""NATS, and by way of it the broker, its streams, the store and the clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from transfer import api, bus
+from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.config import Context
+from transfer.doctor.finding import Finding, away, failed
+from transfer.doctor.host import installed
+from transfer.errors import StoreUnreachable, XferError
+
+NATS, TLS, BROKER, JETSTREAM, S3, CLOCKS = CHECKS = ("NATS", "TLS", "broker", "JetStream", "S3", "clocks")
+PING_WITHIN = 2.0
+PROBE = 64
+"""Bytes."""
+NOTABLE, TOO_FAR = 5.0, 300.0
+"""Seconds between two clocks: worth a word; so far that the broker refuses to sign (`bucket.MAX_SKEW`)."""
+ALL_AGREE = "this machine, the broker and the store agree"
+_EVENTS = "xfer_events"
+Answer = TypeVar("Answer")
+Tell = Callable[[Finding], None]
+
+
+async def look(context: Context, tell: Tell) -> str:
+    """Check what can be; returns the check that keeps those behind it from being made, "" for none."""
+    try:
+        async with connected(context, "xfer doctor", Patience(0)) as (client, broker):
+            took = await bus.round_trip(client, PING_WITHIN)
+            facts = bus.facts(client)
+            where = f"{context.public_url} as {context.user}"
+            tell(Finding(NATS, "ok", f"{where}: {_ms(took)}, nats-server {facts.version}"))
+            tell(_tls(facts))
+            return await _behind(broker, tell)
+    except XferError as error:
+        tell(failed(NATS, error, hint=_nats_hint(context)))
+        return NATS
+
+
+def _nats_hint(context: Context) -> str:
+    return f"check the context with `xfer context show {context.name}`; local servers start with `xfer up --detach`"
+
+
+def _tls(facts: bus.ServerFacts) -> Finding:
+    if facts.tls:
+        until = f", its certificate ends {facts.until}" if facts.until else ""
+        return Finding(TLS, "ok", f"{facts.tls}{until}")
+    if _is_here(facts.host):
+        return Finding(TLS, "ok", "none, and none needed: NATS is on this machine")
+    return Finding(
+        TLS,
+        "note",
+        "none: signed URLs cross the network in the clear",
+        "give NATS a certificate, and use tls://",
+    )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _behind(broker: BrokerClient, tell: Tell) -> str:
+    begun = time.perf_counter()
+    try:
+        report = await broker.checkup()
+    except XferError as error:
+        tell(failed(BROKER, error, hint=_broker_hint(error)))
+        return BROKER
+    heard = time.time()
+    took = time.perf_counter() - begun
+    tell(_broker(report, took))
+    tell(_jetstream(report))
+    tell(await _s3(broker, report))
+    tell(_clocks(heard - report.clock, report.skew))
+    return ""
+
+
+def _broker(report: api.CheckupReport, took: float) -> Finding:
+    said = f"xfer {report.version} answers in {_ms(took)}, bucket {report.bucket}"
+    ours = installed("xfer")
+    if report.version != ours:
+        return Finding(BROKER, "note", said, f"this xfer is {ours}: upgrade the older one")
+    return Finding(BROKER, "ok", said)
+
+
+def _broker_hint(error: XferError) -> str:
+    if error.exit_code == 7:
+        return "have the operator check this user's permissions (`xfer broker permissions`)"
+    return "start one (`xfer broker`, or `xfer up` for local servers), or look into its log"
+
+
+def _jetstream(report: api.CheckupReport) -> Finding:
+    wrong = {name: what for name, what in report.streams.items() if what}
+    if not wrong:
+        return Finding(JETSTREAM, "ok", "job records and events answer")
+    said = "; ".join(f"{name}: {what}" for name, what in wrong.items())
+    if set(wrong) == {_EVENTS}:
+        return Finding(
+            JETSTREAM, "note", said, "transfers work, but cannot be watched; look into the broker's log"
+        )
+    return away(
+        JETSTREAM, said, "have the operator look at JetStream on the NATS servers, and at the broker's log"
+    )
+
+
+async def _s3(broker: BrokerClient, report: api.CheckupReport) -> Finding:
+    if report.store:
+        return away(S3, report.store, "have the operator check the store, and the broker's AWS_* and clock")
+    import transfer.transports.s3.connections  # noqa: F401  # urllib3, whose import is not the store's time
+
+    data, slot = os.urandom(PROBE), secrets.randbelow(api.PROBE_SLOTS)
+    begun = time.perf_counter()
+    try:
+        host = await _round_trip(broker, data, slot)
+    except XferError as error:
+        hint = (
+            ""
+            if error.exit_code != 5
+            else "the broker reaches the store, this machine does not: check name, firewall, proxy"
+        )
+        return failed(S3, error, hint=hint)
+    return Finding(
+        S3, "ok", f"{host}: {PROBE} bytes put, read and deleted in {_ms(time.perf_counter() - begun)}"
+    )
+
+
+async def _round_trip(broker: BrokerClient, data: bytes, slot: int) -> str:
+    """Put, read, compare, delete; the store's scheme and host."""
+    from transfer.transports.s3.http import StoreHttp, crc32c
+
+    urls = await broker.probe(slot, len(data), crc32c([data]))
+    http = StoreHttp(1)
+    try:
+        await _in_thread(lambda: http.put(urls.put, [data]))
+        back = await _in_thread(lambda: http.get(urls.get, 0, len(data)))
+    finally:
+        http.close()
+        await broker.probe_end(slot)
+    if back != data:
+        raise StoreUnreachable("the store gives back other bytes than were put", hint="do not use this store")
+    parts = urlsplit(urls.put.url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+async def _in_thread(work: Callable[[], Answer]) -> Answer:
+    """In a thread that nobody waits for at the end: a store that is silent may hold it for long."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Answer] = loop.create_future()
+
+    def settle(answer: Answer | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(answer)  # type: ignore[arg-type]  # None only where that is the answer
+
+    def run() -> None:
+        answer, failure = None, None
+        try:
+            answer = work()
+        except Exception as error:
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, answer, failure)
+
+    threading.Thread(target=run, name="doctor", daemon=True).start()
+    return await future
+
+
+def _clocks(ahead: float, skew: float | None) -> Finding:
+    """ahead: seconds that we are ahead of the broker; skew: that the broker is ahead of the store."""
+    ours, theirs = _apart("this machine", ahead, "the broker"), _apart("the broker", skew or 0.0, "the store")
+    said = ALL_AGREE if ours.endswith("agree") and theirs.endswith("agree") else f"{ours}; {theirs}"
+    if abs(skew or 0.0) > TOO_FAR:
+        return away(
+            CLOCKS, theirs, "have the operator set the broker's clock (NTP): signed URLs do not work so"
+        )
+    if abs(ahead) > TOO_FAR:
+        return away(CLOCKS, ours, "set this machine's clock (NTP)")
+    if max(abs(ahead), abs(skew or 0.0)) > NOTABLE:
+        return Finding(CLOCKS, "note", said, "let all of them ask a time server (NTP)")
+    return Finding(CLOCKS, "ok", said)
+
+
+def _apart(one: str, ahead: float, other: str) -> str:
+    if abs(ahead) < 1.5:  # a store tells its time in whole seconds
+        return f"{one} and {other} agree"
+    return f"{one} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {other}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,30 @@
+"""What must stand in no log and no message: found by its shape, whoever wrote the text."""
+
+from __future__ import annotations
+
+import re
+
+WITHHELD = "(withheld)"
+_SECRETS = re.compile(
+    r"""
+    xfer1[a-z0-9]{20,}                                                          # tickets
+    | (?<=X-Amz-)(?:Signature|Credential|Security-Token)=[^&\s'")]+             # Source: AWS SigV4, query form
+    | (?<=Authorization)["']?\s*[:=]\s*\S[^\r\n]*                               # the header, whatever its scheme
+    | AWS4-HMAC-SHA256\s+Credential=[^\r\n]+
+    | \bS[UAONC][A-Z2-7]{56}\b                                                  # nkey seeds (Source: NATS ADR-14)
+    | \beyJ[\w-]{8,}\.eyJ[\w-]+\.[\w-]*                                         # JWTs: they begin with {" in base64
+    | "token"\s*:\s*"[^"]+"                                                     # of a request: as good as the ticket
+    | (?<=://)[^/\s@"'(]+(?=@)                                                  # a password or token in an address
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def redact(text: str) -> str:
+    """`text` without tickets, tokens, `Authorization`, signatures, nkey seeds, JWTs and passwords in addresses."""
+    return _SECRETS.sub(WITHHELD, text)
+
+
+def secrets_in(text: str) -> list[str]:
+    """What `redact` would withhold. Handle it as the secret that it is."""
+    return [found[0] for found in _SECRETS.finditer(text)]
