@@ -1,10 +1,16 @@
-"""nats-py's client, but one that neither a publisher nor a slow server can make deaf."""
+"""nats-py's client, but one that neither a publisher nor a slow server can make deaf, nor whoever stands between talk openly."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from nats.aio.client import Client
+from nats.errors import Error
+
+
+class PlainServer(Error):
+    """TLS was asked for, and the server does not offer it."""
 
 
 class SturdyClient(Client):
@@ -26,3 +32,10 @@ class SturdyClient(Client):
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """nats-py speaks TLS where the server's greeting says so, whatever the URL does: whoever changes that reads all."""
+        server = self._current_server
+        if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
+            raise PlainServer("nats: the server does not speak TLS")
+        await super()._process_info(info, initial_connection)

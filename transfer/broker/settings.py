@@ -25,11 +25,13 @@ class Settings:
     URL is good for. sweep_every: seconds between two passes. unfinished_life: seconds without progress
     after which an unfinished job is swept. orphan_age: seconds after which what no job owns is removed from the
     store; such things are looked for as often. lifecycle: whether to give the bucket rules of its own for that.
-    rules: the operator's (`rules.Rules`), None for the defaults.
+    rules: the operator's (`rules.Rules`), None for the defaults. ca: PEM file of the authorities that may vouch for
+    NATS and for a store with an endpoint_url, and no others; None: those of the system.
     """
 
     nats_url: str
     nats_creds: Path | None = None
+    ca: Path | None = None
     endpoint_url: str | None = None
     bucket: str = "xfer"
     region: str | None = None
@@ -83,10 +85,11 @@ class Settings:
             raise NotConfigured(
                 "the broker needs NATS_URL", hint="set NATS_URL, for example nats://127.0.0.1:4222"
             )
-        creds, rules = first("NATS_CREDS"), first("XFER_RULES")
+        creds, rules, ca = first("NATS_CREDS"), first("XFER_RULES"), first("XFER_CA")
         return cls(
             nats_url=nats_url,
             nats_creds=Path(creds) if creds else None,
+            ca=Path(ca) if ca else None,
             endpoint_url=first("XFER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
             bucket=first("XFER_BUCKET") or cls.bucket,
             region=first("AWS_REGION", "AWS_DEFAULT_REGION"),
