@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import enum
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 EXAMPLES = (
-    "xfer broker --nats-url nats://bus.example:4222 --nats-creds broker.nk --bucket xfer",
-    "xfer broker --endpoint-url https://minio.example --bucket xfer",
+    "xfer broker --nats-url tls://bus.example:4222 --nats-creds broker.nk --bucket xfer",
+    "xfer broker permissions ann bob",
 )
+EXAMPLES_OF = {
+    "permissions": (
+        "xfer broker permissions broker=UBROKERSNKEY ann=UANNSNKEY bob > xfer.conf",
+        "xfer broker permissions ann bob --form nsc",
+    )
+}
+
+
+class Form(enum.StrEnum):
+    """How NATS servers are told."""
+
+    CONFIG = "config"
+    NSC = "nsc"
 
 
 def broker(
@@ -22,6 +37,12 @@ def broker(
         Path | None,
         typer.Option(
             "--nats-creds", metavar="FILE", envvar="NATS_CREDS", help="A .creds file, or an nkey seed"
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="FILE", envvar="XFER_CA", help="Authorities that vouch for NATS and S3, as PEM"
         ),
     ] = None,
     endpoint_url: Annotated[
@@ -63,6 +84,7 @@ def broker(
     given = {
         "NATS_URL": nats_url,
         "NATS_CREDS": str(nats_creds.expanduser()) if nats_creds else None,
+        "XFER_CA": str(ca.expanduser()) if ca else None,
         "XFER_S3_ENDPOINT": endpoint_url,
         "XFER_BUCKET": bucket,
         "AWS_REGION": region,
@@ -76,3 +98,18 @@ def broker(
     logs.configure(settings.log)
     ready = f"ready, bucket {settings.bucket}"
     asyncio.run(serve(settings, lambda: logging.info(ready)))
+
+
+def permissions(
+    user: Annotated[
+        list[str], typer.Argument(metavar="USER...", help="NAME, or NAME=PUBLIC_NKEY; the broker's is added")
+    ],
+    form: Annotated[
+        Form, typer.Option("--form", envvar="XFER_FORM", help="For nats-server's file, or as commands of nsc")
+    ] = Form.CONFIG,
+) -> None:
+    """Print what a NATS server of others must allow each user and the broker."""
+    from transfer.permissions import config_form, nsc_form, parse_users
+
+    users = parse_users(user)
+    sys.stdout.write(config_form(users) if form is Form.CONFIG else nsc_form(users))

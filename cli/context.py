@@ -58,6 +58,12 @@ def add(
             "--nats-creds", metavar="FILE", envvar="NATS_CREDS", help="A .creds file, or an nkey seed"
         ),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="FILE", envvar="XFER_CA", help="Authorities that vouch for NATS and S3, as PEM"
+        ),
+    ] = None,
     user: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +104,7 @@ def add(
             name=name,
             nats_url=nats_url,
             nats_creds=creds,
+            ca=Path(ca).expanduser().absolute() if ca else None,
             user=user or config.default_user(creds),
             stun=stun or [],
             turn=[config.Turn(url, turn_user, password) for url in turn or []],
@@ -144,6 +151,7 @@ def _shown(context: Context) -> dict[str, object]:
         "name": context.name,
         "nats_url": context.public_url,
         "nats_creds": str(context.nats_creds) if context.nats_creds else None,
+        "ca": str(context.ca) if context.ca else None,
         "user": context.user,
         "stun": list(context.stun),
         "turn": [turn.url for turn in context.turn],

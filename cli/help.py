@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class Group(TyperGroup):
         examples: one command line each.
         rows: what the help lists besides the commands.
         notes: what stands between the commands and the examples.
+        words: of some of `names`, the second words that make another command of them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Group(TyperGroup):
         examples: Iterable[str],
         rows: Iterable[Row] = (),
         notes: str = "",
+        words: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         super().__init__(
             name=name,
@@ -80,6 +82,7 @@ class Group(TyperGroup):
         self._examples = tuple(examples)
         self._rows = tuple(rows)
         self._notes = notes
+        self._words = words or {}
 
     def list_commands(self, ctx: Context) -> list[str]:
         return list(self._names)
@@ -96,6 +99,9 @@ class Group(TyperGroup):
             see = f"see `{ctx.command_path} --help`"
             hint = f"did you mean `{ctx.command_path} {near[0]}`?" if near else see
             raise UsageError(f"there is no command {args[0]!r}", hint=hint)
+        if len(args) > 1 and args[1] in self._words.get(args[0], ()):
+            both = f"{args[0]} {args[1]}"
+            return both, self._make(both), args[2:]
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:

@@ -15,9 +15,19 @@ if TYPE_CHECKING:
 
     from cli.help import Group
 
-COMMANDS = ("send", "fetch", "resume", "up", "down", "broker", "doctor", "context", "dead")
-GROUPS = {"context": ("ls", "add", "use", "show", "rm"), "dead": ("ls", "retry", "drop")}
+COMMANDS = (
+    *("send", "fetch", "resume"),
+    *("up", "down", "broker", "user", "invite", "join", "context"),
+    *("doctor", "dead"),
+)
+GROUPS = {
+    "context": ("ls", "add", "use", "show", "rm"),
+    "user": ("ls", "add", "rotate", "rm"),
+    "dead": ("ls", "retry", "drop"),
+}
 """Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
+WORDS = {"broker": ("permissions",)}
+"""Commands that run by themselves, and have others below them as well: functions in the same file as these."""
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
 NOTES = (
     "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
@@ -91,6 +101,7 @@ def root() -> Group:
         examples=EXAMPLES,
         rows=[("--version", "Print the version")],
         notes=NOTES,
+        words=WORDS,
     )
 
 
@@ -151,10 +162,13 @@ def _wants_json(args: list[str]) -> bool:
 
 
 def _command(name: str) -> TyperCommand | Group:
-    """The command (or group of commands) in cli/<name>.py."""
+    """The command (or group of commands) in cli/<name>.py; of two words: the second's function there."""
     from importlib import import_module
 
+    name, _, word = name.partition(" ")
     module = import_module(f"cli.{name}")
+    if word:
+        return _made(word, getattr(module, word), module.EXAMPLES_OF[word])
     if name not in GROUPS:
         return _made(name, getattr(module, name), module.EXAMPLES)
 

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from transfer.config import Context
     from transfer.errors import Locked
     from transfer.local.folder import Folder
+    from transfer.local.listening import Listening
     from transfer.local.supervisor import Running
 
-EXAMPLES = ("xfer up --detach", "xfer up --dir /srv/xfer --json")
+EXAMPLES = ("xfer up --detach", "xfer up --listen 0.0.0.0 --advertise files.example")
 CONTEXT = "local"
 _OURS_ALONE = ("XFER_DETACH", "XFER_QUIET")
 """Variables of options that the process in the background must not take for its own."""
@@ -26,6 +27,24 @@ def up(
     dir: Annotated[
         Path | None,
         typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="Where the servers keep everything"),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST",
+            envvar="XFER_LISTEN",
+            help="Let others in, at this address of ours or 0.0.0.0, always with TLS",
+        ),
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(
+            "--advertise",
+            metavar="NAME",
+            envvar="XFER_ADVERTISE",
+            help="What they dial, here too; needed with 0.0.0.0 [HOST]",
+        ),
     ] = None,
     detach: Annotated[
         bool,
@@ -46,6 +65,7 @@ def up(
 
     from transfer import config
     from transfer.errors import Locked
+    from transfer.local import listening
     from transfer.local.folder import Folder
     from transfer.local.supervisor import serve
 
@@ -59,11 +79,12 @@ def up(
         _say(running, json=json)
 
     folder, old = Folder.at(dir), config.contexts().get(CONTEXT)
+    where = listening.chosen(listen, advertise)
     try:
         if detach:
-            ready(_detached(folder))
+            ready(_detached(folder, where))
         else:
-            asyncio.run(serve(folder, on_ready=ready, tell=tell))
+            asyncio.run(serve(folder, on_ready=ready, tell=tell, where=where))
     except Locked as locked:
         raise _run_already(folder, old, tell) or locked from None
 
@@ -73,13 +94,13 @@ def _run_already(folder: Folder, old: Context | None, tell: Callable[[str], None
     import shlex
 
     from transfer.errors import Locked
-    from transfer.local import ports
+    from transfer.local import listening, ports
     from transfer.local.supervisor import Running
 
     block = ports.remembered(folder.ports)
     if block is None:
         return None
-    _save_context(Running.of(folder, block), old, tell)
+    _save_context(Running.of(folder, block, listening.remembered(folder)), old, tell)
     down = ["xfer", "down", *([] if folder == type(folder).at(None) else ["--dir", str(folder.root)])]
     return Locked(
         f"the servers in {folder.root} run already, and the context {CONTEXT} points to them",
@@ -87,7 +108,7 @@ def _run_already(folder: Folder, old: Context | None, tell: Callable[[str], None
     )
 
 
-def _detached(folder: Folder) -> Running:
+def _detached(folder: Folder, where: Listening | None) -> Running:
     """Start `xfer up` in a session of its own, notices into its log; wait for its one line of JSON."""
     import contextlib
     import os
@@ -103,9 +124,10 @@ def _detached(folder: Folder) -> Running:
     folder.make()
     with folder.hold():  # if they run already, say so here and now
         log = folder.open_log(LOG_UP)
+    opened = ["--listen", where.host, "--advertise", where.name] if where else []
     try:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli", "up", "--dir", str(folder.root), "--json"],
+            [sys.executable, "-P", "-m", "cli", "up", "--dir", str(folder.root), "--json", *opened],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -138,6 +160,7 @@ def _save_context(running: Running, old: Context | None, tell: Callable[[str], N
         name=CONTEXT,
         nats_url=running.nats_url,
         nats_creds=Path(running.credentials_file),
+        ca=Path(running.ca) if running.ca else None,
         user=CONTEXT,
         stun=old.stun if old else [],
         turn=old.turn if old else [],
@@ -154,6 +177,9 @@ def _say(running: Running, *, json: bool) -> None:
         text = msgspec.json.encode(running).decode()
     else:
         store = f"{running.s3_endpoint}/{running.bucket}"
-        text = f"up: NATS {running.nats_url}, S3 {store}, broker, data in {running.dir}, context {CONTEXT}"
+        tls = ", TLS" if running.ca else ""
+        text = (
+            f"up: NATS {running.nats_url}, S3 {store}, broker{tls}, data in {running.dir}, context {CONTEXT}"
+        )
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -73,8 +74,10 @@ async def connected(
         if "xfer.events." not in text:  # announcements are a courtesy; a transfer goes on without
             said.append(text)
 
-    client = await bus.connect(context.nats_url, context.nats_creds, context.user, name, on_refusal=refused)
-    broker = BrokerClient(client, context.user, patience, said)
+    client = await bus.connect(
+        context.nats_url, context.nats_creds, context.user, name, on_refusal=refused, ca=context.ca
+    )
+    broker = BrokerClient(client, context.user, patience, said, context.ca)
     try:
         yield client, broker
     finally:
@@ -143,10 +146,21 @@ class BrokerClient:
     Raises (any call): BrokerAbsent, BusUnreachable, StoreUnreachable, ClockSkew, JobGone, NotAllowed, OverQuota.
     """
 
-    def __init__(self, client: Client, user: str, patience: Patience, refusals: Sequence[str] = ()) -> None:
-        """refusals: grows with what the server's permissions forbade; a call that waits will get no answer then."""
+    def __init__(
+        self,
+        client: Client,
+        user: str,
+        patience: Patience,
+        refusals: Sequence[str] = (),
+        ca: Path | None = None,
+    ) -> None:
+        """refusals: grows with what the server's permissions forbade; a call that waits will get no answer then.
+
+        ca: PEM file of the authorities that may vouch for the store that the broker's URLs name.
+        """
         self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
         self._hedge = Hedge(ANSWER_WITHIN)
+        self.ca = ca
 
     async def create(self, request: api.Create) -> api.Created:
         return await self._call("create", request, api.Created, first=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from transfer.errors import (
     NotAllowed,
     NotConfigured,
     PeerMisbehaved,
+    UntrustedServer,
 )
 from transfer.seal import Purpose, Sealer
 
@@ -73,6 +75,7 @@ async def connect(
     *,
     within: float = CONNECT_WITHIN,
     on_refusal: Callable[[str], None] | None = None,
+    ca: Path | None = None,
 ) -> Client:
     """Connect, and keep reconnecting for ever once connected.
 
@@ -82,20 +85,26 @@ async def connect(
         name: shown in the server's connection list.
         within: seconds for the first connection.
         on_refusal: told what the server's permissions forbade; NATS itself answers such a request with silence.
+        ca: PEM file of the authorities that may vouch for the server, and no others; None: those of the system.
     Raises:
         BusUnreachable: nobody answers there in time.
         NotAllowed: the server knows no such user.
-        NotConfigured: the credentials file is missing or is none.
+        UntrustedServer: its certificate is not what it must be, or it has none; it was told nothing.
+        NotConfigured: the credentials or the authorities' file is missing or is none.
     """
-    from transfer.sturdy import SturdyClient
+    from transfer.sturdy import PlainServer, SturdyClient
 
     errors: list[Exception] = []
     refused = asyncio.Event()
+    distrust: list[str] = []
 
     async def on_error(error: Exception) -> None:
         errors.append(error)
         text = str(error).lower()
-        if "timeout" not in text and ("authorization" in text or "authentication" in text):
+        if isinstance(error, (ssl.SSLCertVerificationError, PlainServer)):
+            distrust.append(getattr(error, "verify_message", "it does not speak TLS"))
+            refused.set()
+        elif "timeout" not in text and ("authorization" in text or "authentication" in text):
             refused.set()  # «authentication timeout» means that our answer was long on its way
         elif "permissions violation" in text and on_refusal is not None:
             on_refusal(str(error))
@@ -114,6 +123,7 @@ async def connect(
             max_outstanding_pings=2,
             inbox_prefix=inbox_prefix(user).encode(),
             **_credentials(creds),
+            **_trust(ca),
         )
     )
     watching = asyncio.ensure_future(refused.wait())
@@ -125,6 +135,8 @@ async def connect(
         if dialling.done():
             dialling.result()
             return client
+        if distrust:
+            raise UntrustedServer(f"NATS at {url} is not to be trusted: {distrust[0]}")
         if refused.is_set():
             raise NotAllowed(f"NATS at {url} does not accept these credentials")
         raise BusUnreachable(f"cannot reach NATS at {url} ({_cause(errors)})")
@@ -170,6 +182,18 @@ def _credentials(creds: Path | None) -> dict[str, Any]:
             f"{creds} holds no NATS credentials", hint="give a .creds file or an nkey seed (SU…)"
         )
     return {"nkeys_seed_str": seed}
+
+
+def _trust(ca: Path | None) -> dict[str, Any]:
+    if ca is None:
+        return {}
+    try:
+        return {"tls": ssl.create_default_context(cafile=ca)}
+    except OSError as error:  # ssl's own errors are some, too
+        raise NotConfigured(
+            f"the authorities' file {ca} cannot be used ({error.strerror or error})",
+            hint="it holds certificates in PEM; check the context with `xfer context show`, or XFER_CA",
+        ) from None
 
 
 async def request(client: Client, subject: str, body: bytes, within: float) -> Msg:

@@ -32,6 +32,7 @@ CONTEXT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NAMELESS = "environment"
 """What a context is called that only variables make."""
 NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+TLS_SCHEMES = ("tls", "wss")
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -50,12 +51,14 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     nats_url: `nats://host:port`, also tls, ws, wss. nats_creds: a NATS .creds file or a bare nkey seed
     file; None: the URL is enough. user: the token that the server pins in our subjects. stun:
-    `stun:host:port` (RFC 7064).
+    `stun:host:port` (RFC 7064). ca: PEM file of the authorities that may vouch for NATS and for the store, and
+    no others; None: those of the system.
     """
 
     name: str
     nats_url: str
     nats_creds: Path | None = None
+    ca: Path | None = None
     user: str
     stun: list[str] = []
     turn: list[Turn] = []
@@ -86,7 +89,7 @@ def state_dir() -> Path:
 def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -> Context:
     """The context to use: `name`, else XFER_CONTEXT, else NATS_URL with NATS_CREDS, else the current one.
 
-    NATS_URL, NATS_CREDS and XFER_USER also override the fields of a context that was chosen.
+    NATS_URL, NATS_CREDS, XFER_CA and XFER_USER also override the fields of a context that was chosen.
     environ: read instead of the process's environment.
 
     Raises:
@@ -96,6 +99,7 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
     env = os.environ if environ is None else environ
     url, creds_name = env.get("NATS_URL"), env.get("NATS_CREDS")
     creds = Path(creds_name).expanduser() if creds_name else None
+    ca = Path(env["XFER_CA"]).expanduser() if env.get("XFER_CA") else None
     file = _read()
     chosen = name or env.get("XFER_CONTEXT") or (None if url else file.current)
     if chosen:
@@ -105,16 +109,17 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
             name=base.name,
             nats_url=url or base.nats_url,
             nats_creds=creds or base.nats_creds,
+            ca=ca or base.ca,
             user=user,
             stun=base.stun,
             turn=base.turn,
         )
     elif url:
         user = env.get("XFER_USER") or default_user(creds)
-        found = Context(name=NAMELESS, nats_url=url, nats_creds=creds, user=user)
+        found = Context(name=NAMELESS, nats_url=url, nats_creds=creds, ca=ca, user=user)
     else:
         raise NotConfigured("nothing says where the servers are")
-    _check(found)
+    check(found)
     return found
 
 
@@ -134,7 +139,7 @@ def add(context: Context, *, make_current: bool = False) -> Context | None:
 
     Raises UsageError for a name, URL or user that cannot work.
     """
-    _check(context)
+    check(context)
     with _changing() as file:
         old = _context(file, context.name) if context.name in file.contexts else None
         fields = msgspec.to_builtins(context, enc_hook=str)
@@ -196,7 +201,8 @@ def _sanitise(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "user"
 
 
-def _check(context: Context) -> None:
+def check(context: Context) -> None:
+    """Raises UsageError for a name, URL or user that cannot work."""
     if not CONTEXT_NAME.fullmatch(context.name):
         raise UsageError(
             f"{context.name!r} cannot name a context", hint="use letters, digits, `-`, `_` and `.`"
@@ -204,6 +210,11 @@ def _check(context: Context) -> None:
     if not _is_nats_url(context.nats_url):
         raise UsageError(
             f"{context.public_url!r} is not the address of a NATS server", hint="write it as nats://HOST:4222"
+        )
+    if context.ca is not None and urlsplit(context.nats_url).scheme not in TLS_SCHEMES:
+        raise UsageError(
+            f"{context.public_url} is not spoken to over TLS, so that no authority can vouch for it",
+            hint="write the address as tls://HOST:4222, or leave out the authority (--ca, XFER_CA)",
         )
     if not USER.fullmatch(context.user):
         raise UsageError(

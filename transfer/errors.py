@@ -22,6 +22,7 @@ XferError                          1   a bug, or something without a better name
 ├── JobGone                        4   not found or expired (a wrong secret looks the same)
 ├── Refused                            the operator's rules
 │   ├── NotAllowed                 7   this user may not do that
+│   ├── UntrustedServer            7   a server is not the one that it claims to be
 │   └── OverQuota                  7   a limit is reached
 ├── Temporary                      5   run again: what is safe is kept
 │   ├── BusUnreachable                 NATS does not answer
@@ -192,6 +193,12 @@ class Refused(XferError):
 
 class NotAllowed(Refused):
     """This user may not do that."""
+
+
+class UntrustedServer(Refused):
+    """A server is not the one that it claims to be: its certificate, or the lack of one, says so. Nothing was sent to it."""
+
+    hint = "ask whoever runs it for a new invite; if nothing was changed there, somebody stands between"
 
 
 class OverQuota(Refused):

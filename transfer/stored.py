@@ -36,7 +36,7 @@ class StoreReader:
 
     def __init__(self, broker: BrokerClient, sealer: Sealer) -> None:
         self._broker, self._sealer, self._codec = broker, sealer, Codec(sealer)
-        self._store = Store(broker.patience, Pace())
+        self._store = Store(broker.patience, Pace(), ca=broker.ca)
         self._urls: dict[int, api.SignedUrl] = {}
 
     def close(self) -> None:

@@ -1,10 +1,44 @@
-"""nats-py's client, but one that neither a publisher nor a slow server can make deaf."""
+"""nats-py's client, but one that neither a publisher nor a slow server can make deaf, nor whoever stands between talk openly."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import TYPE_CHECKING, Any
 
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
+from nats.aio.transport import TcpTransport
+from nats.errors import Error
+
+if TYPE_CHECKING:
+    import ssl
+    from urllib.parse import ParseResult
+
+
+class PlainServer(Error):
+    """TLS was asked for, and the server does not offer it."""
+
+
+class _Tls(asyncio.StreamReaderProtocol):
+    def eof_received(self) -> bool:
+        """Over TLS no half of a connection can be kept; nats-py's protocol keeps it, and asyncio complains on stderr."""
+        super().eof_received()
+        return False
+
+
+class _Transport(TcpTransport):
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        """As nats-py does it, with a protocol that knows what it is on."""
+        assert self._io_writer is not None
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=buffer_size)
+        protocol = _Tls(reader)
+        name = uri if isinstance(uri, str) else uri.hostname
+        upgrade = loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=name)
+        transport = await asyncio.wait_for(upgrade, connect_timeout)
+        self._io_reader = reader
+        self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)  # type: ignore[arg-type]
 
 
 class SturdyClient(Client):
@@ -36,3 +70,20 @@ class SturdyClient(Client):
             if colon:
                 headers[name] = value.strip()
         return headers
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """nats-py speaks TLS where the server's greeting says so, whatever the URL does: whoever changes that reads all."""
+        server = self._current_server
+        if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
+            raise PlainServer("nats: the server does not speak TLS")
+        await super()._process_info(info, initial_connection)
+
+    async def _connect_to_server(self, server: Any) -> None:
+        if server.uri.scheme not in ("nats", "tls"):
+            await super()._connect_to_server(server)
+            return
+        server.last_attempt = time.monotonic()
+        if not isinstance(self._transport, _Transport):
+            self._transport = _Transport()  # type: ignore[no-untyped-call]
+        within: int = self.options["connect_timeout"]
+        await self._transport.connect(server.uri, DEFAULT_BUFFER_SIZE, within)

@@ -2,8 +2,7 @@
 
 `xfer1` + version (1 symbol) + job id (16 symbols, 80 bits) + secret (26 symbols, 128 bits and two
 zero bits) + 6 check characters: 54 characters in all, one word to select by double click, safe in
-URLs, shells and speech of either letter case. Source of alphabet and checksum: BIP-350 (bech32m),
-which finds any 4 wrong characters and misses others one time in a billion.
+URLs, shells and speech of either letter case. The check characters find any 4 wrong ones (`bech32m`).
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from transfer.bech32m import ALPHABET, CHECK_SYMBOLS, check_of, fits
 from transfer.errors import MistypedTicket, UnsupportedVersion
 
 PREFIX = "xfer"
-ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-JOB_SYMBOLS, SECRET_SYMBOLS, CHECK_SYMBOLS = 16, 26, 6
+JOB_SYMBOLS, SECRET_SYMBOLS = 16, 26
 SECRET_BYTES = 16
 VERSION = 0
-_BECH32M = 0x2BC830A3
-_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class Ticket:
         if not text.startswith(head):
             raise MistypedTicket("that is not a ticket")
         symbols = [ALPHABET.find(c) for c in text[len(head) :]]
-        if -1 in symbols or len(symbols) <= CHECK_SYMBOLS or _polymod(_expand() + symbols) != _BECH32M:
+        if -1 in symbols or not fits(PREFIX, symbols):
             raise MistypedTicket("that ticket has a typing error, or a part of it is missing")
         if symbols[0] != VERSION:
             raise UnsupportedVersion("that ticket was made by a newer xfer")
@@ -70,9 +67,7 @@ class Ticket:
         number = int.from_bytes(self.secret, "big") * 4
         secret = [number >> 5 * k & 31 for k in reversed(range(SECRET_SYMBOLS))]
         body = [VERSION, *(ALPHABET.index(c) for c in self.job), *secret]
-        check = _polymod(_expand() + body + [0] * CHECK_SYMBOLS) ^ _BECH32M
-        tail = [check >> 5 * (CHECK_SYMBOLS - 1 - k) & 31 for k in range(CHECK_SYMBOLS)]
-        return PREFIX + "1" + "".join(ALPHABET[s] for s in body + tail)
+        return PREFIX + "1" + "".join(ALPHABET[s] for s in body + check_of(PREFIX, body))
 
     def __repr__(self) -> str:
         return f"Ticket({self.job}, secret withheld)"
@@ -81,18 +76,3 @@ class Ticket:
 def is_job_id(text: str) -> bool:
     """Whether this could be a job id: 16 symbols of the alphabet."""
     return len(text) == JOB_SYMBOLS and all(c in ALPHABET for c in text)
-
-
-def _expand() -> list[int]:
-    return [ord(c) >> 5 for c in PREFIX] + [0] + [ord(c) & 31 for c in PREFIX]
-
-
-def _polymod(values: list[int]) -> int:
-    check = 1
-    for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate(_GENERATOR):
-            if top >> bit & 1:
-                check ^= generator
-    return check

@@ -28,7 +28,7 @@ from transfer.announce import EVERY, Announcement
 from transfer.broker import streams
 from transfer.broker.records import Records
 from transfer.events import Progress
-from transfer.local.nats import permissions
+from transfer.permissions import permissions
 
 if TYPE_CHECKING:
     from conftest import Servers

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from cli.main import COMMANDS, GROUPS, root
+from cli.main import COMMANDS, GROUPS, WORDS, root
 
-PAGES = [(), *((name,) for name in COMMANDS), *((group, verb) for group in GROUPS for verb in GROUPS[group])]
+BELOW = {**GROUPS, **WORDS}
+PAGES = [(), *((name,) for name in COMMANDS), *((group, verb) for group in BELOW for verb in BELOW[group])]
 FOREIGN = ("XFER_", "NATS_", "AWS_")
 """NATS and S3 have variables of their own, which other tools honour too."""
 HEAVY = {"aiortc", "asyncio", "boto3", "cryptography", "msgspec", "nats", "pydantic", "rich", "transfer.send"}
@@ -42,6 +43,10 @@ def commands() -> Iterator[tuple[str, TyperCommand]]:
         else:
             assert isinstance(command, TyperCommand)
             yield name, command
+            for word in WORDS.get(name, ()):
+                _, inner, _ = top.resolve_command(context, [name, word])
+                assert isinstance(inner, TyperCommand)
+                yield f"{name} {word}", inner
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: " ".join(path) or "xfer")

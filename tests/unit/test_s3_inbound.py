@@ -21,6 +21,7 @@ REF = SegmentRef(0, 100, 10)
 
 
 class Broker:
+    ca = None
     """Says these pages in turn; notes whether the reader starved when it was asked."""
 
     def __init__(self, *pages: api.SegmentPage) -> None:

@@ -38,6 +38,7 @@ async def pause(rng: random.Random) -> None:
 
 
 class Stored:
+    ca = None
     """A job in the store, and the broker that tells of it.
 
     kinds: of frames that are no chunks, by their number. fails: asked before each read of frames.
@@ -271,6 +272,7 @@ async def test_a_read_that_fails_ends_the_frames_and_holds_nothing(seed: int) ->
 
 
 class Storing:
+    ca = None
     """A broker and a store that take parts, in any order. fails: asked for each part."""
 
     def __init__(self, seed: int) -> None:

@@ -56,7 +56,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     Args:
         ready: called once requests are answered.
     Raises:
-        NotAllowed: NATS does not accept the credentials.
+        NotAllowed: NATS does not accept the credentials. UntrustedServer: it is not the one that XFER_CA vouches for.
         NotConfigured: the credentials file is missing or is none, or the rules cannot be read.
         UsageError: the rules make no sense.
     """
@@ -86,6 +86,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             region=settings.region,
             prefix=settings.prefix,
             url_life=settings.url_life,
+            ca=settings.ca,
         )
         undo.callback(store.close)
         observer = await undo.enter_async_context(observed(settings.metrics, version))
@@ -137,7 +138,7 @@ async def _meet_store(store: Store, settings: Settings) -> None:
 
 async def _connect(settings: Settings) -> Client:
     return await bus.connect(
-        settings.nats_url, settings.nats_creds, USER, "xfer broker", within=CONNECT_WITHIN
+        settings.nats_url, settings.nats_creds, USER, "xfer broker", within=CONNECT_WITHIN, ca=settings.ca
     )
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from transfer.broker.observer import SILENT, Observer
@@ -58,10 +59,13 @@ class Bucket:
     Raises (any call): StoreUnreachable; ClockSkew if that is why the store refuses.
     """
 
-    def __init__(self, *, endpoint_url: str | None, bucket: str, region: str | None = None) -> None:
-        """endpoint_url: None means AWS."""
+    def __init__(
+        self, *, endpoint_url: str | None, bucket: str, region: str | None = None, ca: Path | None = None
+    ) -> None:
+        """endpoint_url: None means AWS. ca: PEM file of who may vouch for it, where it is not AWS; None: the system's."""
         self.bucket = bucket
         self.observer: Observer = SILENT
+        self._ca = str(ca) if ca is not None and endpoint_url is not None else None
         self._endpoint_url, self._region = endpoint_url, region or "us-east-1"
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
         self._making = threading.Lock()
@@ -153,6 +157,7 @@ class Bucket:
             CredentialRetrievalError,
             NoCredentialsError,
             PartialCredentialsError,
+            SSLError,
         )
 
         try:
@@ -163,6 +168,11 @@ class Bucket:
             raise StoreUnreachable(
                 "the broker has no credentials for the store",
                 hint="give the broker AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ) from None
+        except SSLError:
+            raise StoreUnreachable(
+                "the broker does not trust the store's certificate",
+                hint="give the broker the authority's certificate: --ca or XFER_CA",
             ) from None
         except (BotoCoreError, OSError, ValueError) as error:  # ValueError: an endpoint that is no URL
             raise StoreUnreachable(f"the store does not answer the broker ({type(error).__name__})") from None
@@ -185,7 +195,11 @@ class Bucket:
                     response_checksum_validation="when_required",
                 )
                 client = boto3.session.Session().client(
-                    "s3", endpoint_url=self._endpoint_url, region_name=self._region, config=config
+                    "s3",
+                    endpoint_url=self._endpoint_url,
+                    region_name=self._region,
+                    config=config,
+                    verify=self._ca,
                 )
                 client.meta.events.register("response-received.s3", self._learn_skew)
                 self._client = client

@@ -29,10 +29,13 @@ class Settings:
     rules: the operator's (`rules.Rules`), None for the defaults. replicas: on how many servers of a NATS cluster
     everything is kept that brokers keep there. work_tries: after so many what a broker owes becomes a dead letter.
     metrics: the loopback port that shows them, 0: none. log: the form of what is said on stderr (`logs.FORMS`).
+    ca: PEM file of the authorities that may vouch for
+    NATS and for a store with an endpoint_url, and no others; None: those of the system.
     """
 
     nats_url: str
     nats_creds: Path | None = None
+    ca: Path | None = None
     endpoint_url: str | None = None
     bucket: str = "xfer"
     region: str | None = None
@@ -111,10 +114,11 @@ class Settings:
             raise NotConfigured(
                 "the broker needs NATS_URL", hint="set NATS_URL, for example nats://127.0.0.1:4222"
             )
-        creds, rules = first("NATS_CREDS"), first("XFER_RULES")
+        creds, rules, ca = first("NATS_CREDS"), first("XFER_RULES"), first("XFER_CA")
         return cls(
             nats_url=nats_url,
             nats_creds=Path(creds) if creds else None,
+            ca=Path(ca) if ca else None,
             endpoint_url=first("XFER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
             bucket=first("XFER_BUCKET") or cls.bucket,
             region=first("AWS_REGION", "AWS_DEFAULT_REGION"),

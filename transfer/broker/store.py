@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from transfer.api import PartList, PartToSign, SignedUrl, StoredPart
@@ -50,9 +51,10 @@ class Store(Bucket):
         region: str | None = None,
         prefix: str = "xfer/",
         url_life: float = 900.0,
+        ca: Path | None = None,
     ) -> None:
-        """endpoint_url: None means AWS. prefix: of every key, ends with "/". url_life: seconds."""
-        super().__init__(endpoint_url=endpoint_url, bucket=bucket, region=region)
+        """endpoint_url: None means AWS. prefix: of every key, ends with "/". url_life: seconds. ca: as of `Bucket`."""
+        super().__init__(endpoint_url=endpoint_url, bucket=bucket, region=region, ca=ca)
         self.prefix = prefix
         self._url_life = math.ceil(url_life)
 

@@ -135,6 +135,12 @@ def remember(folder: Folder, name: str, pid: int) -> None:
     write_private(folder.children, msgspec.json.encode(known))
 
 
+def living(folder: Folder, name: str) -> int | None:
+    """The process id of a child of whoever runs the servers; None if it is not proven to be it."""
+    child = _remembered(folder).get(name)
+    return child.pid if child is not None and child.stamp and stamp(child.pid) == child.stamp else None
+
+
 def reap_leftovers(folder: Folder) -> list[str]:
     """Kill what an earlier run left behind, and only that: number, start time and command must agree.
 

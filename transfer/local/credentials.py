@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
+import os
 import secrets
+import sys
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from transfer.config import USER
 from transfer.errors import UsageError
 from transfer.local.folder import Folder, write_private
+from transfer.permissions import BROKER
 
-BROKER = "broker"
 LOCAL = "local"
 _SEED_PREFIX, _USER_PREFIX = 18 << 3, 20 << 3
 """First bits of an encoded nkey: they come out as `S` and `U`. Source: github.com/nats-io/nkeys."""
@@ -24,7 +27,8 @@ _SEED_PREFIX, _USER_PREFIX = 18 << 3, 20 << 3
 def ensure(folder: Folder) -> dict[str, str]:
     """Make what is missing. Returns user name to public nkey: whom NATS lets in."""
     for user in (BROKER, LOCAL):
-        add_user(folder, user)
+        if user not in users(folder) or not folder.seed(user).exists():
+            new_key(folder, user)
     if not (folder.s3_config.exists() and folder.aws_credentials.exists()):
         _make_s3_keys(folder)
     return users(folder)
@@ -37,20 +41,32 @@ def users(folder: Folder) -> dict[str, str]:
         return {}
 
 
-def add_user(folder: Folder, user: str) -> str:
-    """Let a user in from the next start of NATS on: makes a seed file. Returns the public nkey. Idempotent.
-
-    Raises UsageError for a name that cannot be one token of a subject.
-    """
-    if not USER.fullmatch(user):
-        raise UsageError(f"{user!r} cannot be a user on the bus", hint="use letters, digits, `-` and `_`")
-    known = users(folder)
-    if user in known and folder.seed(user).exists():
-        return known[user]
+def new_key(folder: Folder, user: str) -> str:
+    """Let a user in with a new key, and with no other, from the next time that NATS reads. Returns the public nkey."""
     seed, public = make_nkey()
     write_private(folder.seed(user), seed.encode() + b"\n")
-    write_private(folder.users, json.dumps({**known, user: public}, indent=1).encode())
+    write_users(folder, {**users(folder), user: public})
     return public
+
+
+def write_users(folder: Folder, known: Mapping[str, str]) -> None:
+    """known: user name to public nkey."""
+    write_private(folder.users, json.dumps(known, indent=1).encode())
+
+
+@contextlib.contextmanager
+def changing(folder: Folder) -> Iterator[None]:
+    """Who changes users, or what NATS reads of them, does so alone; waits for whoever does just now."""
+    if sys.platform == "win32":
+        raise UsageError("local servers need Linux or macOS")
+    import fcntl
+
+    handle = os.open(folder.root / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def make_nkey() -> tuple[str, str]:

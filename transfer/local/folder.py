@@ -46,6 +46,31 @@ class Folder:
         return self.root / "children.json"
 
     @property
+    def listening(self) -> Path:
+        """Where the servers listen and what they are called (`listening`); it is not there if on loopback only."""
+        return self.root / "listening.json"
+
+    @property
+    def tls(self) -> Path:
+        """What `authority` makes, for servers that listen for others."""
+        return self.root / "tls"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that clients are to trust. No secret."""
+        return self.tls / "ca.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The servers' own. No secret."""
+        return self.tls / "server.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        """Its private key. Secret."""
+        return self.tls / "server.key"
+
+    @property
     def users(self) -> Path:
         """User name to public nkey: whom NATS lets in. No secrets."""
         return self.root / "users.json"

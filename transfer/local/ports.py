@@ -18,6 +18,7 @@ WIDTH = 8
 FIRST, LAST = 10_000, 19_992
 """SeaweedFS also opens port + 10000 for gRPC; both ranges end below 32768, where Linux's own choices begin"""
 GRPC = 10_000
+LOOPBACK = "127.0.0.1"
 TRIES = 200
 
 
@@ -62,8 +63,10 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def claimed(file: Path) -> Iterator[Ports]:
+def claimed(file: Path, host: str = LOOPBACK) -> Iterator[Ports]:
     """The block that `file` remembers if it is free, else a new one, remembered. Ours until the context ends.
+
+    host: an address on which the ports must be free as well as on loopback.
 
     Two runs never get the same block at once, whatever they do in between: each keeps its guard bound.
     Raises XferError if no block is free.
@@ -73,13 +76,11 @@ def claimed(file: Path) -> Iterator[Ports]:
         if guard is None:
             continue
         with guard:
-            if _all_free(ports):
+            if all(_all_free(ports, each) for each in {LOOPBACK, host}):
                 write_private(file, msgspec.json.encode(ports))
                 yield ports
                 return
-    raise XferError(
-        f"no free ports on 127.0.0.1 between {FIRST} and {LAST + WIDTH}", hint="stop what uses them"
-    )
+    raise XferError(f"no free ports on {host} between {FIRST} and {LAST + WIDTH}", hint="stop what uses them")
 
 
 def remembered(file: Path) -> Ports | None:
@@ -96,22 +97,22 @@ def _candidates(file: Path) -> Iterator[Ports]:
         yield Ports(FIRST + WIDTH * secrets.randbelow((LAST - FIRST) // WIDTH + 1))
 
 
-def _all_free(ports: Ports) -> bool:
+def _all_free(ports: Ports, host: str) -> bool:
     for port in ports.all():
-        bound = _bound(port, exact=False)
+        bound = _bound(port, exact=False, host=host)
         if bound is None:
             return False
         bound.close()
     return True
 
 
-def _bound(port: int, *, exact: bool) -> socket.socket | None:
+def _bound(port: int, *, exact: bool, host: str = LOOPBACK) -> socket.socket | None:
     """exact: also refuse a port that another process has bound without listening."""
     attempt = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if not exact and os.name == "posix":  # a server's own sockets in TIME_WAIT do not make its port taken
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        attempt.bind(("127.0.0.1", port))
+        attempt.bind((host, port))
     except OSError:
         attempt.close()
         return None

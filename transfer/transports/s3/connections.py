@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -13,8 +14,11 @@ from transfer.transports.s3.congestion import NetworkPath, Watch
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 
 
-def make_pool(connections: int, proxy: str, path: NetworkPath) -> urllib3.PoolManager:
-    """connections: how many are kept. proxy: its URL, or empty. path: what they see of the way."""
+def make_pool(connections: int, proxy: str, path: NetworkPath, ca: Path | None = None) -> urllib3.PoolManager:
+    """connections: how many are kept. proxy: its URL, or empty. path: what they see of the way.
+
+    ca: PEM file of the authorities that are trusted, and no others; None: those of the system.
+    """
     options: dict[str, Any] = {
         "num_pools": 4,
         "maxsize": connections,
@@ -22,6 +26,8 @@ def make_pool(connections: int, proxy: str, path: NetworkPath) -> urllib3.PoolMa
         "blocksize": 1 << 18,
         "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
     }
+    if ca is not None:
+        options["ca_certs"] = str(ca)
     pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
     pool.pool_classes_by_scheme = _pool_classes(path)
     return pool

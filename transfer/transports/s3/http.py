@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,7 +17,7 @@ import google_crc32c
 
 from transfer.api import SignedUrl
 from transfer.bwlimit import BwLimit
-from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, XferError
+from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, UntrustedServer, XferError
 from transfer.model import Bytes
 from transfer.transports.s3.congestion import NetworkPath
 
@@ -61,15 +63,16 @@ class StoreHttp:
     """A pool of connections to the store. Blocking: call it from threads.
 
     connections: how many are kept. limit: of bytes a second, over all of them. moved: bytes of bodies so far.
-    path: what the connections see of the way.
+    path: what the connections see of the way. ca: PEM file of the authorities that may vouch for the store, and no
+    others; None: those of the system.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
     Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
     urllib3 is imported with the first request: it takes 50 ms, which a transfer from peer to peer need not spend.
     """
 
-    def __init__(self, connections: int, limit: BwLimit | None = None) -> None:
+    def __init__(self, connections: int, limit: BwLimit | None = None, ca: Path | None = None) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
-        self._connections, self._limit = connections, limit
+        self._connections, self._limit, self._ca = connections, limit, ca
         self.path = NetworkPath()
         self._closed = False
         self._counting = threading.Lock()
@@ -161,6 +164,10 @@ class StoreHttp:
                 preload_content=False,
             )
         except _failures() as error:
+            if (distrust := _distrust(error)) is not None:
+                raise UntrustedServer(
+                    f"the store at {_host(url.url)} is not to be trusted: {distrust}"
+                ) from None
             raise StoreUnreachable(
                 f"the store at {_host(url.url)} does not answer ({_plain(error)})"
             ) from None
@@ -181,7 +188,7 @@ class StoreHttp:
         if proxy not in self._pools:
             from transfer.transports.s3.connections import make_pool
 
-            self._pools[proxy] = make_pool(self._connections, proxy, self.path)
+            self._pools[proxy] = make_pool(self._connections, proxy, self.path, self._ca)
         return self._pools[proxy]
 
 
@@ -227,6 +234,13 @@ def _plain(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     text = type(reason).__name__
     return _KINDS.get(text, text)
+
+
+def _distrust(error: BaseException | None) -> str | None:
+    """What was wrong with the certificate, if that is at the bottom of it; urllib3 wraps it."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.verify_message
 
 
 def _proxy_for(url: str) -> str:

@@ -143,7 +143,7 @@ class S3Inbound:
     ) -> None:
         self._broker, self._sealer, self._codec = broker, sealer, codec
         self._pace = pace = pace or Pace()
-        self._store = Store(patience, pace, limit)
+        self._store = Store(patience, pace, limit, ca=broker.ca)
         in_memory = max(IN_MEMORY, READ_AT_ONCE * pace.limit)
         self._memory = Gate(lambda held: held <= in_memory)
         self._in_order = in_order

@@ -100,7 +100,7 @@ class S3Outbound:
         self._total, self._clock = total, clock
         self._on_stored, self._on_part = on_stored, on_part
         self._pace = pace = pace or Pace()
-        self._store = Store(patience, pace, limit)
+        self._store = Store(patience, pace, limit, ca=broker.ca)
         self._remains = remains
         self._reopen = list(remains.open)
         taken = {*remains.complete, *(o.number for o in remains.open)}

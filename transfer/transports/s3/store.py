@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from transfer import api
@@ -31,10 +32,13 @@ class Store:
     A URL is asked for before a request's turn has come, so that nobody waits for the broker with a free connection.
     """
 
-    def __init__(self, patience: Patience, pace: Pace, limit: BwLimit | None = None) -> None:
+    def __init__(
+        self, patience: Patience, pace: Pace, limit: BwLimit | None = None, *, ca: Path | None = None
+    ) -> None:
+        """ca: as of `StoreHttp`."""
         self.pace = pace
         self._patience = patience
-        self._http = StoreHttp(pace.most, limit)
+        self._http = StoreHttp(pace.most, limit, ca)
         self._threads = ThreadPoolExecutor(pace.most, thread_name_prefix="store")
         self._gate = Gate(lambda inside: inside <= pace.limit)
         self._ticking: asyncio.Task[None] | None = None

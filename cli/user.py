@@ -1,0 +1,85 @@
+"""Who may log in to the servers of `xfer up`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Json
+
+if TYPE_CHECKING:
+    from transfer.local.folder import Folder
+
+EXAMPLES = ("xfer user add ann", "xfer user ls")
+EXAMPLES_OF = {
+    "ls": ("xfer user ls", "xfer user ls --dir /srv/xfer --json"),
+    "add": ("xfer user add ann", "xfer user add ann --dir /srv/xfer"),
+    "rotate": ("xfer user rotate ann", "xfer user rotate ann && xfer invite ann"),
+    "rm": ("xfer user rm ann", "xfer user rm ann --dir /srv/xfer"),
+}
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _")]
+Dir = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="The folder given to xfer up"),
+]
+
+
+def ls(dir: Dir = None, json: Json = False) -> None:
+    """List the users, and since when each has its key."""
+    import time
+
+    from cli.ask import print_json
+    from transfer.local.folder import Folder
+    from transfer.local.users import listed
+
+    found = listed(Folder.at(dir))
+    if json:
+        print_json(found)
+        return
+    width = max((len(user.name) for user in found), default=0)
+    for user in found:
+        made = "-" if user.since is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(user.since))
+        sys.stdout.write(f"{user.name:{width}}  {made:16}  {user.nkey}\n")
+
+
+def add(name: Name, dir: Dir = None) -> None:
+    """Let a user in; its seed file stays with the servers until it is invited."""
+    from transfer.local import users
+
+    folder = _change(dir, lambda folder: users.add(folder, name), f"user {name} may log in")
+    sys.stderr.write(f"its seed is in {folder.seed(name)}; `xfer invite {name}` says all in one line\n")
+
+
+def rotate(name: Name, dir: Dir = None) -> None:
+    """Give a user a new key; the old one, and invites with it, open nothing any more."""
+    from transfer.local import users
+
+    folder = _change(dir, lambda folder: users.rotate(folder, name), f"user {name} has a new key")
+    sys.stderr.write(f"its seed is in {folder.seed(name)}; `xfer invite {name}` says all in one line\n")
+
+
+def rm(name: Name, dir: Dir = None) -> None:
+    """Let a user in no more; whoever is logged in as it is thrown out at once."""
+    from transfer.local import users
+
+    _change(dir, lambda folder: users.remove(folder, name), f"user {name} may not log in any more")
+
+
+def _change(dir: Path | None, work: Callable[[Folder], Awaitable[bool]], done: str) -> Folder:
+    """Do it, and say since when it holds."""
+    from cli.run import run
+    from transfer.local.folder import Folder
+
+    folder = Folder.at(dir)
+
+    async def change() -> bool:
+        return await work(folder)
+
+    now = run(change, resume="run it again")
+    sys.stderr.write(f"{done}{'' if now else '; the servers do not run, and will know when they start'}\n")
+    return folder

@@ -1,0 +1,198 @@
+"""Who may do what on the bus: a user with a raw NATS client, against another, on our server and on one of others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import nats.errors
+import pytest
+from attacks import JOB, SOON, Raw, everything_is_refused, raw
+from brokers import Place, broker_process, free_port, nats_server
+from helpers import Two, complaint
+
+from transfer import api
+from transfer.bus import control_subject
+from transfer.local.credentials import make_nkey
+from transfer.seal import Sealer
+from transfer.ticket import Ticket
+
+if TYPE_CHECKING:
+    from conftest import Servers
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class Bus:
+    """A NATS server with a broker, and the seeds of two users."""
+
+    url: str
+    victim: str
+    victim_seed: Path
+    mallory_seed: Path
+
+
+@pytest.fixture(scope="module")
+def embedded(servers: Servers) -> Iterator[Bus]:
+    """The worker's servers, with a user more."""
+
+    def user(verb: str) -> None:
+        argv = [sys.executable, "-P", "-m", "cli", "user", verb, "mallory", "--dir", str(servers.dir)]
+        subprocess.run(argv, env=dict(servers.env), check=True, capture_output=True, timeout=60)
+
+    user("add")
+    yield Bus(servers.nats_url, "local", servers.creds, servers.dir / "credentials" / "mallory.nk")
+    user("rm")
+
+
+@pytest.fixture(scope="module")
+def foreign(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+    """A plain nats-server with what `xfer broker permissions` prints, and a broker, beside the worker's store."""
+    folder = tmp_path_factory.mktemp("foreign")
+    named = {}
+    for user in ("broker", "ann", "mallory"):
+        seed, named[user] = make_nkey()
+        (folder / f"{user}.nk").write_text(seed)
+    # One key is given as a variable, as the printed block has it where no key was given.
+    words = ["ann=" + named["ann"], "broker=" + named["broker"], "mallory"]
+    argv = [sys.executable, "-P", "-m", "cli", "broker", "permissions", *words]
+    block = subprocess.run(
+        argv, env=dict(servers.env), check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    block = block.replace("$XFER_NKEY_MALLORY", named["mallory"])
+    with nats_server(folder, free_port(), block) as url:
+        env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "AWS_", "XFER_"))},
+            "PYTHONPATH": servers.env["PYTHONPATH"],
+            "NATS_URL": url,
+            "NATS_CREDS": str(folder / "broker.nk"),
+            "XFER_S3_ENDPOINT": servers.s3_endpoint,
+            "XFER_BUCKET": "foreign",
+            "AWS_SHARED_CREDENTIALS_FILE": str(servers.dir / "aws_credentials"),
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        with broker_process(Place(url, servers.s3_endpoint, env, folder), folder / "broker.log"):
+            yield Bus(url, "ann", folder / "ann.nk", folder / "mallory.nk")
+
+
+@pytest.fixture(params=["embedded", "foreign"])
+def where(request: pytest.FixtureRequest) -> Bus:
+    found: Bus = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def people(where: Bus) -> AsyncIterator[tuple[Raw, Raw]]:
+    """Mallory and the victim, when a broker answers."""
+    async with (
+        raw(where.url, "mallory", where.mallory_seed.read_text().strip()) as mallory,
+        raw(where.url, where.victim, where.victim_seed.read_text().strip()) as victim,
+    ):
+        async with asyncio.timeout(SOON):
+            while True:
+                try:
+                    msgspec.json.decode((await victim.ask("info", api.Info())).data, type=api.BrokerInfo)
+                    break
+                except (nats.errors.NoRespondersError, msgspec.ValidationError):
+                    await asyncio.sleep(0.1)
+        yield mallory, victim
+
+
+async def test_a_user_can_neither_say_nor_hear_what_is_anothers_or_the_brokers(
+    people: tuple[Raw, Raw],
+) -> None:
+    """API, inbox, peer subjects, events, control, JetStream, KV, work and dead letters, answers to requests."""
+    await everything_is_refused(*people)
+
+
+async def test_anothers_job_looks_like_one_that_never_was(people: tuple[Raw, Raw]) -> None:
+    mallory, victim = people
+    sealer = Sealer(Ticket.new())
+    create = api.Create(job=sealer.job, token_hash=sealer.token_hash(), size=1, expire=60)
+    msgspec.json.decode((await victim.ask("create", create)).data, type=api.Created)
+    wrong = secrets.token_urlsafe(32)
+    for verb, real, none in (
+        ("status", api.Status(job=sealer.job), api.Status(job=JOB)),
+        ("open", api.Open(job=sealer.job, token=wrong), api.Open(job=JOB, token=wrong)),
+        ("begin", api.Begin(job=sealer.job, segment=0), api.Begin(job=JOB, segment=0)),
+        (
+            "finish",
+            api.Finish(job=sealer.job, outcome=api.JobState.VOID),
+            api.Finish(job=JOB, outcome=api.JobState.VOID),
+        ),
+    ):
+        told = [await mallory.ask(verb, request) for request in (real, none)]
+        refusals = [msgspec.json.decode(answer.data, type=api.ApiError) for answer in told]
+        assert refusals[0] == refusals[1]
+        assert refusals[0].code is api.ErrorCode.NOT_FOUND
+    status = msgspec.json.decode(
+        (await victim.ask("status", api.Status(job=sealer.job))).data, type=api.JobStatus
+    )
+    assert status.state is api.JobState.OPEN
+
+
+async def test_a_reply_subject_cannot_make_the_broker_say_it_for_them(people: tuple[Raw, Raw]) -> None:
+    """The broker may publish there; it answers nowhere but into the asker's inbox."""
+    mallory, victim = people
+    heard = await victim.client.subscribe(control_subject(victim.user, "*"))
+    await victim.client.flush()
+    for reply in (
+        control_subject(victim.user, JOB),
+        "$JS.API.STREAM.DELETE.KV_xfer_jobs",
+        "$KV.xfer_jobs.a.b",
+    ):
+        await mallory.client.publish("xfer.api.mallory.info", msgspec.json.encode(api.Info()), reply=reply)
+    await mallory.ask("info", api.Info())  # the brokers have taken the others by then
+    sealer = Sealer(Ticket.new())
+    create = api.Create(job=sealer.job, token_hash=sealer.token_hash(), size=1, expire=60)
+    msgspec.json.decode((await victim.ask("create", create)).data, type=api.Created)  # the records are there
+    with pytest.raises(nats.errors.TimeoutError):
+        await heard.next_msg(timeout=0.5)
+
+
+@pytest.mark.parametrize("via", ["s3", "webrtc"])
+def test_two_users_of_a_foreign_server_with_the_printed_permissions_move_files(
+    foreign: Bus, two: Two, via: str
+) -> None:
+    here = {**two.here, "NATS_URL": foreign.url, "NATS_CREDS": str(foreign.victim_seed), "XFER_USER": "ann"}
+    there = {
+        **two.there,
+        "NATS_URL": foreign.url,
+        "NATS_CREDS": str(foreign.mallory_seed),
+        "XFER_USER": "mallory",
+    }
+    sending = two.send("--via", via, two.file("f", 300_000), env=here)
+    assert two.fetch(sending.ticket, env=there).code == 0
+    assert sending.summary.route == via
+    assert (two.out / "f").read_bytes() == (two.tmp / "f").read_bytes()
+
+
+def test_on_a_foreign_server_too_a_forbidden_request_is_exit_7_at_once(foreign: Bus, two: Two) -> None:
+    posing = {
+        **two.here,
+        "NATS_URL": foreign.url,
+        "NATS_CREDS": str(foreign.mallory_seed),
+        "XFER_USER": "ann",
+    }
+    said = complaint(two.send("--patience", "10m", two.file("f", 10), env=posing))
+    assert (said.code, said.message) == (7, "NATS does not let user ann talk to the broker")
+
+
+def test_printed_permissions_go_to_stdout_and_the_broker_without_a_word_still_runs(xfer: Run) -> None:
+    printed = xfer("broker", "permissions", "ann", "--form", "nsc")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "nsc add user --account XFER --name ann --allow-pub" in printed.stdout
+    ran = xfer("broker")
+    assert ran.returncode == 2
+    assert "the broker needs NATS_URL" in ran.stderr
