@@ -13,6 +13,7 @@ from transfer.fetch import fetch
 from transfer.ledger import JobRow, Ledger
 from transfer.lock import is_held
 from transfer.model import Kind
+from transfer.opening import OnPause
 from transfer.received import FetchAgain
 from transfer.send import send
 from transfer.sent import SendAgain
@@ -37,11 +38,13 @@ async def resume(
     concurrency: int | None = None,
     bwlimit: float | None = None,
     interfaces: Sequence[str] = (),
+    on_pause: OnPause = "lift",
     on_event: Listener = ignore,
 ) -> Summary:
     """Run it again as it was asked for, with the same servers, to its end.
 
     Args:
+        on_pause: as for `send`.
         patience, concurrency, bwlimit, interfaces, on_event: as for `send` and `fetch`.
     Raises:
         XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
@@ -87,6 +90,7 @@ async def resume(
         exclude=[os.fsdecode(pattern) for pattern in asked.exclude],
         links=asked.links,
         ticket=ticket,
+        on_pause=on_pause,
         patience=patience,
         concurrency=concurrency,
         bwlimit=bwlimit,

@@ -21,6 +21,8 @@ from nats.errors import Error as NatsError
 
 from transfer import bus
 from transfer.broker import lifecycle, streams
+from transfer.broker.history import HistoryVerb
+from transfer.broker.owner import OwnerVerbs
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
@@ -84,7 +86,9 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client))
         verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
-        service = Service(client, verbs.table(), version=version)
+        owner = OwnerVerbs(client, records, store, unfinished_life=settings.unfinished_life)
+        table = {**verbs.table(), **owner.table(), **HistoryVerb(client, records).table()}
+        service = Service(client, table, version=version)
         undo.push_async_callback(service.drain)
         await _patiently("NATS", service.start)
         if ready is not None:

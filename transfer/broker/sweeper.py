@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
-from transfer.api import JobState
 from transfer.broker.debts import pay
 from transfer.broker.job import JobRecord
 from transfer.broker.keys import Place, roots
@@ -168,6 +167,6 @@ def _is_stray(record: JobRecord | None, segment: int) -> bool:
     """Whether an object is nobody's. One of a job that owes uploads is left to whoever pays."""
     if record is None:
         return True
-    if record.owed or record.state is JobState.OPEN:
+    if record.owed or record.state.unfinished:
         return False
     return record.settled or not record.has(segment)
