@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from cli.help import Group
 
-COMMANDS = ("send", "fetch", "resume", "up", "down", "broker", "context")
+COMMANDS = (
+    "send", "fetch", "resume", "ls", "status", "watch", "pause", "cancel", "rm", "extend",
+    "up", "down", "broker", "context",
+)  # fmt: skip
 GROUPS = {"context": ("ls", "add", "use", "show", "rm")}
 """Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")

@@ -348,9 +348,10 @@ class History(Request, frozen=True):
 
 
 class Past(msgspec.Struct, frozen=True):
-    """said: the announcement as it was published."""
+    """said: the announcement as it was published. lasting: it is one of those that are kept for days."""
 
     sequence: int
+    lasting: bool
     said: msgspec.Raw
 
 

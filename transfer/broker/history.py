@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -21,11 +19,6 @@ from transfer.ticket import is_job_id
 
 READ_WITHIN = 5.0
 """Seconds that a page may take."""
-
-
-class _Limits(NamedTuple):
-    first: int
-    last: int
 
 
 class HistoryVerb:
@@ -81,7 +74,9 @@ class HistoryVerb:
                 for message in messages:
                     left = message.metadata.num_pending or 0
                     if _is_json(message.data):
-                        past.append(api.Past(message.metadata.sequence.stream, msgspec.Raw(message.data)))
+                        lasting = "Nats-TTL" not in (message.headers or {})
+                        sequence = message.metadata.sequence.stream
+                        past.append(api.Past(sequence, lasting, msgspec.Raw(message.data)))
         finally:
             await reading.unsubscribe()
         return api.HistoryPage(past, state.first_seq, state.last_seq, more=left > 0 and bool(past))

@@ -103,7 +103,7 @@ class S3Outbound:
         self._total, self._clock, self._hold = total, clock, hold or Hold()
         self._on_stored, self._on_part = on_stored, on_part
         self._pace = pace = pace or Pace()
-        self._store = Store(patience, pace, limit)
+        self._store = Store(patience, pace, limit, self._hold)
         self._remains = remains
         self._reopen = list(remains.open)
         taken = {*remains.complete, *(o.number for o in remains.open)}

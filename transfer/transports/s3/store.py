@@ -13,6 +13,7 @@ from transfer import api
 from transfer.broker_client import Patience
 from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
+from transfer.hold import Hold
 from transfer.model import Bytes
 from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import SignatureRefused, SlowDown, StoreHttp
@@ -31,10 +32,13 @@ class Store:
     A URL is asked for before a request's turn has come, so that nobody waits for the broker with a free connection.
     """
 
-    def __init__(self, patience: Patience, pace: Pace, limit: BwLimit | None = None) -> None:
+    def __init__(
+        self, patience: Patience, pace: Pace, limit: BwLimit | None = None, hold: Hold | None = None
+    ) -> None:
+        """hold: during its pauses nothing is sent; what was half sent raises JobPaused then."""
         self.pace = pace
         self._patience = patience
-        self._http = StoreHttp(pace.most, limit)
+        self._http = StoreHttp(pace.most, limit, hold)
         self._threads = ThreadPoolExecutor(pace.most, thread_name_prefix="store")
         self._gate = Gate(lambda inside: inside <= pace.limit)
         self._ticking: asyncio.Task[None] | None = None
