@@ -45,7 +45,8 @@ def watch(
 
     async def shown(*, on_event: Listener) -> Summary:
         teller = _Teller(on_event)
-        summary = summary_of(await call(on_heard=teller))
+        last = await call(on_heard=teller)
+        summary = summary_of(last, since=teller.since)
         on_event(summary)
         return summary
 
@@ -69,11 +70,13 @@ class _Teller:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._before: Announcement | None = None
+        self.since: float | None = None
 
     def __call__(self, heard: Heard) -> None:
         from transfer.events import Notice
 
         said, before = heard.said, self._before
+        self.since = said.time if self.since is None else self.since
         if heard.gap:
             self._listener(Notice(text=GAP))
         if before is not None and before.run != said.run:
@@ -113,8 +116,8 @@ def _waiting(said: Announcement) -> str:
     return f"its sender waits for {what or 'something'}" if what else "its sender waits"
 
 
-def summary_of(last: Announcement | None) -> Summary:
-    """Of a job that ended well; what only its two sides know is left out."""
+def summary_of(last: Announcement | None, since: float | None) -> Summary:
+    """Of a job that ended well; what only its two sides know is left out. since: of the first that was heard."""
     from transfer.events import Summary
 
     receipt = last is not None and (last.state == "receipt" or last.receipts > 0)
@@ -123,7 +126,7 @@ def summary_of(last: Announcement | None) -> Summary:
         outcome="receipt" if receipt else "stored",
         bytes=last.done if last is not None else 0,
         wire=last.wire if last is not None else 0,
-        seconds=0.0,
+        seconds=last.time - since if last is not None and since is not None else 0.0,
         route=last.route if last is not None else None,
         files=last.files if last is not None else 0,
         chunks=0,
