@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from transfer.api import Changed
     from transfer.broker_client import BrokerClient
 
 Answer = TypeVar("Answer")
@@ -36,3 +37,13 @@ def print_json(value: object) -> None:
     import msgspec
 
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def say_changed(changed: Changed, told: str, *, json: bool, quiet: bool) -> None:
+    """What was done to a job: on stdout for programs, on stderr for people."""
+    import sys
+
+    if json:
+        print_json(changed)
+    elif not quiet:
+        sys.stderr.write(told + "\n")

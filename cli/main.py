@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("send", "fetch", "resume"),
+    *("ls", "status", "watch", "pause", "cancel", "rm", "extend"),
     *("up", "down", "broker", "user", "invite", "join", "context"),
     *("doctor", "dead"),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Option
+from typer import Argument, Option
 
 Json = Annotated[bool, Option("--json", envvar="XFER_JSON", help="As JSON")]
+Job = Annotated[str, Argument(metavar="JOB", help="Its id, or how that begins")]
 ContextName = Annotated[
     str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
 ]

@@ -108,6 +108,7 @@ class Lines(Quiet):
         self._now: Progress | Waiting | None = None
         self._until: float | None = None
         self._stored: Stored | None = None
+        self._paused = ""
         self._ended = False
 
     def __call__(self, event: Event) -> None:
@@ -118,12 +119,16 @@ class Lines(Quiet):
             self._now, self._until = event, None
         elif isinstance(event, Waiting):
             fresh = not isinstance(self._now, Waiting) or self._now.what != event.what
+            if event.on == "owner":  # what was under way goes on for a moment
+                fresh = self._paused != event.what
+                self._paused = event.what
             self._now, self._until = event, deadline(event, self._clock())
             if fresh:
                 self._progress()
         elif isinstance(event, Stored):
             self._stored = event
         elif text := told(event, self._stored):
+            self._paused = ""
             self._line(text)
         self._ended = isinstance(event, Summary)
         self.tick()
@@ -314,7 +319,7 @@ def line_of(job: Unfinished) -> str:
     """`qw3e…  send   12.3 MB of 45.6 MB  2026-11-21 08:12 UTC  report.pdf`: in a list, or alone."""
     done = show_size(job.done) + ("" if job.total is None else f" of {show_size(job.total)}")
     running = ", another run works on it" if job.running else ""
-    return f"{job.job}  {job.side:5}  {done:20}  {_local(job.begun)}  {printable(job.label)}{running}"
+    return f"{job.job}  {job.side:5}  {done:20}  {moment(job.begun)}  {printable(job.label)}{running}"
 
 
 def ended(event: Summary, stored: Stored | None) -> str:
@@ -326,13 +331,13 @@ def ended(event: Summary, stored: Stored | None) -> str:
     if event.outcome == "receipt":
         return f"receipt: somebody has it, verified ({facts})"
     if event.outcome == "stored":
-        until = "it expires" if stored is None else _local(stored.expires)
+        until = "it expires" if stored is None else moment(stored.expires)
         return f"stored: anyone with the ticket can fetch it until {until} ({facts})"
     first, more = event.paths[:3], len(event.paths) - 3
     names = ", ".join(map(printable, first)) + (f" and {more} more" if more > 0 else "")
     return f"fetched: wrote {names or 'it to stdout'}, verified ({facts})"
 
 
-def _local(moment: float) -> str:
-    """moment: seconds since 1970; shown to the minute, in the zone of whoever reads."""
-    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(moment)).strip()
+def moment(seconds: float) -> str:
+    """seconds: since 1970; shown to the minute, in the zone of whoever reads."""
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(seconds)).strip()

@@ -51,12 +51,18 @@ def resume(
             help="Meet the peer on this one; repeatable",
         ),
     ] = None,
+    context: Annotated[
+        str | None,
+        Option(
+            "--context", metavar="NAME", envvar="XFER_CONTEXT", help="Where to look for JOB if it is not here"
+        ),
+    ] = None,
     json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
     quiet: Annotated[
         bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
     ] = False,
 ) -> None:
-    """Go on with every send and fetch that did not end on this host."""
+    """Go on with what did not end on this host; with a paused JOB wherever it is."""
     from functools import partial
 
     from cli.exits import report
@@ -72,6 +78,13 @@ def resume(
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
     rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
+    if job is not None and not list_only:
+        lifted = _lift_here(jobs) if jobs else _lift_elsewhere(job, context)
+        if lifted:
+            _say_lifted(lifted, json=json, quiet=quiet)
+            jobs = [which for which in jobs if not which.running]
+            if not jobs:
+                return
     if list_only or not jobs:
         _list(jobs, sys.stdout, json=json, quiet=quiet)
         return
@@ -84,6 +97,7 @@ def resume(
             concurrency=concurrency,
             bwlimit=rate,
             interfaces=interface or (),
+            on_pause="refuse" if job is None else "lift",
             on_event=on_event,
         )
 
@@ -107,16 +121,72 @@ def resume(
 
 
 def _named(start: str, jobs: Sequence[Unfinished]) -> list[Unfinished]:
-    """Those of the one job whose id begins so: its send and its fetch may both be here. Raises JobGone, UsageError."""
-    from transfer.errors import JobGone, UsageError
+    """Those of the one job whose id begins so: its send and its fetch may both be here. Raises UsageError."""
+    from transfer.errors import UsageError
 
     found = [which for which in jobs if which.job.startswith(start)]
-    if not found:
-        raise JobGone(f"no unfinished transfer here is called {start!r}", hint="see `xfer resume --list`")
     ids = sorted({which.job for which in found})
     if len(ids) > 1:
         raise UsageError(f"{start!r} may be {', '.join(ids)}", hint="write a longer part of the one you mean")
     return found
+
+
+def _lift_here(jobs: Sequence[Unfinished]) -> str:
+    """Lift the pause of a job that runs here already, or whose fetch is here; a send lifts its own when it begins.
+
+    Returns its id; empty if there was nothing to lift.
+    """
+    from cli.run import run
+    from transfer.errors import NotConfigured, Temporary
+    from transfer.unfinished import lift
+
+    if any(which.side == "send" and not which.running for which in jobs):
+        return ""
+    try:
+        return jobs[0].job if run(lambda: lift(jobs[0]), resume="run it again") else ""
+    except (Temporary, NotConfigured):  # told, or ridden out, when it goes on
+        return ""
+
+
+def _lift_elsewhere(start: str, context: str | None) -> str:
+    """The id of a job of ours that was paused, and goes on now wherever it runs. Raises JobGone."""
+    from cli.ask import ask
+    from transfer.api import JobState
+    from transfer.broker_client import BrokerClient
+    from transfer.errors import JobGone, NotConfigured
+    from transfer.jobs import Jobs
+
+    gone = JobGone(f"no unfinished transfer here is called {start!r}", hint="see `xfer resume --list`")
+
+    async def lift(broker: BrokerClient) -> str:
+        mine = Jobs(broker)
+        try:
+            job, found = await mine.status(start)
+        except JobGone:
+            raise gone from None
+        if found.state is not JobState.PAUSED:
+            raise JobGone(
+                f"the transfer {job} is {found.state.value}, and was not begun on this host",
+                hint="go on with it where it was begun, or here with `xfer send --ticket`",
+            )
+        await mine.resume(job)
+        return job
+
+    try:
+        return ask(context, lift)
+    except NotConfigured:
+        raise gone from None
+
+
+def _say_lifted(job: str, *, json: bool, quiet: bool) -> None:
+    from cli.render import Ndjson
+    from transfer.events import Notice
+
+    told = f"{job} goes on where it runs"
+    if json:
+        Ndjson(sys.stdout.buffer)(Notice(text=told))
+    elif not quiet:
+        sys.stderr.write(told + "\n")
 
 
 def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -> None:

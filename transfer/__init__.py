@@ -1,6 +1,7 @@
 """xfer as a library: `await transfer.send(paths)`, `await transfer.fetch(ticket)`; and what of it did not end.
 
-`for job in transfer.unfinished(): await transfer.resume(job)`.
+`for job in transfer.unfinished(): await transfer.resume(job)`. What runs on any host of ours: `async with transfer.jobs()
+as mine: await mine.list()`, and `await transfer.watch(job, on_heard=…)`.
 
 All are imported when they are first used, so that importing a part of the package costs only that part.
 """
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transfer.fetch import fetch
+    from transfer.jobs import jobs
     from transfer.send import send
     from transfer.unfinished import resume, unfinished
+    from transfer.watch import watch
 
-__all__ = ["fetch", "resume", "send", "unfinished"]
+__all__ = ["fetch", "jobs", "resume", "send", "unfinished", "watch"]
 _HOME = {"resume": "unfinished"}
 """Where what is not called like its module is defined."""
 

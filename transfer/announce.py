@@ -23,6 +23,7 @@ from transfer.errors import XferError
 from transfer.events import (
     Event,
     Listener,
+    Notice,
     Progress,
     Receipt,
     RouteChosen,
@@ -45,7 +46,7 @@ END_WITHIN = 1.0
 """Seconds that a transfer which is over is held up at most to say so, if the bus is away."""
 END_TRIES = 10
 
-State = Literal["starting", "waiting", "moving", "stored", "receipt", "failed", "interrupted"]
+State = Literal["starting", "waiting", "paused", "moving", "stored", "receipt", "failed", "interrupted"]
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +101,9 @@ class Story:
         elif isinstance(event, Waiting):
             state = replace(state, waiting=event.on, left=event.left)
             if state.state != "stored":
-                state = replace(state, state="waiting")
+                state = replace(state, state="paused" if event.on == "owner" else "waiting")
+        elif isinstance(event, Notice) and state.state == "paused":  # that the pause is over
+            state = replace(state, state="waiting", waiting=None)
         elif isinstance(event, RouteChosen):
             state = replace(state, route=event.route)
         elif isinstance(event, Stored):

@@ -17,16 +17,29 @@ VERSION = 1
 
 
 class JobState(enum.Enum):
-    """open → stored | delivered | void; stored → gone at its expiry or its last allowed receipt."""
+    """open ⇄ paused → stored | delivered | void; stored → gone at its expiry or its last allowed receipt."""
 
     OPEN = "open"
+    PAUSED = "paused"
     STORED = "stored"
     DELIVERED = "delivered"
     VOID = "void"
 
+    @property
+    def unfinished(self) -> bool:
+        """Its sender has something to do yet."""
+        return self in (JobState.OPEN, JobState.PAUSED)
+
+    @property
+    def settled(self) -> bool:
+        """Its data is of no more use."""
+        return self in (JobState.DELIVERED, JobState.VOID)
+
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.OPEN: frozenset({JobState.STORED, JobState.DELIVERED, JobState.VOID}),
+    JobState.OPEN: frozenset({JobState.PAUSED, JobState.STORED, JobState.DELIVERED, JobState.VOID}),
+    # What was under way is completed during a pause; where that was the last of it, nothing is left to wait with.
+    JobState.PAUSED: frozenset({JobState.OPEN, JobState.STORED, JobState.DELIVERED, JobState.VOID}),
     JobState.STORED: frozenset({JobState.DELIVERED, JobState.VOID}),
     JobState.DELIVERED: frozenset(),
     JobState.VOID: frozenset(),
@@ -39,6 +52,7 @@ class ErrorCode(enum.Enum):
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "not_allowed"
     CONFLICT = "conflict"
+    PAUSED = "paused"
     OVER_QUOTA = "over_quota"
     STORE = "store"
     CLOCK = "clock"
@@ -228,19 +242,132 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Status(Request, frozen=True):
-    """verb `status`, owner only."""
+    """verb `status`, owner only. full: count the stored bytes as well, which costs the broker some reads."""
 
     job: str
+    full: bool = False
 
 
 class JobStatus(msgspec.Struct, frozen=True):
-    """receipts: sealed, base64. complete: numbers of the stored segments. open_uploads: segment number to upload id."""
+    """receipts: sealed, base64. complete: numbers of the stored segments. open_uploads: segment number to upload id.
+
+    size: declared raw bytes. created: seconds since 1970. expire: seconds it is kept once stored. fetches: as in
+    Create. receivers: ids of those who gave a receipt. stored: bytes of the stored segments, None unless asked for.
+    """
 
     state: JobState
     complete: list[int]
     expires: float
     receipts: list[str]
     open_uploads: dict[int, str]
+    size: int | None = None
+    created: float = 0.0
+    expire: float = 0.0
+    fetches: int | None = None
+    receivers: list[str] = []
+    stored: int | None = None
+
+
+class ListJobs(Request, frozen=True):
+    """verb `list`: the user's own jobs, by their ids, at most a page. after: ids beyond this one. begins: how they begin.
+
+    states: only these; empty: all.
+    """
+
+    states: list[JobState] = []
+    begins: str = ""
+    after: str = ""
+
+
+class JobLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One of them. fetched: how many receipts there are; the others as in JobStatus."""
+
+    job: str
+    state: JobState
+    size: int | None
+    created: float
+    expires: float
+    fetched: int
+    fetches: int | None
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """more: there are others, beyond the last one here."""
+
+    jobs: list[JobLine]
+    more: bool
+
+
+class Pause(Request, frozen=True):
+    """verb `pause`, owner only: an unfinished job's sender stops until `resume`; what is under way is completed."""
+
+    job: str
+
+
+class Resume(Request, frozen=True):
+    """verb `resume`, owner only: a paused job goes on wherever it runs."""
+
+    job: str
+
+
+class Cancel(Request, frozen=True):
+    """verb `cancel`, owner only: the job is void, its objects go; whoever asks within a day hears so."""
+
+    job: str
+
+
+class Remove(Request, frozen=True):
+    """verb `remove`, owner only: as `cancel`, in whatever state it is, and it is forgotten at once."""
+
+    job: str
+
+
+class Extend(Request, frozen=True):
+    """verb `extend`, owner only. expire: seconds from now, of a stored job; from its completion, of an unfinished one."""
+
+    job: str
+    expire: float
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """The job as it is now."""
+
+    job: str
+    state: JobState
+    expires: float
+
+
+class Nudge(msgspec.Struct, frozen=True, kw_only=True):
+    """What brokers say on a job's control subject. A hint: the record rules. revision: counts up with each change."""
+
+    v: int = VERSION
+    state: JobState
+    revision: int
+
+
+class History(Request, frozen=True):
+    """verb `history`: what the user's sends of that job announced, from a sequence of the stream on, at most a page."""
+
+    job: str
+    start: int = 0
+
+
+class Past(msgspec.Struct, frozen=True):
+    """said: the announcement as it was published. lasting: it is one of those that are kept for days."""
+
+    sequence: int
+    lasting: bool
+    said: msgspec.Raw
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """first, last: of the whole stream, all jobs; what is before `first` is not kept any more. more: ask on from the
+    sequence after the last one here."""
+
+    past: list[Past]
+    first: int
+    last: int
+    more: bool
 
 
 class Info(Request, frozen=True):
@@ -351,3 +478,7 @@ MAX_PROBE = 1024
 """Bytes."""
 PROBE_SLOTS = 16
 """Probes of one user at a time: bounds what anyone may leave behind."""
+JOB_PAGE = 1000
+"""Near 250 KB of JSON, a quarter of what NATS carries."""
+HISTORY_PAGE = 128
+"""At most 4 KB each (see `broker.streams`)."""

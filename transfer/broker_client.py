@@ -93,6 +93,12 @@ class Conflict(Misuse):
     hint = "wait for the other run to end"
 
 
+class JobPaused(Conflict):
+    """The broker's record says: its owner has it wait."""
+
+    hint = "`xfer resume JOB` goes on with it"
+
+
 class Patience:
     """How long outages are ridden out, counted anew from every success.
 
@@ -162,6 +168,10 @@ class BrokerClient:
         self._hedge = Hedge(ANSWER_WITHIN)
         self.ca = ca
 
+    def with_patience(self, patience: Patience) -> BrokerClient:
+        """Another on the same connection."""
+        return BrokerClient(self._client, self.user, patience, self._refusals)
+
     async def create(self, request: api.Create) -> api.Created:
         return await self._call("create", request, api.Created, first=True)
 
@@ -208,8 +218,19 @@ class BrokerClient:
         request = api.GiveReceipt(job=sealer.job, token=sealer.token(), receiver=receiver, sealed=sealed)
         return (await self._call("receipt", request, api.Done)).state
 
-    async def status(self, job: str) -> api.JobStatus:
-        return await self._call("status", api.Status(job=job), api.JobStatus)
+    async def status(self, job: str, *, full: bool = False) -> api.JobStatus:
+        """full: count what is stored, too."""
+        return await self._call("status", api.Status(job=job, full=full), api.JobStatus)
+
+    async def list_jobs(self, request: api.ListJobs) -> api.JobPage:
+        return await self._call("list", request, api.JobPage)
+
+    async def change(self, verb: str, request: api.Request) -> api.Changed:
+        """verb: `pause`, `resume`, `cancel`, `remove` or `extend`, with its request."""
+        return await self._call(verb, request, api.Changed)
+
+    async def history(self, job: str, start: int) -> api.HistoryPage:
+        return await self._call("history", api.History(job=job, start=start), api.HistoryPage)
 
     async def info(self) -> api.BrokerInfo:
         return await self._call("info", api.Info(), api.BrokerInfo, first=True)
@@ -287,6 +308,8 @@ def _error(body: bytes, headers: dict[str, str]) -> XferError:
         return XferError(f"the broker failed: {headers.get('Nats-Service-Error', 'no reason given')}")
     if stated.code is api.ErrorCode.CONFLICT:
         return Conflict(stated.message)
+    if stated.code is api.ErrorCode.PAUSED:
+        return JobPaused(stated.message)
     error = _ERRORS.get(stated.code, XferError)(stated.message)
     if stated.retry_after is not None:
         error.retry_after = stated.retry_after  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,6 +272,28 @@ async def round_trip(client: Client, within: float) -> float:
     except (Error, OSError, TimeoutError):
         raise BusUnreachable("NATS does not answer a ping") from None
     return time.perf_counter() - begun
+
+
+@contextlib.asynccontextmanager
+async def hearing(client: Client, subject: str, take: Callable[[bytes], object]) -> AsyncIterator[None]:
+    """Give `take` what is published there while the block lasts. Only a hint: what is lost with a connection is lost.
+
+    Raises BusUnreachable if there is no connection just now.
+    """
+    from nats.errors import Error
+
+    async def hear(message: Msg) -> None:
+        take(message.data)
+
+    try:
+        subscription = await client.subscribe(subject, cb=hear)
+    except (Error, OSError) as error:
+        raise BusUnreachable(f"the connection to NATS is lost ({_said(error)})") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
+            await subscription.unsubscribe()
 
 
 async def tell(client: Client, subject: str, body: bytes, *, ttl: float | None) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from transfer import wire
 from transfer.bwlimit import BwLimit
 from transfer.errors import BusUnreachable, PeerAbsent, PeerLost, ProtocolError, XferError
+from transfer.hold import Hold
 from transfer.ice_urls import IceServers
 from transfer.meter import Meter
 from transfer.model import FrameId
@@ -44,11 +45,12 @@ class Direct:
         meter: Meter,
         ice: IceServers,
         limit: BwLimit | None,
+        hold: Hold,
         recall: Callable[[], Awaitable[None]],
     ) -> None:
-        """recall: judges the receipts that came early."""
+        """hold: during a pause receivers stay connected and get nothing. recall: judges the receipts that came early."""
         self._out, self._receivers, self._safe, self._meter = out, receivers, safe, meter
-        self._ice, self._limit, self._recall = ice, limit, recall
+        self._ice, self._limit, self._hold, self._recall = ice, limit, hold, recall
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, wire.Hello] = {}
         self._connected: set[str] = set()
@@ -84,6 +86,9 @@ class Direct:
                     await self._begin(hello, patience)
                 elif self._receivers.early or len(self._receivers.receipts) > known:
                     await self._recall()
+                elif self._hold.paused:  # nobody's time runs out now
+                    await self._hold.clear()
+                    deadline = _from_now(wait)
                 elif not store:
                     raise PeerAbsent("nobody came for the transfer in time")
                 else:
@@ -155,9 +160,11 @@ class Direct:
                 if frame not in wanted:
                     self._safe.found(frame)
             noting = asyncio.create_task(self._note(route.delivered()))
+            obeying = asyncio.create_task(self._obey(route))
             try:
                 async with contextlib.aclosing(self._out.frames(missing)) as frames:
                     async for made in frames:
+                        await self._hold.clear()
                         if self._limit is not None:
                             await self._limit.wait(len(made.frame.data))
                         await route.put(made.frame)
@@ -165,13 +172,21 @@ class Direct:
                 await route.finish()
                 reason = ""
             finally:
-                await ended(noting)
+                await ended(noting, obeying)
             for frame in missing:
                 self._safe.add(frame)
             self._meter.tell()
         finally:
             await route.close(reason)
         await self._receipt_of(hello.receiver, patience)
+
+    async def _obey(self, route: PeerOutbound) -> None:
+        """What the route has taken may be a window of frames: they wait, too."""
+        while True:
+            await self._hold.held()
+            route.hold()
+            await self._hold.clear()
+            route.go_on()
 
     async def _note(self, batches: AsyncIterator[Sequence[FrameId]]) -> None:
         async for batch in batches:

@@ -20,6 +20,7 @@ XferError                          1   a bug, or something without a better name
 │   ├── ProtocolError              6   a message out of turn, out of bounds or unreadable
 │   └── UnsupportedVersion         1   made by a newer xfer
 ├── JobGone                        4   not found or expired (a wrong secret looks the same)
+│   └── JobCancelled               4   its owner ended it
 ├── Refused                            the operator's rules
 │   ├── NotAllowed                 7   this user may not do that
 │   ├── UntrustedServer            7   a server is not the one that it claims to be
@@ -182,6 +183,12 @@ class JobGone(XferError):
 
     code = 4
     hint = "ask the sender for a new ticket"
+
+
+class JobCancelled(JobGone):
+    """Its owner ended it, from this host or another."""
+
+    hint = "send it again if that was not meant"
 
 
 class Refused(XferError):

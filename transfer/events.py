@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 RouteName = Literal["webrtc", "s3"]
-WaitedFor = Literal["receiver", "receipt", "sender", "bus", "broker", "store"]
+WaitedFor = Literal["receiver", "receipt", "sender", "owner", "bus", "broker", "store"]
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):

@@ -188,7 +188,7 @@ class _Receiver:
         complete = asyncio.create_task(self._assembly.complete.wait())
         tasks = [asyncio.create_task(self._follow_store()), asyncio.create_task(self._watch(patience))]
         peer: asyncio.Task[None] | None = None
-        if self._opened.state is api.JobState.OPEN:
+        if self._opened.state.unfinished:
             tasks.append(asyncio.create_task(self._listen()))
             peer = asyncio.create_task(self._meet_sender(user, ice))
             tasks.append(peer)
@@ -303,8 +303,10 @@ class _Receiver:
         last, since = -1, time.monotonic()
         while True:
             # Not bytes that crossed: a hostile peer sends useless ones for ever.
-            if self._assembly.held != last or not self._store.starved:
+            if self._assembly.held != last or not self._store.starved or self._store.paused:
                 last, since = self._assembly.held, time.monotonic()
+            if self._store.paused:
+                self._meter.waiting("paused by the sender's owner", None, "owner")
             idle = time.monotonic() - since
             if idle > patience:
                 raise PeerAbsent(

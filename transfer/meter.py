@@ -17,6 +17,7 @@ class Meter:
 
     done: raw bytes that are safe at the far end (or written here). wire: encoded bytes that crossed
     the network. resent: chunks that crossed it more than once. kept: chunks that an earlier run had moved.
+    held: why its owner has it wait, for people; whatever else is waited for does not count then.
     concurrency, level: requests at once and zstd's level, as they are just now; None where they mean nothing.
     """
 
@@ -34,6 +35,7 @@ class Meter:
         self.wire = 0
         self.resent = 0
         self.kept = 0
+        self.held = ""
         self.concurrency: int | None = None
         self.level: int | None = None
 
@@ -83,6 +85,8 @@ class Meter:
 
     def waiting(self, what: str, left: float | None, on: WaitedFor | None = None) -> None:
         """Nothing moves because of `what`, in one word `on`; told when it changes and once a second."""
+        if self.held:
+            what, left, on = self.held, None, "owner"
         now = self._clock()
         if self._waiting[0] != what or now - self._waiting[1] >= 1:
             self._waiting = (what, now)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from transfer import api
 from transfer.adopted import compare, manifest_of
-from transfer.broker_client import BrokerClient, Conflict
+from transfer.broker_client import BrokerClient, Conflict, JobPaused
 from transfer.content import Content
 from transfer.errors import JobGone, Locked, NotAllowed, SourceChanged, UsageError
 from transfer.ledger import JobRow, Ledger, PartRow, SourceRow
@@ -22,6 +23,8 @@ from transfer.stored import StoreReader
 from transfer.ticket import Ticket
 
 _ANEW = "send it as a new transfer"
+OnPause = Literal["wait", "lift", "refuse"]
+"""What to do about a job that its owner has paused."""
 
 
 async def open_job(
@@ -34,6 +37,7 @@ async def open_job(
     *,
     ticket: Ticket | None,
     resume: bool,
+    on_pause: OnPause = "wait",
 ) -> SentJob:
     """The job to work on; it is locked for us, and at the broker.
 
@@ -42,9 +46,11 @@ async def open_job(
         again: what was asked for, to be kept in the ledger.
         ticket: of the job to continue, wherever it was begun; then no other will do.
         resume: carry on with the unfinished job of this source, if nobody works on it.
+        on_pause: what to do about a job that is paused.
     Raises:
         SourceChanged: a part of what was there before is stored, or what is stored of `ticket` is something else.
         JobGone: the ticket's job. NotAllowed: it is another user's. Locked: another run works on it.
+        JobPaused: with `on_pause` being `refuse`.
     """
     if material.tree is None:
         if ticket is not None:
@@ -52,7 +58,7 @@ async def open_job(
                 "a stream cannot be continued", hint="send it as a new transfer, without a ticket"
             )
         return SentJob(await _create(broker, material, again), None, None, None)
-    opening = _Opening(broker, ledger, locks, material, material.tree, again, meter)
+    opening = _Opening(broker, ledger, locks, material, material.tree, again, meter, on_pause)
     if ticket is not None:
         return await opening.continued(ticket)
     if resume and (found := await opening.found()) is not None:
@@ -85,8 +91,9 @@ class _Opening:
         tree: Tree,
         again: SendAgain,
         meter: Meter,
+        on_pause: OnPause,
     ) -> None:
-        self._broker, self._ledger, self._locks = broker, ledger, locks
+        self._broker, self._ledger, self._locks, self._on_pause = broker, ledger, locks, on_pause
         self._material, self._tree, self._again, self._meter = material, tree, again, meter
         self._identity = tree.identity()
         self._source = SourceRow(again.place(), pack(tree))
@@ -142,7 +149,7 @@ class _Opening:
         """None if it is gone; then the ledger forgets it."""
         job = SentJob(Ticket(row.job, row.secret), self._ledger, row, lock)
         try:
-            status = await self._broker.status(row.job)
+            status = await self._status(row.job)
             if status.state is not api.JobState.VOID:
                 await job.recall(self._broker, status)
                 if blocks := self._ledger.blocks(row):
@@ -166,7 +173,7 @@ class _Opening:
                     f"that transfer is of user {owner}, and this is user {self._broker.user}",
                     hint="go on as that user, or send it as a new transfer",
                 )
-            status = await self._broker.status(ticket.job)
+            status = await self._status(ticket.job)
         except JobGone as gone:
             raise JobGone(gone.what, hint=_ANEW) from None
         if status.state is api.JobState.VOID:
@@ -181,7 +188,7 @@ class _Opening:
                 blocks = await store.manifest((part.segment, part.frames) for part in found.learnt)
             manifest = manifest_of(manifest, blocks)
             await compare(self._tree, manifest, found.digests, self._meter)
-        elif rows and status.state is api.JobState.OPEN:
+        elif rows and status.state.unfinished:
             # A peer may have a part of what was there before, and nothing tells whether this is the same.
             raise SourceChanged(f"{self._change(rows[0])} since this transfer was begun", hint=_ANEW)
         row = self._add(ticket, blocks, found.learnt)
@@ -200,7 +207,7 @@ class _Opening:
         except JobGone:
             state = api.JobState.VOID
         change = self._change(row)
-        if state is api.JobState.OPEN:
+        if state.unfinished:
             if refuse and self._ledger.segments(row):
                 raise SourceChanged(
                     f"{change} since an earlier run stored a part of this",
@@ -214,6 +221,18 @@ class _Opening:
                 else "an unfinished transfer of the same paths is void now; this is a new one"
             )
         self._ledger.end(row)
+
+    async def _status(self, job: str) -> api.JobStatus:
+        """Of a job that we are about to go on with. Raises JobPaused."""
+        status = await self._broker.status(job)
+        if status.state is api.JobState.PAUSED and self._on_pause == "lift":
+            await self._broker.change("resume", api.Resume(job=job))
+            return await self._broker.status(job)
+        if status.state is api.JobState.PAUSED and self._on_pause == "refuse":
+            raise JobPaused(
+                "this transfer is paused by its owner", hint=f"`xfer resume {job}` goes on with it"
+            )
+        return status
 
     def _add(
         self, ticket: Ticket, blocks: Mapping[int, bytes] | None = None, stored: Sequence[PartRow] = ()

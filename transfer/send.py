@@ -15,19 +15,22 @@ from transfer.broker_client import BrokerClient, Conflict, Patience, connected
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.content import Content
+from transfer.control import CANCELLED, Control
 from transfer.effort import Effort
 from transfer.errors import (
+    JobCancelled,
     JobGone,
     SourceTrouble,
     UsageError,
     XferError,
 )
 from transfer.events import Listener, Stored, Summary, TicketReady, ignore
+from transfer.hold import Hold
 from transfer.ice_urls import IceServers
 from transfer.ledger import Ledger
 from transfer.meter import Meter
 from transfer.model import FrameId, FrameSet, Kind, SegmentRef
-from transfer.opening import open_job
+from transfer.opening import OnPause, open_job
 from transfer.plan import Part
 from transfer.receivers import Receivers
 from transfer.safe import Safe
@@ -60,6 +63,7 @@ async def send(
     links: Links = "preserve",
     resume: bool = True,
     ticket: Ticket | str | None = None,
+    on_pause: OnPause = "wait",
     patience: float = 600.0,
     concurrency: int | None = None,
     bwlimit: float | None = None,
@@ -80,6 +84,7 @@ async def send(
         exclude, links: see `transfer.source.scan`.
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
         ticket: go on with this job, begun here or on another host with the same files.
+        on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
         patience: seconds that an outage of bus, broker or store is ridden out.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be sent; None: all that go.
@@ -117,7 +122,17 @@ async def send(
         meter.total, meter.files = material.manifest.total, material.manifest.files
         async with connected(context, "xfer send", Patience(patience, meter.waiting)) as (client, broker):
             locks = config.state_dir() / "locks"
-            job = await open_job(broker, ledger, locks, material, again, meter, ticket=ticket, resume=resume)
+            job = await open_job(
+                broker,
+                ledger,
+                locks,
+                material,
+                again,
+                meter,
+                ticket=ticket,
+                resume=resume,
+                on_pause=on_pause,
+            )
             mailbox = bus.Mailbox(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
@@ -129,9 +144,12 @@ async def send(
                 ),
                 Pace(concurrency),
                 BwLimit(bwlimit) if bwlimit else None,
+                Hold(),
             )
             codec = Codec(job.sealer, compress)
-            sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means)
+            control = Control(client, broker, job.ticket.job, means.hold, meter)
+            control.stands(job.state)
+            sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means, control)
             with contextlib.closing(job):
                 async with announcer.on(client, context.user, job.ticket.job):
                     summary = await sender.run(via, threshold, wait, fetches, receipt)
@@ -150,11 +168,12 @@ def _refuse_contradictions(asked: SendAgain) -> None:
 
 
 class _Means(NamedTuple):
-    """What the routes may use: servers that help peers to meet, requests at once, bytes a second."""
+    """What the routes may use: servers that help peers to meet, requests at once, bytes a second; and whether, just now."""
 
     ice: IceServers
     pace: Pace
     limit: BwLimit | None
+    hold: Hold
 
 
 class _Sender:
@@ -170,8 +189,9 @@ class _Sender:
         meter: Meter,
         listener: Listener,
         means: _Means,
+        control: Control,
     ) -> None:
-        self._job, self._broker, self._codec = job, broker, codec
+        self._job, self._broker, self._codec, self._control = job, broker, codec, control
         self._meter, self._listener, self._means = meter, listener, means
         self._out = material.outgoing(codec)
         self._out.digests.update(job.digests)
@@ -184,24 +204,18 @@ class _Sender:
         self, via: Via, threshold: int, wait: float | None, fetches: int | None, receipt: bool
     ) -> Summary:
         """As for `send`."""
-        total = self._out.manifest.total
-        small = total is not None and total < threshold
-        direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
         await self._receivers.open()
         try:
             self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
-            if self._job.found:
-                self._meter.notice("carrying on with the unfinished transfer of the same source")
-            if self._job.state is not api.JobState.OPEN:
-                return await self._ended_before(receipt)
-            if direct and await self._directly(via, wait, fetches):
-                return await self._delivered()
-            if not direct:
-                why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
-                self._meter.choose("s3", why if total is not None else "its length is unknown")
-            return await self._through_store(wait, fetches or 1, receipt)
+            return await self._control.guard(self._go(via, threshold, wait, fetches, receipt))
+        except JobCancelled as cancelled:
+            await self._void(cancelled.what)
+            raise
         except (Conflict, JobGone):  # somebody may have had everything before we heard of it
             status = await self._broker.status(self._job.ticket.job)
+            if status.state is api.JobState.VOID:
+                await self._void(CANCELLED)
+                raise JobCancelled(CANCELLED) from None
             if status.state is not api.JobState.DELIVERED:
                 raise
             self._job.state, self._job.receipts = status.state, status.receipts
@@ -217,6 +231,23 @@ class _Sender:
             await self._receivers.close()
             self._out.close()
 
+    async def _go(
+        self, via: Via, threshold: int, wait: float | None, fetches: int | None, receipt: bool
+    ) -> Summary:
+        total = self._out.manifest.total
+        small = total is not None and total < threshold
+        direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
+        if self._job.found:
+            self._meter.notice("carrying on with the unfinished transfer of the same source")
+        if not self._job.state.unfinished:
+            return await self._ended_before(receipt)
+        if direct and await self._directly(via, wait, fetches):
+            return await self._delivered()
+        if not direct:
+            why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
+            self._meter.choose("s3", why if total is not None else "its length is unknown")
+        return await self._through_store(wait, fetches or 1, receipt)
+
     async def _directly(self, via: Via, wait: float | None, fetches: int | None) -> bool:
         """False: the store must take over. The ticket is shown before the direct route is imported (0.1 s)."""
         from transfer.direct import Direct
@@ -225,7 +256,14 @@ class _Sender:
             await self._recall_receipts()
         means = self._means
         direct = Direct(
-            self._out, self._receivers, self._safe, self._meter, means.ice, means.limit, self._recall_receipts
+            self._out,
+            self._receivers,
+            self._safe,
+            self._meter,
+            means.ice,
+            means.limit,
+            means.hold,
+            self._recall_receipts,
         )
         return await direct.serve(wait, fetches, store=via != "webrtc")
 
@@ -251,6 +289,7 @@ class _Sender:
             remains=self._job.remains,
             pace=self._means.pace,
             limit=self._means.limit,
+            hold=self._means.hold,
             on_stored=tell_stored,
             on_part=self._part_stored,
         )
@@ -282,18 +321,20 @@ class _Sender:
         """Harder compression while the store is what is waited for, lighter while it is us."""
         effort = Effort(self._codec.level) if self._codec.adapts else None
         async with contextlib.aclosing(self._out.frames(frames)) as encoded:
-            asked, spent = time.monotonic(), self._out.encoding.seconds
+            hold = self._means.hold
+            asked, spent, pauses = time.monotonic(), self._out.encoding.seconds, hold.number
             async for made in encoded:
+                await hold.clear()
                 there = time.monotonic()
                 waited = min(there - asked, self._out.encoding.seconds - spent)
                 await store.put(made.frame)
                 taken = time.monotonic()
-                if effort is not None:
+                if effort is not None and pauses == hold.number:
                     alone = self._means.pace.alone
                     effort.moved(made.raw_length, waited, there - asked - waited, taken - there, alone)
                     self._codec.level = effort.level
                 self._meter.level, self._meter.concurrency = self._codec.level, self._means.pace.limit
-                asked, spent = taken, self._out.encoding.seconds
+                asked, spent, pauses = taken, self._out.encoding.seconds, hold.number
 
     def _part_stored(self, part: Part) -> None:
         self._meter.wire += part.length - sum(row.length for row in part.frames)

@@ -6,13 +6,15 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from transfer import chunks, config, received, sent
+from transfer import api, chunks, config, received, sent
 from transfer.errors import JobGone, UsageError
 from transfer.events import Listener, Summary, Unfinished, ignore
 from transfer.fetch import fetch
+from transfer.jobs import jobs
 from transfer.ledger import JobRow, Ledger
 from transfer.lock import is_held
 from transfer.model import Kind
+from transfer.opening import OnPause
 from transfer.received import FetchAgain
 from transfer.send import send
 from transfer.sent import SendAgain
@@ -37,11 +39,13 @@ async def resume(
     concurrency: int | None = None,
     bwlimit: float | None = None,
     interfaces: Sequence[str] = (),
+    on_pause: OnPause = "lift",
     on_event: Listener = ignore,
 ) -> Summary:
     """Run it again as it was asked for, with the same servers, to its end.
 
     Args:
+        on_pause: as for `send`.
         patience, concurrency, bwlimit, interfaces, on_event: as for `send` and `fetch`.
     Raises:
         XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
@@ -87,12 +91,35 @@ async def resume(
         exclude=[os.fsdecode(pattern) for pattern in asked.exclude],
         links=asked.links,
         ticket=ticket,
+        on_pause=on_pause,
         patience=patience,
         concurrency=concurrency,
         bwlimit=bwlimit,
         interfaces=interfaces,
         on_event=on_event,
     )
+
+
+async def lift(job: Unfinished) -> bool:
+    """Have it go on where it runs, if its owner paused it and is who we are. False: there was nothing to lift.
+
+    Raises Temporary.
+    """
+    with contextlib.closing(_ledger()) as ledger:
+        rows = [row for row in ledger.select(job.side, job=job.job) if row.id == job.number]
+        state = ledger.state(rows[0]) if rows else b""
+    asked = SendAgain.unpack(state) or FetchAgain.unpack(state)
+    if asked is None:
+        return False
+    async with jobs(_servers(asked.context)) as mine:
+        try:
+            _, status = await mine.status(job.job)
+            if status.state is not api.JobState.PAUSED:
+                return False
+            await mine.resume(job.job)
+        except (JobGone, UsageError):  # somebody else's, or it ended meanwhile
+            return False
+    return True
 
 
 def _ledger() -> Ledger:

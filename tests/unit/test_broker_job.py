@@ -151,7 +151,7 @@ def test_a_segment_is_begun_neither_too_far_ahead_nor_with_too_many_open() -> No
         full.check_begin(MAX_OPEN)
 
 
-@pytest.mark.parametrize("state", [s for s in JobState if s is not JobState.OPEN])
+@pytest.mark.parametrize("state", [s for s in JobState if not s.unfinished])
 def test_a_finished_job_takes_no_segment(state: JobState) -> None:
     with pytest.raises(Refusal) as refused:
         job(state=state).check_begin(0)
@@ -163,9 +163,9 @@ def test_a_finished_job_takes_no_segment(state: JobState) -> None:
 def test_finish_follows_the_table(state: JobState, outcome: JobState) -> None:
     record = job(state=state, segments=1)
     overtaken = (state, outcome) == (JobState.DELIVERED, JobState.STORED)
-    if outcome is not JobState.OPEN and (outcome is state or overtaken):
+    if not outcome.unfinished and (outcome is state or overtaken):
         assert record.finish(outcome, 1, now=NOW) is record
-    elif outcome in TRANSITIONS[state]:
+    elif not outcome.unfinished and outcome in TRANSITIONS[state]:
         assert record.finish(outcome, 1, now=NOW).state is outcome
     else:
         with pytest.raises(Refusal):

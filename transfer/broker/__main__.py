@@ -23,8 +23,10 @@ from transfer import bus
 from transfer.broker import dead, lifecycle, logs, streams
 from transfer.broker.checkup import Checkup
 from transfer.broker.debts import Debts
+from transfer.broker.history import HistoryVerb
 from transfer.broker.joined import joined
 from transfer.broker.lease import Lease
+from transfer.broker.owner import OwnerVerbs
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
@@ -106,6 +108,8 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
                 unfinished_life=settings.unfinished_life,
                 observer=observer,
             ),
+            OwnerVerbs(client, records, debts.owe, unfinished_life=settings.unfinished_life),
+            HistoryVerb(client, records),
             dead.DeadLetters(queue, kinds, rulebook),
             Checkup(client, store, version=version),
         )

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from transfer.api import TRANSITIONS, ApiError, ErrorCode, JobState
-from transfer.broker.keys import DAY
+from transfer.broker.keys import DAY, lifetime_of
 from transfer.errors import XferError
 from transfer.seal import hash_token
 
@@ -83,12 +83,12 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def settled(self) -> bool:
         """Delivered or void: its data is of no more use."""
-        return self.state in (JobState.DELIVERED, JobState.VOID)
+        return self.state.settled
 
     @property
     def in_debt(self) -> bool:
         """Whether something of it must go from the store."""
-        return bool(self.owed) or (self.state is not JobState.OPEN and not self.cleared)
+        return bool(self.owed) or not (self.state.unfinished or self.cleared)
 
     def expired(self, now: float) -> bool:
         return now >= self.expires
@@ -101,9 +101,15 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the segment's upload is open at this very request, which is repeated then. key: "" is like no other."""
         return self.state is JobState.OPEN and self._began(segment, key) and segment in self.uploads
 
+    def check_moving(self) -> None:
+        """Raises Refusal (conflict; paused) if nothing more of it may be stored now."""
+        self._check_unfinished()
+        if self.state is JobState.PAUSED:
+            raise Refusal(ErrorCode.PAUSED, "that job is paused by its owner")
+
     def check_begin(self, segment: int, key: str = "") -> None:
-        """Raises Refusal (conflict; busy) if no upload may be opened for this segment."""
-        self._check_open()
+        """Raises Refusal (conflict; paused; busy) if no upload may be opened for this segment."""
+        self.check_moving()
         if segment < self.segments or (segment in self.ahead and self._began(segment, key)):
             raise conflict(f"segment {segment} is stored already")
         if segment >= self.segments + WINDOW:
@@ -134,8 +140,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def check_upload(self, segment: int, upload: str) -> None:
-        """Raises Refusal (conflict) unless this very upload is open."""
-        self._check_open()
+        """Raises Refusal (conflict) unless this very upload is open; it is during a pause, too."""
+        self._check_unfinished()
         if self.uploads.get(segment) != upload:
             raise conflict(f"that upload of segment {segment} is not open any more")
 
@@ -166,8 +172,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
         A job that was delivered meanwhile (its last receipt can overtake the sender's `stored`) stays so.
         """
-        if outcome is JobState.OPEN:
-            raise Refusal(ErrorCode.BAD_REQUEST, "a job cannot be finished as open")
+        if outcome.unfinished:
+            raise Refusal(ErrorCode.BAD_REQUEST, f"a job cannot be finished as {outcome.value}")
         if outcome is self.state or (self.state, outcome) == (JobState.DELIVERED, JobState.STORED):
             return self
         if outcome not in TRANSITIONS[self.state]:
@@ -178,6 +184,45 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise conflict(f"{self.segments} segments are stored without a gap, not {segments}")
         left_over = {upload: segment for segment, upload in self.uploads.items()}
         return replace(self.owe(left_over), state=outcome, uploads={}, begun={}, expires=now + self.expire)
+
+    def pause(self, paused: bool, *, now: float, life: float) -> JobRecord:
+        """Paused, or open again; repeating it changes nothing. Its time without progress counts from here."""
+        wanted = JobState.PAUSED if paused else JobState.OPEN
+        if wanted is self.state:
+            return self
+        if wanted not in TRANSITIONS[self.state]:
+            raise conflict(f"that job is {self.state.value}: nothing of it moves any more")
+        return replace(self, state=wanted, expires=self._progress(now, life))
+
+    def cancel(self, *, now: float) -> JobRecord:
+        """Void; repeating it changes nothing. Raises Refusal (conflict) if it was delivered."""
+        return self.finish(JobState.VOID, 0, now=now)
+
+    def remove(self, *, now: float) -> JobRecord:
+        """Whatever it was, nobody is told of it any more, and its objects go."""
+        if JobState.VOID in TRANSITIONS[self.state]:
+            return replace(self.settle(JobState.VOID, now=now), expires=now)
+        return replace(self, expires=min(now, self.expires))
+
+    def extend(self, expire: float, *, now: float) -> JobRecord:
+        """A new expiry: of a stored job from now on, of an unfinished one from its completion.
+
+        Raises Refusal (bad request) for more than the bucket's rules let its objects live; conflict for a settled job.
+        """
+        if self.settled:
+            raise conflict(f"that job is {self.state.value}: it is not kept any longer")
+        most = lifetime_of(self.folder)
+        if self.state is JobState.STORED:  # no object is older than the job
+            most += self.created + OPEN_LIFE - now
+        if expire > most:
+            raise Refusal(
+                ErrorCode.BAD_REQUEST,
+                f"that job may be kept for {max(0.0, most) / DAY:.0f} days more at most, as it was made for no longer; "
+                "send it anew for a longer time",
+            )
+        return replace(
+            self, expire=expire, expires=now + expire if self.state is JobState.STORED else self.expires
+        )
 
     def settle(self, outcome: JobState, *, now: float) -> JobRecord:
         """Delivered or void: what the store has of it can go."""
@@ -212,7 +257,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def paid(self, debtor: JobRecord) -> JobRecord:
         """What `debtor`, an earlier state of this record, had to drop is gone; what is owed since then is not."""
         owed = {upload: segment for upload, segment in self.owed.items() if upload not in debtor.owed}
-        if debtor.state is JobState.OPEN or debtor.state is not self.state:
+        if debtor.state.unfinished or debtor.state is not self.state:
             return replace(self, owed=owed)
         return replace(self, owed=owed, uploads={}, cleared=True)
 
@@ -223,8 +268,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def _began(self, segment: int, key: str) -> bool:
         return bool(key) and self.begun.get(segment) == key
 
-    def _check_open(self) -> None:
-        if self.state is not JobState.OPEN:
+    def _check_unfinished(self) -> None:
+        if not self.state.unfinished:
             raise conflict(f"that job is {self.state.value} already")
 
 

@@ -34,6 +34,11 @@ def folder_of(job: str, realm: str, expire: float) -> str:
     return f"{days}d/{realm}/{job}"
 
 
+def lifetime_of(folder: str) -> float:
+    """Seconds that its job may be kept once stored."""
+    return int(folder.partition("d/")[0]) * DAY
+
+
 def key_of(folder: str, segment: int) -> str:
     """Without the prefix."""
     return f"{folder}/{segment:06d}"

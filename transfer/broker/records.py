@@ -182,26 +182,48 @@ class Records:
         One that is changed meanwhile may come twice. Not KeyValue.watch: it asks how much there is when some of it may
         be on its way already, and ends at once where that was all.
         """
+        async with aclosing(self._jobs(None)) as jobs:
+            async for _, record, revision in jobs:
+                if record is not None:
+                    yield Found(record, revision)
+
+    async def changes(self, after: int) -> AsyncGenerator[tuple[str, JobRecord | None, int], None]:
+        """What is newer than that revision, the oldest first: job, record and revision; no record if it was dropped
+        less than MARKER_LIFE ago, or cannot be read."""
+        async with aclosing(self._jobs(after + 1)) as jobs:
+            async for job in jobs:
+                yield job
+
+    async def last_change(self) -> int:
+        """The revision of the last one."""
         with _translated():
-            async with aclosing(self._newest("j.*")) as messages:
+            return (await self._jetstream.stream_info(f"KV_{BUCKET}")).state.last_seq
+
+    async def _jobs(self, start: int | None) -> AsyncGenerator[tuple[str, JobRecord | None, int], None]:
+        with _translated():
+            async with aclosing(self._newest("j.*", start)) as messages:
                 async for message in messages:
                     key = message.subject.rsplit(".", 1)[1]
+                    record: JobRecord | None = None
                     try:
-                        record = _read(message.data)
+                        if KV_OP not in (message.headers or {}):  # those tell of deletions
+                            record = _read(message.data)
                     except UnsupportedVersion as error:
                         if key not in self._unread:
                             log.warning("job %s: %s", key, error.what)
                         self._unread.add(key)
-                        continue
-                    yield Found(record, message.metadata.sequence.stream)
+                    yield key, record, message.metadata.sequence.stream
 
-    async def _newest(self, keys: str) -> AsyncGenerator[Msg, None]:
-        """The newest value of each of them that has one."""
+    async def _newest(self, keys: str, start: int | None) -> AsyncGenerator[Msg, None]:
+        """The newest word on each of them; from a revision on, in that order."""
         listing = await self._jetstream.pull_subscribe(
             f"$KV.{BUCKET}.{keys}",
             stream=STREAM,
             config=ConsumerConfig(
-                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT
+                if start is None
+                else DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=start,
                 ack_policy=AckPolicy.NONE,
                 inactive_threshold=LISTING_WITHIN,
                 mem_storage=True,
@@ -218,8 +240,7 @@ class Records:
                     return  # what was left is gone since
                 for message in messages:
                     left = message.metadata.num_pending
-                    if KV_OP not in (message.headers or {}):  # those tell of deletions
-                        yield message
+                    yield message
         finally:
             await listing.unsubscribe()
 

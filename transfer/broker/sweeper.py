@@ -190,6 +190,6 @@ def _is_stray(record: JobRecord | None, segment: int) -> bool:
     """Whether an object is nobody's. One of a job that owes uploads is left to whoever pays."""
     if record is None:
         return True
-    if record.owed or record.state is JobState.OPEN:
+    if record.owed or record.state.unfinished:
         return False
     return record.settled or not record.has(segment)

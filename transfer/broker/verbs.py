@@ -163,6 +163,7 @@ class Verbs:
             _check_part(part.number, part.length)
             _check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
         record = await self._owned(user, request.job)
+        record.check_moving()
         record.check_upload(request.segment, request.upload)
         signed = await self._store.sign_parts(record.folder, request.segment, request.upload, request.parts)
         self._observer.signed("up", sum(part.length for part in request.parts))
@@ -235,7 +236,23 @@ class Verbs:
         record = await self._owned(user, request.job)
         receipts = [sealed for sealed in record.receipts.values() if sealed]
         complete = [*range(record.segments), *record.ahead]
-        return api.JobStatus(record.state, complete, record.expires, receipts, record.uploads)
+        stored = None
+        if request.full:
+            refs = await self._records.refs(record.job, 0, record.segments)
+            stored = sum(ref.size for ref in refs)
+        return api.JobStatus(
+            record.state,
+            complete,
+            record.expires,
+            receipts,
+            record.uploads,
+            size=record.size,
+            created=record.created,
+            expire=record.expire,
+            fetches=record.fetches,
+            receivers=list(record.receipts),
+            stored=stored,
+        )
 
     async def info(self, _user: str, _request: api.Info) -> api.BrokerInfo:
         await self._store.check()

@@ -180,6 +180,8 @@ class PeerOutbound(_Peer):
         """window: bytes, at most the receiver's. silence: seconds until a silent peer is lost."""
         super().__init__(channel, Role.SENDER, window, silence)
         self._unsafe: dict[FrameId, Frame] = {}
+        self._held: deque[Frame | Message] | None = None
+        """What is not said yet because of a pause; None while there is none."""
         self._taken = Window(window)
         self._want: FrameSet | None = None
         self._finished = False
@@ -202,7 +204,22 @@ class PeerOutbound(_Peer):
             return
         self._taken.take(frame.id, size)
         self._unsafe[frame.id] = frame
-        self._say(frame)
+        if self._held is None:
+            self._say(frame)
+        else:
+            self._held.append(frame)
+
+    def hold(self) -> None:
+        """Say no more frames until `go_on`, but for one that has begun; the peer goes on hearing that we are here."""
+        if self._held is None:
+            first = self._outbox.popleft() if self._outbox else None
+            self._held, self._outbox = self._outbox, deque() if first is None else deque([first])
+
+    def go_on(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._outbox.extend(held)
+            self._stir()
 
     async def delivered(self) -> AsyncIterator[Sequence[FrameId]]:
         while True:
@@ -217,10 +234,12 @@ class PeerOutbound(_Peer):
         """Says End once for every Want. A frame that the receiver asks for again meanwhile is sent again."""
         await self._until(lambda: self._session.state is not State.OPENING)
         while not self._settled():
-            if self._session.owed and not self._outbox:
+            if self._session.owed and not (self._outbox or self._held):
                 self._say(*[End()] * self._session.owed)
                 self._finished = True
-            await self._until(lambda: self._settled() or (self._session.owed > 0 and not self._outbox))
+            await self._until(
+                lambda: self._settled() or (self._session.owed > 0 and not (self._outbox or self._held))
+            )
 
     def _settled(self) -> bool:
         """Nothing is unsafe, and nothing is left to say to a peer that is there."""
@@ -230,7 +249,8 @@ class PeerOutbound(_Peer):
     def _on(self, event: Event) -> None:
         if isinstance(event, Want):
             self._finished = False
-            queued = {item.id for item in self._outbox if isinstance(item, Frame)}
+            waiting = [*self._outbox, *(self._held or ())]
+            queued = {item.id for item in waiting if isinstance(item, Frame)}
             again = [id_ for id_ in self._unsafe if id_ in event.frames and id_ not in queued]
             self._outbox.extend(self._unsafe[id_] for id_ in again)
             known = self._want.ranges() if self._want else []

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 import google_crc32c
 
 from transfer.api import SignedUrl
+from transfer.broker_client import JobPaused
 from transfer.bwlimit import BwLimit
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, UntrustedServer, XferError
+from transfer.hold import Hold
 from transfer.model import Bytes
 from transfer.transports.s3.congestion import NetworkPath
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 17
 """Bytes that are sent, read or summed at a time, and counted."""
+SIT_OUT, LOOK_EVERY = 10.0, 0.05
+"""Seconds that a part which is half sent sits out a pause, and then is given up: stores cut what is silent for 20 s or
+more. And between two looks."""
 MAX_ANSWER = 1 << 14
 """Bytes that are read of an answer which carries no payload."""
 _KINDS = {
@@ -64,15 +69,22 @@ class StoreHttp:
 
     connections: how many are kept. limit: of bytes a second, over all of them. moved: bytes of bodies so far.
     path: what the connections see of the way. ca: PEM file of the authorities that may vouch for the store, and no
-    others; None: those of the system.
+    others; None: those of the system. hold: during its pauses nothing more is sent.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
     Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
     urllib3 is imported with the first request: it takes 50 ms, which a transfer from peer to peer need not spend.
     """
 
-    def __init__(self, connections: int, limit: BwLimit | None = None, ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        connections: int,
+        limit: BwLimit | None = None,
+        hold: Hold | None = None,
+        ca: Path | None = None,
+    ) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
-        self._connections, self._limit, self._ca = connections, limit, ca
+        self._ca = ca
+        self._connections, self._limit, self._hold = connections, limit, hold
         self.path = NetworkPath()
         self._closed = False
         self._counting = threading.Lock()
@@ -86,7 +98,7 @@ class StoreHttp:
     def put(self, url: SignedUrl, body: Sequence[Bytes]) -> str:
         """Store a part, piece by piece; returns its ETag.
 
-        Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable.
+        Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable; JobPaused.
         """
         response = self._request("PUT", url, body=self._pieces(body))
         self._let_go(response)
@@ -124,8 +136,17 @@ class StoreHttp:
                 piece = whole[at : at + step]
                 if self._limit:
                     time.sleep(self._limit.debt(len(piece)))
+                self._sit_out()
                 yield piece
                 self._count(len(piece))
+
+    def _sit_out(self) -> None:
+        """Raises JobPaused for a pause that is not over soon."""
+        began = time.monotonic()
+        while self._hold is not None and self._hold.paused:
+            if self._closed or time.monotonic() - began > SIT_OUT:
+                raise JobPaused("this transfer is paused by its owner")
+            time.sleep(LOOK_EVERY)
 
     def _read(self, response: Any, most: int) -> bytes:
         from transfer.transports.s3.connections import look

@@ -154,6 +154,8 @@ class S3Inbound:
         self._news = asyncio.Event()
         self.starved = False
         """Whether the next segment is not there yet: it is the sender who is waited for, and not the store."""
+        self.paused = False
+        """Whether the sender's owner has it wait."""
         self.limits = Limits(1, READ_AT_ONCE, pace.most, in_memory, False)
 
     @property
@@ -231,6 +233,7 @@ class S3Inbound:
             page = await self._broker.segments(self._sealer, taken.first)
             self._refs.update((ref.number, ref) for ref in page.refs if ref.number not in taken)
             self._stored = page.state is api.JobState.STORED
+            self.paused = page.state is api.JobState.PAUSED
             if self._there(taken, wanted) is not None:
                 continue
             if page.state is api.JobState.STORED:

@@ -14,6 +14,7 @@ from transfer import api
 from transfer.broker_client import BrokerClient, Patience
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
+from transfer.hold import Hold
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.plan import FULL_SEGMENT, MIN_PART, Part, SegmentBuilder, ripe_size, segment_size
 from transfer.transport import Limits
@@ -75,6 +76,7 @@ class S3Outbound:
         total: the job's raw bytes, None if unknown (sizes the segments).
         remains: what an earlier run of this job left in the store.
         pace, limit: how many requests at once, and how many bytes a second.
+        hold: during a pause nothing is begun; what is under way is stored, and its segment completed.
         on_stored: told of each complete segment, for the reference to the receivers.
         on_part: told of each part that the store took.
     """
@@ -92,15 +94,16 @@ class S3Outbound:
         remains: Remains = NOTHING,
         pace: Pace | None = None,
         limit: BwLimit | None = None,
+        hold: Hold | None = None,
         on_stored: Callable[[SegmentRef], Coroutine[Any, Any, None]] | None = None,
         on_part: Callable[[Part], None] = lambda _part: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker, self._job, self._codec, self._digests, self._log = broker, job, codec, digests, log
-        self._total, self._clock = total, clock
+        self._total, self._clock, self._hold = total, clock, hold or Hold()
         self._on_stored, self._on_part = on_stored, on_part
         self._pace = pace = pace or Pace()
-        self._store = Store(patience, pace, limit, ca=broker.ca)
+        self._store = Store(patience, pace, limit, self._hold, ca=broker.ca)
         self._remains = remains
         self._reopen = list(remains.open)
         taken = {*remains.complete, *(o.number for o in remains.open)}
@@ -203,7 +206,7 @@ class S3Outbound:
             current = _Upload(left.upload, builder)
             current.stored = [stored for _, stored in left.parts]
         else:
-            upload = await self._broker.begin(self._job, number)
+            upload = await self._hold.through(lambda: self._broker.begin(self._job, number))
             self._log.segment_begun(number, upload)
             current = _Upload(upload, SegmentBuilder(number, size, ripe, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
@@ -242,7 +245,7 @@ class S3Outbound:
                     self._job, current.builder.number, current.upload, api.PartToSign(number, length, crc)
                 )
 
-            etag = await self._store.put(sign, part.pieces)
+            etag = await self._hold.through(lambda: self._store.put(sign, part.pieces))
         finally:
             self._memory.leave(length)
             self._ahead.leave()

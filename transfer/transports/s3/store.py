@@ -14,6 +14,7 @@ from transfer import api
 from transfer.broker_client import Patience
 from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
+from transfer.hold import Hold
 from transfer.model import Bytes
 from transfer.transports.s3.gate import Gate
 from transfer.transports.s3.http import SignatureRefused, SlowDown, StoreHttp
@@ -33,12 +34,18 @@ class Store:
     """
 
     def __init__(
-        self, patience: Patience, pace: Pace, limit: BwLimit | None = None, *, ca: Path | None = None
+        self,
+        patience: Patience,
+        pace: Pace,
+        limit: BwLimit | None = None,
+        hold: Hold | None = None,
+        *,
+        ca: Path | None = None,
     ) -> None:
-        """ca: as of `StoreHttp`."""
+        """hold: during its pauses nothing is sent; what was half sent raises JobPaused then. ca: as of `StoreHttp`."""
         self.pace = pace
         self._patience = patience
-        self._http = StoreHttp(pace.most, limit, ca)
+        self._http = StoreHttp(pace.most, limit, hold, ca)
         self._threads = ThreadPoolExecutor(pace.most, thread_name_prefix="store")
         self._gate = Gate(lambda inside: inside <= pace.limit)
         self._ticking: asyncio.Task[None] | None = None

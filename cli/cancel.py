@@ -1,0 +1,16 @@
+"""`xfer cancel`: end a job for good, wherever it runs."""
+
+from __future__ import annotations
+
+from cli.options import ContextName, Job, Json, Quiet
+
+EXAMPLES = ("xfer cancel qw3e", "xfer cancel qw3ey7x9 --json")
+
+
+def cancel(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
+    """End a job of ours for good: what is stored of it goes, its receivers hear."""
+    from cli.ask import ask, say_changed
+    from transfer.jobs import Jobs
+
+    changed = ask(context, lambda broker: Jobs(broker).cancel(job))
+    say_changed(changed, f"{changed.job} is void", json=json, quiet=quiet)

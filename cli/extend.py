@@ -1,0 +1,36 @@
+"""`xfer extend`: another expiry for a job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Context, Option
+
+from cli.options import ContextName, Job, Json, Quiet
+
+EXAMPLES = ("xfer extend qw3e --expire 7d", "xfer extend qw3ey7x9 --expire 1h --json")
+
+
+def extend(
+    arguments: Context,
+    job: Job,
+    expire: Annotated[
+        str, Option("--expire", metavar="TIME", envvar="XFER_EXPIRE", help="From now on, or once stored")
+    ],
+    json: Json = False,
+    quiet: Quiet = False,
+    context: ContextName = None,
+) -> None:
+    """Give a job of ours another expiry, later or sooner."""
+    from cli.ask import ask, say_changed
+    from cli.misuse import called
+    from cli.render import moment
+    from cli.units import parse_duration
+    from transfer.jobs import Jobs
+
+    seconds = parse_duration(expire, option=called(arguments, "expire"), command="extend")
+    changed = ask(context, lambda broker: Jobs(broker).extend(job, seconds))
+    until = f"until {moment(changed.expires)}"
+    if changed.state.unfinished:
+        until = f"for {expire} once it is stored"
+    say_changed(changed, f"{changed.job} is kept {until}", json=json, quiet=quiet)

@@ -1,0 +1,16 @@
+"""`xfer rm`: forget a job."""
+
+from __future__ import annotations
+
+from cli.options import ContextName, Job, Json, Quiet
+
+EXAMPLES = ("xfer rm qw3e", "xfer rm qw3ey7x9 --json")
+
+
+def rm(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
+    """Forget a job of ours, whatever its state; what is stored of it goes."""
+    from cli.ask import ask, say_changed
+    from transfer.jobs import Jobs
+
+    changed = ask(context, lambda broker: Jobs(broker).remove(job))
+    say_changed(changed, f"{changed.job} is forgotten", json=json, quiet=quiet)

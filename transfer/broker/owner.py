@@ -1,0 +1,131 @@
+"""What an owner may ask of the jobs themselves: which there are, pause, resume, cancel, remove, extend.
+
+Whatever runs a job is told to look at its record (`bus.control_subject`). That word may be lost: it is a hint, and the
+record rules.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from transfer import api, bus
+from transfer.bech32m import ALPHABET
+from transfer.broker.index import Index
+from transfer.broker.job import JobRecord, Refusal, admit_owner, not_found
+from transfer.broker.keys import MAX_EXPIRE
+from transfer.broker.records import Records
+from transfer.broker.table import Table, verb
+from transfer.ticket import JOB_SYMBOLS, is_job_id
+
+log = logging.getLogger(__name__)
+
+
+class OwnerVerbs:
+    """One method a verb: the user who asks and the request in, the answer out.
+
+    Every method is idempotent. Raises Refusal, or what records raise. Somebody else's job is not found.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        records: Records,
+        owe: Callable[[JobRecord], Awaitable[None]],
+        *,
+        unfinished_life: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """owe: told of records that may owe the store something. unfinished_life: seconds. clock: seconds since 1970."""
+        self._client, self._records, self._owe = client, records, owe
+        self._index = Index(records)
+        self._unfinished_life, self._clock = unfinished_life, clock
+
+    def table(self) -> Table:
+        return {
+            "list": verb(api.ListJobs, self.list),
+            "pause": verb(api.Pause, self.pause),
+            "resume": verb(api.Resume, self.resume),
+            "cancel": verb(api.Cancel, self.cancel),
+            "remove": verb(api.Remove, self.remove),
+            "extend": verb(api.Extend, self.extend),
+        }
+
+    async def list(self, user: str, request: api.ListJobs) -> api.JobPage:
+        for text in (request.begins, request.after):
+            _check(len(text) <= JOB_SYMBOLS and all(c in ALPHABET for c in text), "that begins no job id")
+        now, states = self._clock(), frozenset(request.states or api.JobState)
+        lines = await self._index.of(user)
+        jobs = [
+            job
+            for job, line in lines.items()
+            if job > request.after
+            and job.startswith(request.begins)
+            and line.state in states
+            and line.expires > now
+        ]
+        page = sorted(jobs)[: api.JOB_PAGE]
+        return api.JobPage([lines[job] for job in page], more=len(jobs) > len(page))
+
+    async def pause(self, user: str, request: api.Pause) -> api.Changed:
+        return await self._pause(user, request.job, True)
+
+    async def resume(self, user: str, request: api.Resume) -> api.Changed:
+        return await self._pause(user, request.job, False)
+
+    async def cancel(self, user: str, request: api.Cancel) -> api.Changed:
+        await self._admit(user, request.job)
+        return await self._change(request.job, lambda r, now: r.cancel(now=now))
+
+    async def remove(self, user: str, request: api.Remove) -> api.Changed:
+        _check(is_job_id(request.job), "that is no job id")
+        record = await self._records.read(request.job)
+        if (
+            record is None or record.owner != user
+        ):  # an expired one may be removed: that may be what we did before
+            raise not_found()
+        return await self._change(request.job, lambda r, now: r.remove(now=now))
+
+    async def extend(self, user: str, request: api.Extend) -> api.Changed:
+        _check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
+        await self._admit(user, request.job)
+        return await self._change(request.job, lambda r, now: r.extend(request.expire, now=now))
+
+    async def _pause(self, user: str, job: str, paused: bool) -> api.Changed:
+        await self._admit(user, job)
+        life = self._unfinished_life
+        return await self._change(job, lambda r, now: r.pause(paused, now=now, life=life))
+
+    async def _admit(self, user: str, job: str) -> None:
+        _check(is_job_id(job), "that is no job id")
+        admit_owner(await self._records.read(job), user, self._clock())
+
+    async def _change(self, job: str, edit: Callable[[JobRecord, float], JobRecord]) -> api.Changed:
+        """Write it, tell whatever runs the job, then drop what it owes the store."""
+        now = self._clock()
+        await self._records.change(job, lambda record: edit(record, now))
+        found = await self._records.find(job)
+        if found is None:  # the sweeper was as quick
+            raise not_found()
+        record = found.record
+        await self._nudge(record, found.revision)
+        if record.settled:
+            await self._owe(record)
+        return api.Changed(record.job, record.state, record.expires)
+
+    async def _nudge(self, record: JobRecord, revision: int) -> None:
+        body = msgspec.json.encode(api.Nudge(state=record.state, revision=revision))
+        try:
+            await self._client.publish(bus.control_subject(record.owner, record.job), body)
+        except (NatsError, OSError) as error:
+            log.warning("job %s: its sender could not be told: %s", record.job, type(error).__name__)
+
+
+def _check(fine: bool, complaint: str) -> None:
+    if not fine:
+        raise Refusal(api.ErrorCode.BAD_REQUEST, complaint)
