@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 
 from transfer import bus
 from transfer.broker import lifecycle, streams
+from transfer.broker.quotas import Quotas
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
@@ -83,15 +84,22 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         client = await _patiently("NATS", lambda: _connect(settings))
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client))
-        verbs = Verbs(records, store, version=version, unfinished_life=settings.unfinished_life)
+        quotas = await _patiently(
+            "JetStream", lambda: Quotas.attach(client, records, lambda: rulebook.rules.quota)
+        )
+        undo.push_async_callback(quotas.close)
+        verbs = Verbs(
+            records, store, version=version, unfinished_life=settings.unfinished_life, quotas=quotas
+        )
         service = Service(client, verbs.table(), version=version)
         undo.push_async_callback(service.drain)
         await _patiently("NATS", service.start)
         if ready is not None:
             ready()
-        sweeper = Sweeper(records, store, orphan_age=settings.orphan_age)
+        sweeper = Sweeper(records, store, orphan_age=settings.orphan_age, quotas=quotas)
         await asyncio.gather(
             rulebook.keep_current(),
+            quotas.keep(),
             _meet_store(store, settings),
             _patiently("the stream of events", lambda: streams.keep_events(client)),
             keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age),

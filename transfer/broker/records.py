@@ -27,6 +27,7 @@ from nats.js.errors import (
     BucketNotFoundError,
     KeyNotFoundError,
     KeyWrongLastSequenceError,
+    NotFoundError,
 )
 from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT, KeyValue
 
@@ -109,6 +110,15 @@ class Records:
     async def read(self, job: str) -> JobRecord | None:
         found = await self.find(job)
         return found and found.record
+
+    async def newest(self, job: str) -> JobRecord | None:
+        """The record as the stream's leader has it: `read` may be answered by a replica that is behind."""
+        with _translated():
+            try:
+                found = await self._jetstream.get_msg(f"KV_{BUCKET}", subject=f"$KV.{BUCKET}.{_job_key(job)}")
+            except NotFoundError:
+                return None
+        return None if KV_OP in (found.headers or {}) else _read(found.data)
 
     async def change(self, job: str, edit: Callable[[JobRecord], JobRecord]) -> Change:
         """Replace a record by what `edit` makes of it; once more when another broker was quicker.

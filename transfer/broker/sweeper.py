@@ -14,8 +14,9 @@ from contextlib import aclosing, suppress
 
 from transfer.api import JobState
 from transfer.broker.debts import pay
-from transfer.broker.job import JobRecord
+from transfer.broker.job import JobRecord, Refusal
 from transfer.broker.keys import Place, roots
+from transfer.broker.metering import Metering, Unmetered
 from transfer.broker.records import Records
 from transfer.broker.store import OpenUpload, Store
 from transfer.errors import UnsupportedVersion, XferError
@@ -31,9 +32,12 @@ class Sweeper:
     """Raises (any call): BusUnreachable, StoreUnreachable; ClockSkew before anything is touched, since a clock that
     is off would expire what is not due."""
 
-    def __init__(self, records: Records, store: Store, *, orphan_age: float) -> None:
-        """orphan_age: seconds after which what no record names is nobody's."""
+    def __init__(
+        self, records: Records, store: Store, *, orphan_age: float, quotas: Metering | None = None
+    ) -> None:
+        """orphan_age: seconds after which what no record names is nobody's. quotas: None counts nothing."""
         self._records, self._store, self._orphan_age = records, store, orphan_age
+        self._quotas = quotas or Unmetered()
 
     async def jobs(self, now: float) -> int:
         """Expired jobs go, debts are paid. now: seconds since 1970. Returns how many jobs were dropped.
@@ -73,13 +77,29 @@ class Sweeper:
         record = found.record
         if not record.expired(now):
             await pay(self._records, self._store, record)
+            await self._settle(job)
             return False
         if not record.settled:
             await self._records.change(job, lambda r: r.void_expired(now))
             return await self._job(job, now)
         # Paid before, perhaps; but an upload that was under way then may have left an object since.
         await self._store.erase(record.folder, {**{u: n for n, u in record.uploads.items()}, **record.owed})
+        if record.charge.held.counts[2:] != (
+            0,
+            0,
+        ):  # the book needs to be told before nobody knows of the job
+            with suppress(Refusal):  # another sweeper dropped it meanwhile
+                await self._records.change(job, lambda r: r.paid(record))
+                await self._settle(job)
+            found = await self._records.find(job)
+            if found is None or not found.record.settled:
+                return False
         return await self._records.drop(found)
+
+    async def _settle(self, job: str) -> None:
+        record = await self._records.newest(job)
+        if record is not None:
+            await self._quotas.settle(record)
 
     async def _uploads(self, born_before: float) -> int:
         aborted = 0
@@ -161,7 +181,7 @@ class _Chore:
 
 
 def _due(record: JobRecord, now: float) -> bool:
-    return record.expired(now) or record.in_debt
+    return record.expired(now) or record.in_debt or record.unsettled
 
 
 def _is_stray(record: JobRecord | None, segment: int) -> bool:

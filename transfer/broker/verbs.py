@@ -26,6 +26,7 @@ from transfer.broker.job import (
     not_found,
 )
 from transfer.broker.keys import MAX_EXPIRE, folder_of
+from transfer.broker.metering import Metering, Unmetered
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 from transfer.broker.table import Table, verb
@@ -63,10 +64,11 @@ class Verbs:
         *,
         version: str,
         unfinished_life: float,
+        quotas: Metering | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """unfinished_life: seconds. clock: seconds since 1970."""
-        self._records, self._store = records, store
+        """unfinished_life: seconds. quotas: None counts nothing. clock: seconds since 1970."""
+        self._records, self._store, self._quotas = records, store, quotas or Unmetered()
         self._version, self._unfinished_life, self._clock = version, unfinished_life, clock
 
     def table(self) -> Table:
@@ -95,6 +97,13 @@ class Verbs:
             f"between 1 and {MAX_FETCHES} fetches can be counted; leave the limit out for more",
         )
         now = self._clock()
+        try:
+            charge = await self._quotas.reserve(user, request.job, request.size)
+        except Refusal:
+            there = await self._created(user, request, now)
+            if there is None:
+                raise
+            return there
         record = JobRecord(
             job=request.job,
             owner=user,
@@ -105,17 +114,27 @@ class Verbs:
             expire=request.expire,
             fetches=request.fetches,
             folder=folder_of(request.job, self._records.realm, request.expire),
+            charge=charge,
         )
-        if not await self._records.create(record):
-            there = await self._records.read(request.job)
-            if (
-                there is None
-                or (there.owner, there.token_hash) != (user, request.token_hash)
-                or there.expired(now)
-            ):
-                raise conflict("that job id is taken")
-            record = there
-        return api.Created(record.job, record.expires)
+        if await self._records.create(record):
+            self._quotas.confirm(user, charge)
+            return api.Created(record.job, record.expires)
+        await self._quotas.withdraw(user, request.job, charge)
+        there = await self._created(user, request, now)
+        if there is None:
+            raise conflict("that job id is taken")
+        return there
+
+    async def _created(self, user: str, request: api.Create, now: float) -> api.Created | None:
+        """The answer to a request that was answered before; None if there is no such job, or another one."""
+        there = await self._records.read(request.job)
+        if (
+            there is None
+            or (there.owner, there.token_hash) != (user, request.token_hash)
+            or there.expired(now)
+        ):
+            return None
+        return api.Created(there.job, there.expires)
 
     async def open(self, _user: str, request: api.Open) -> api.Opened:
         record = await self._held(request.job, request.token)
@@ -153,6 +172,8 @@ class Verbs:
             _check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
         record = await self._owned(user, request.job)
         record.check_upload(request.segment, request.upload)
+        lengths = {part.number: part.length for part in request.parts}
+        await self._quotas.sign(user, record.job, request.segment, request.upload, lengths)
         signed = await self._store.sign_parts(record.folder, request.segment, request.upload, request.parts)
         return api.SignedUrls(signed)
 
@@ -175,7 +196,7 @@ class Verbs:
         await self._records.put_ref(record.job, ref)
         now, life = self._clock(), self._unfinished_life
         change = await self._records.change(
-            record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life)
+            record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life, size=ref.size)
         )
         if change.after.settled:
             await try_to_pay(self._records, self._store, change.after)
@@ -193,6 +214,7 @@ class Verbs:
             change.after.settled or change.after.owed
         ):  # to look for what nobody knows of can wait for the sweeper
             await try_to_pay(self._records, self._store, change.after)
+        await self._settle(change.after)
         return api.Finished(change.after.state, change.after.expires)
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
@@ -214,6 +236,7 @@ class Verbs:
             record.job, lambda r: r.receive(request.receiver, request.sealed, now=now)
         )
         await try_to_pay(self._records, self._store, change.after)
+        await self._settle(change.after)
         return api.Done(change.after.state)
 
     async def status(self, user: str, request: api.Status) -> api.JobStatus:
@@ -225,6 +248,13 @@ class Verbs:
     async def info(self, _user: str, _request: api.Info) -> api.BrokerInfo:
         await self._store.check()
         return api.BrokerInfo(self._version, self._clock(), self._store.skew, self._store.bucket)
+
+    async def _settle(self, record: JobRecord) -> None:
+        """record: as it was before anything of it was erased."""
+        if record.charge.id and (record.settled or record.unsettled):
+            now = await self._records.newest(record.job)
+            if now is not None:
+                await self._quotas.try_to_settle(now)
 
     async def _take_back(self, record: JobRecord, segment: int, upload: str) -> None:
         """Drop an upload that the record does not take; it is owed if the store is away. Of a job that is gone
