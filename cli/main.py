@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cli.help import Group
 
-COMMANDS = ("send", "fetch", "resume", "up", "down", "broker", "context")
+COMMANDS = ("send", "fetch", "resume", "usage", "up", "down", "broker", "context")
 GROUPS = {"context": ("ls", "add", "use", "show", "rm")}
 """Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")

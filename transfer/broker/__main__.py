@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 
 from transfer import bus
 from transfer.broker import lifecycle, streams
+from transfer.broker.pace import Pace
 from transfer.broker.quotas import Quotas
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
@@ -28,6 +29,7 @@ from transfer.broker.service import Service
 from transfer.broker.settings import Settings
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper, keep_sweeping
+from transfer.broker.usage import Usage
 from transfer.broker.verbs import Verbs
 from transfer.errors import Temporary, XferError
 
@@ -91,7 +93,10 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         verbs = Verbs(
             records, store, version=version, unfinished_life=settings.unfinished_life, quotas=quotas
         )
-        service = Service(client, verbs.table(), version=version)
+        usage = Usage(quotas, lambda: rulebook.rules)
+        pace = Pace(lambda user: rulebook.rules.quota.of(user).requests_per_minute)
+        table = pace.over({**verbs.table(), **usage.table()})
+        service = Service(client, table, version=version)
         undo.push_async_callback(service.drain)
         await _patiently("NATS", service.start)
         if ready is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 
 import msgspec
 from nats.aio.client import Client
@@ -14,6 +15,7 @@ from nats.micro.request import Request as Inquiry
 from nats.micro.service import Service as MicroService
 
 from transfer.api import ApiError, ErrorCode
+from transfer.broker.doubts import LAST, Doubts
 from transfer.broker.job import Refusal
 from transfer.broker.table import Table
 from transfer.bus import api_subject, inbox_prefix
@@ -53,6 +55,7 @@ class Service:
         self._client, self._verbs, self._version = client, verbs, version
         self._micro: MicroService | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._doubts = Doubts()
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -95,18 +98,16 @@ class Service:
 
     async def _take(self, inquiry: Inquiry) -> None:
         """Answer in a task of its own: nats-py holds back the next request until this returns."""
+        arrived = time.monotonic()
         await self._slots.acquire()
-        task = asyncio.create_task(self._answer(inquiry))
+        task = asyncio.create_task(self._answer(inquiry, arrived))
         self._answering.add(task)
-        task.add_done_callback(self._answered)
+        task.add_done_callback(self._answering.discard)
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._answering.discard(task)
-        self._slots.release()
-
-    async def _answer(self, inquiry: Inquiry) -> None:
+    async def _answer(self, inquiry: Inquiry, arrived: float) -> None:
         user, verb = inquiry.subject.split(".")[-2:]
         if not _is_inbox_of(user, inquiry._msg.reply):
+            self._slots.release()
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return
         try:
@@ -117,6 +118,10 @@ class Service:
             # The message may quote what must not be logged; where it happened may not.
             log.error("a bug in verb %s: %s", verb, _place(failure))
             error = ApiError(ErrorCode.INTERNAL, "the broker failed; its log says where")
+        finally:
+            self._slots.release()  # an answer that is held back holds up nobody else
+        if error is not None and error.code is ErrorCode.NOT_FOUND:
+            error = await self._held_back(user, arrived, error)
         try:
             if error is None:
                 await inquiry.respond(body)
@@ -124,6 +129,17 @@ class Service:
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
         except NatsError as failure:
             log.warning("an answer to %s is lost: %s", verb, type(failure).__name__)
+
+    async def _held_back(self, user: str, arrived: float, error: ApiError) -> ApiError:
+        """Until the moment at which it may be said that something was not found."""
+        due = self._doubts.wrong(user, arrived)
+        if not self._doubts.hold(user):
+            return ApiError(ErrorCode.BUSY, "too many wrong requests at once", LAST)
+        try:
+            await asyncio.sleep(due - time.monotonic())
+        finally:
+            self._doubts.release(user)
+        return error
 
     async def _result(self, user: str, verb: str, body: bytes) -> bytes:
         handler = self._verbs.get(verb)
