@@ -164,13 +164,17 @@ class Book:
         for attempt in itertools.count():
             await self._lender.valid()
             page, revision = await self._current(user, patient=bool(tried))
-            landed = (
-                tried.get(page.shares[self._lender.name].tag) if self._lender.name in page.shares else None
-            )
+            landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
             if landed is not None:
                 self._conclude(user, batch, landed, page, revision)
                 return
-            current = await self._try(user, batch, page)
+            try:
+                current = await self._try(user, batch, page)
+            except BusUnreachable:
+                if not tried:
+                    raise
+                await asyncio.sleep(RETRY)
+                continue
             if not current.draft.changed:
                 self._conclude(user, batch, current, page, revision)
                 return
