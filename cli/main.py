@@ -19,7 +19,7 @@ COMMANDS = (
     *("send", "fetch", "resume"),
     *("ls", "status", "watch", "pause", "cancel", "rm", "extend"),
     *("up", "down", "broker", "user", "invite", "join", "context"),
-    *("doctor", "dead"),
+    *("usage", "doctor", "dead"),
 )
 GROUPS = {
     "context": ("ls", "add", "use", "show", "rm"),

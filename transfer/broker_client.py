@@ -232,6 +232,21 @@ class BrokerClient:
     async def history(self, job: str, start: int) -> api.HistoryPage:
         return await self._call("history", api.History(job=job, start=start), api.HistoryPage)
 
+    async def usage(self, user: str | None = None) -> api.UserUsage:
+        """user: None for oneself; others are for admins."""
+        return (await self._call("usage", api.Usage(user=user), api.UsageReport, first=True)).users[0]
+
+    async def all_usage(self) -> api.UsageReport:
+        """Everybody's, for admins."""
+        users: list[api.UserUsage] = []
+        total, more = None, True
+        while more:
+            request = api.Usage(all=True, after=users[-1].user if users else "")
+            page = await self._call("usage", request, api.UsageReport, first=True)
+            users += page.users
+            total, more = total or page.total, page.more
+        return api.UsageReport(users, False, total)
+
     async def info(self) -> api.BrokerInfo:
         return await self._call("info", api.Info(), api.BrokerInfo, first=True)
 

@@ -27,12 +27,15 @@ from transfer.broker.history import HistoryVerb
 from transfer.broker.joined import joined
 from transfer.broker.lease import Lease
 from transfer.broker.owner import OwnerVerbs
+from transfer.broker.pace import Pace
+from transfer.broker.quotas import Quotas
 from transfer.broker.records import Records
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
 from transfer.broker.settings import Settings
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper, keep_sweeping
+from transfer.broker.usage import Usage
 from transfer.broker.verbs import Verbs
 from transfer.broker.watching import keep_looking, observed
 from transfer.broker.work import Queue
@@ -96,8 +99,13 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         client = await _patiently("NATS", lambda: _connect(settings))
         undo.push_async_callback(_leave, client)
         records = await _patiently("JetStream", lambda: Records.attach(client, settings.replicas))
+        quotas = await _patiently(
+            "JetStream",
+            lambda: Quotas.attach(client, records, lambda: rulebook.rules.quota, settings.replicas),
+        )
+        undo.push_async_callback(quotas.close)
         queue = Queue(client, replicas=settings.replicas)
-        debts = Debts(records, store, queue)
+        debts = Debts(records, store, queue, quotas)
         kinds = debts.kinds()
         groups = (
             Verbs(
@@ -106,26 +114,37 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
                 debts.owe,
                 version=version,
                 unfinished_life=settings.unfinished_life,
+                quotas=quotas,
                 observer=observer,
             ),
             OwnerVerbs(client, records, debts.owe, unfinished_life=settings.unfinished_life),
             HistoryVerb(client, records),
             dead.DeadLetters(queue, kinds, rulebook),
+            Usage(quotas, lambda: rulebook.rules),
             Checkup(client, store, version=version),
         )
         table = {name: verb for group in groups for name, verb in group.table().items()}
-        service = Service(client, joined(table), version=version, observer=observer)
+        pace = Pace(lambda user: rulebook.rules.quota.of(user).requests_per_minute)
+        service = Service(client, pace.over(joined(table)), version=version, observer=observer)
         workers = Workers(client, queue, kinds, tries=settings.work_tries)
         undo.push_async_callback(lambda: asyncio.gather(service.drain(), workers.stop()))
         await _patiently("NATS", service.start)
         if ready is not None:
             ready()
         workers.start()
-        sweeper = Sweeper(records, store, debts.owe_again, orphan_age=settings.orphan_age, observer=observer)
+        sweeper = Sweeper(
+            records,
+            store,
+            debts.owe_again,
+            orphan_age=settings.orphan_age,
+            quotas=quotas,
+            observer=observer,
+        )
         lease = Lease(client, "sweeper", replicas=settings.replicas)
         await together(
             rulebook.keep_current(),
             keep_looking(client, observer),
+            quotas.keep(),
             _meet_store(store, settings),
             _patiently("the stream of events", lambda: streams.keep_events(client, settings.replicas)),
             lease.keep(

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from transfer.api import TRANSITIONS, ApiError, ErrorCode, JobState
 from transfer.broker.keys import DAY, lifetime_of
+from transfer.broker.tally import Charge, Tally, settled
 from transfer.errors import XferError
 from transfer.seal import hash_token
 
@@ -58,7 +59,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     beyond a gap. receipts: receiver id to sealed statement (base64; empty
     for those beyond MAX_RECEIPTS). folder: where its objects lie. owed: uploads that must be dropped, id to
     segment; of a job that is stored their segments' objects as well. cleared: of a job that is not open any more, the
-    store has been asked for what nobody knows of, and has nothing left that must go.
+    store has been asked for what nobody knows of, and has nothing left that must go. signed: lengths of the parts of open
+    uploads for which there are URLs, segment to part to bytes. moved: bytes of all segments that were completed.
+    charge: what the quota's book holds for it.
     """
 
     v: int = RECORD_VERSION
@@ -79,6 +82,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     owed: dict[str, int] = {}
     cleared: bool = False
+    signed: dict[int, dict[int, int]] = {}
+    moved: int = 0
+    charge: Charge = Charge()
 
     @property
     def settled(self) -> bool:
@@ -89,6 +95,39 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def in_debt(self) -> bool:
         """Whether something of it must go from the store."""
         return bool(self.owed) or not (self.state.unfinished or self.cleared)
+
+    @property
+    def claimed(self) -> int:
+        """Bytes that it has stored, or may store by the URLs there are."""
+        return self.moved + sum(sum(parts.values()) for parts in self.signed.values())
+
+    @property
+    def should_hold(self) -> Tally:
+        """What the book should hold for it."""
+        if self.state.unfinished or not self.charge.id:
+            return self.charge.held
+        return settled(self.charge.held, self.moved, stored=not (self.settled and self.cleared))
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the book holds something else for it than it should."""
+        return self.should_hold != self.charge.held
+
+    def recharged(self, key: str, held: Tally) -> JobRecord:
+        """The book holds that now, by the step of that key; a step that was taken already changes nothing."""
+        return replace(self, charge=self.charge.next(held)) if self.charge.key == key else self
+
+    def sign(self, segment: int, upload: str, lengths: Mapping[int, int]) -> JobRecord:
+        """There are URLs for parts of these lengths, part number to bytes."""
+        self.check_upload(segment, upload)
+        before = self.signed.get(segment, {})
+        longest = {n: max(length, before.get(n, 0)) for n, length in lengths.items()}
+        if all(before.get(n) == length for n, length in longest.items()):
+            return self
+        return replace(self, signed={**self.signed, segment: {**before, **longest}})
+
+    def _unsigned(self, segment: int) -> dict[int, dict[int, int]]:
+        return {n: parts for n, parts in self.signed.items() if n != segment}
 
     def expired(self, now: float) -> bool:
         return now >= self.expires
@@ -137,6 +176,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             begun={**self.begun, segment: key},
             ahead=tuple(n for n in self.ahead if n != segment),
             expires=self._progress(now, life),
+            signed=self._unsigned(segment),
         )
 
     def check_upload(self, segment: int, upload: str) -> None:
@@ -145,8 +185,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         if self.uploads.get(segment) != upload:
             raise conflict(f"that upload of segment {segment} is not open any more")
 
-    def complete(self, segment: int, upload: str, *, now: float, life: float) -> JobRecord:
-        """The segment's object is whole at the store; repeating it changes nothing. Too late, it is owed."""
+    def complete(self, segment: int, upload: str, *, now: float, life: float, size: int = 0) -> JobRecord:
+        """The segment's object, of that size, is whole at the store; repeating it changes nothing. Too late, it is owed."""
         if self.settled:
             return self.owe({upload: segment})
         if self.has(segment):
@@ -165,6 +205,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             uploads=uploads,
             begun={n: key for n, key in self.begun.items() if n in uploads or n in stored},
             expires=self._progress(now, life),
+            signed=self._unsigned(segment),
+            moved=self.moved + size,
         )
 
     def finish(self, outcome: JobState, segments: int, *, now: float) -> JobRecord:
@@ -183,7 +225,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         if segments < 1 or self.segments != segments or self.ahead:
             raise conflict(f"{self.segments} segments are stored without a gap, not {segments}")
         left_over = {upload: segment for segment, upload in self.uploads.items()}
-        return replace(self.owe(left_over), state=outcome, uploads={}, begun={}, expires=now + self.expire)
+        return replace(
+            self.owe(left_over), state=outcome, uploads={}, begun={}, signed={}, expires=now + self.expire
+        )
 
     def pause(self, paused: bool, *, now: float, life: float) -> JobRecord:
         """Paused, or open again; repeating it changes nothing. Its time without progress counts from here."""

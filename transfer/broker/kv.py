@@ -11,9 +11,11 @@ from typing import NamedTuple
 import msgspec
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
-from nats.js.api import Header
-from nats.js.errors import APIError
+from nats.js.api import Header, KeyValueConfig, StorageType
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 from nats.js.kv import KV_OP
+
+from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
 
 WITHIN = 5.0
 """Seconds for an answer."""
@@ -66,6 +68,29 @@ class Bucket:
     def __init__(self, client: Client, name: str, *, direct: bool) -> None:
         self.name, self._client, self._direct = name, client, direct
         self._subjects = f"$KV.{name}."
+
+    @classmethod
+    async def attach(cls, client: Client, name: str, about: str, replicas: int, **settings: object) -> Bucket:
+        """Bind to it; make it on disk if it is not there.
+
+        about: in words, for whoever lists streams. replicas: at least so many. settings: of its stream, kept right.
+        Raises UsageError if these servers are no cluster.
+        """
+        jetstream, stream = client.jetstream(), f"KV_{name}"
+        try:
+            made = (await jetstream.stream_info(stream)).config
+        except NotFoundError:
+            config = KeyValueConfig(bucket=name, description=about, history=1, storage=StorageType.FILE)
+            try:
+                await jetstream.create_key_value(config)
+            except BadRequestError as error:  # by another broker at the same time
+                if error.err_code != NAME_IN_USE:
+                    raise
+            made = (await jetstream.stream_info(stream)).config
+        alone = max(made.num_replicas or 1, replicas) == 1
+        await keep_right(jetstream, stream, allow_direct=alone, **settings)
+        await raise_replicas(jetstream, stream, replicas)
+        return cls(client, name, direct=alone)
 
     async def get(self, key: str) -> Entry | None:
         """None: it never was. What was deleted is an entry without a value while its marker is there."""

@@ -25,17 +25,13 @@ from nats.js.api import (
     ConsumerConfig,
     DeliverPolicy,
     Header,
-    KeyValueConfig,
-    StorageType,
-    StreamConfig,
 )
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import APIError
 from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT
 
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
 from transfer.broker.kv import NO_STREAM, Bucket, Entry
-from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
 
@@ -86,18 +82,10 @@ class Records:
     async def attach(cls, client: Client, replicas: int = 1) -> Records:
         """Bind to the bucket; make it on disk, on so many servers, if it is not there. Raises UsageError: no cluster."""
         with _translated():
-            jetstream = client.jetstream()
-            try:
-                made = (await jetstream.stream_info(STREAM)).config
-            except NotFoundError:
-                made = await _made(jetstream)
-            alone = max(made.num_replicas or 1, replicas) == 1
-            await keep_right(
-                jetstream, STREAM, max_msgs_per_subject=1, allow_msg_ttl=True, allow_direct=alone
+            kv = await Bucket.attach(
+                client, BUCKET, "xfer job records", replicas, max_msgs_per_subject=1, allow_msg_ttl=True
             )
-            await raise_replicas(jetstream, STREAM, replicas)
-            kv = Bucket(client, BUCKET, direct=alone)
-            return cls(jetstream, kv, await _realm(kv))
+            return cls(client.jetstream(), kv, await _realm(kv))
 
     async def create(self, record: JobRecord) -> bool:
         """False if there is one of that job already."""
@@ -262,19 +250,6 @@ class Records:
     async def _swap(self, key: str, body: bytes, revision: int) -> bool:
         with _translated():
             return await self._kv.update(key, body, revision) is not None
-
-
-async def _made(jetstream: JetStreamContext) -> StreamConfig:
-    """The bucket, made by us or by another broker at the same time, with whatever settings that one has."""
-    config = KeyValueConfig(
-        bucket=BUCKET, description="xfer job records", history=1, storage=StorageType.FILE
-    )
-    try:
-        await jetstream.create_key_value(config)
-    except BadRequestError as error:
-        if error.err_code != NAME_IN_USE:
-            raise
-    return (await jetstream.stream_info(STREAM)).config
 
 
 async def _realm(kv: Bucket) -> str:

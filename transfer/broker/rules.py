@@ -1,6 +1,13 @@
 """The operator's rules: a TOML file that may change while brokers run.
 
 admins = ["ann"]        # users who may see and settle what the brokers owe (`xfer dead`), and everybody's usage
+
+[quota]                 # of each user; what is not said is unlimited
+bytes_per_day = "50GB"
+[quota.total]           # of all users together
+stored_bytes = "2TB"
+[quota.users.ann]       # instead of what `quota` says; "unlimited" lifts it
+bytes_per_day = "1TB"
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from transfer.broker.limits import Quota, hook
 from transfer.errors import NotConfigured, UsageError
 
 log = logging.getLogger(__name__)
@@ -24,6 +32,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the file says. What it leaves out has the value given here."""
 
     admins: tuple[str, ...] = ()
+    quota: Quota = Quota()
 
 
 class RuleBook:
@@ -55,7 +64,7 @@ class RuleBook:
 def read(content: bytes) -> Rules:
     """Raises UsageError."""
     try:
-        return msgspec.convert(tomllib.loads(content.decode()), Rules)
+        return msgspec.convert(tomllib.loads(content.decode()), Rules, dec_hook=hook)
     except (ValueError, msgspec.ValidationError) as error:
         raise UsageError(
             f"the broker's rules make no sense: {error}", hint="see scripts/deploy/README.md"

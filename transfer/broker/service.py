@@ -17,6 +17,7 @@ from nats.micro.service import Service as MicroService
 
 from transfer.api import ApiError, ErrorCode
 from transfer.broker import logs
+from transfer.broker.doubts import LAST, Doubts
 from transfer.broker.job import Refusal
 from transfer.broker.observer import SILENT, Observer
 from transfer.broker.table import Table
@@ -65,6 +66,7 @@ class Service:
         self._observer = observer
         self._micro: MicroService | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._doubts = Doubts()
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -110,10 +112,11 @@ class Service:
         if self._slots.locked() and self._waiting() > WAITING:
             await self._turn_away(inquiry)
             return
+        arrived = time.monotonic()
         await self._slots.acquire()
-        task = asyncio.create_task(self._answer(inquiry))
+        task = asyncio.create_task(self._answer(inquiry, arrived))
         self._answering.add(task)
-        task.add_done_callback(self._answered)
+        task.add_done_callback(self._answering.discard)
 
     def _waiting(self) -> int:
         """Requests that have arrived and that nobody has looked at yet."""
@@ -128,15 +131,11 @@ class Service:
             with contextlib.suppress(NatsError):
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._answering.discard(task)
-        self._slots.release()
-
-    async def _answer(self, inquiry: Inquiry) -> None:
-        begun = time.perf_counter()
+    async def _answer(self, inquiry: Inquiry, arrived: float) -> None:
         user, verb = inquiry.subject.split(".")[-2:]
         logs.about(user=user, verb=verb)
         if not _is_inbox_of(user, inquiry._msg.reply):
+            self._slots.release()
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return
         try:
@@ -147,6 +146,10 @@ class Service:
             # The message may quote what must not be logged; where it happened may not.
             log.error("a bug in verb %s: %s", verb, _place(failure))
             error = ApiError(ErrorCode.INTERNAL, "the broker failed; its log says where")
+        finally:
+            self._slots.release()  # an answer that is held back holds up nobody else
+        if error is not None and error.code is ErrorCode.NOT_FOUND:
+            error = await self._held_back(user, arrived, error)
         try:
             if error is None:
                 await inquiry.respond(body)
@@ -154,13 +157,24 @@ class Service:
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
         except NatsError as failure:
             log.warning("an answer to %s is lost: %s", verb, type(failure).__name__)
-        self._count(verb, error, time.perf_counter() - begun)
+        self._count(verb, error, time.monotonic() - arrived)
 
     def _count(self, verb: str, error: ApiError | None, seconds: float) -> None:
         outcome = "ok" if error is None else error.code.value
         self._observer.answered(verb if verb in self._verbs else "unknown", outcome, seconds)
         if verb in SHOW_A_TOKEN and error is not None and error.code is ErrorCode.NOT_FOUND:
             self._observer.wrong_token()
+
+    async def _held_back(self, user: str, arrived: float, error: ApiError) -> ApiError:
+        """Until the moment at which it may be said that something was not found."""
+        due = self._doubts.wrong(user, arrived)
+        if not self._doubts.hold(user):
+            return ApiError(ErrorCode.BUSY, "too many wrong requests at once", LAST)
+        try:
+            await asyncio.sleep(due - time.monotonic())
+        finally:
+            self._doubts.release(user)
+        return error
 
     async def _result(self, user: str, verb: str, body: bytes) -> bytes:
         handler = self._verbs.get(verb)

@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from transfer.api import JobState
-from transfer.broker.job import JobRecord
+from transfer.broker.job import JobRecord, Refusal
 from transfer.broker.keys import Place, roots
 from transfer.broker.logs import about_job
+from transfer.broker.metering import Metering, Unmetered
 from transfer.broker.observer import SILENT, Observer
 from transfer.broker.records import Records
 from transfer.broker.store import OpenUpload, Store
@@ -41,12 +42,14 @@ class Sweeper:
         owe: Callable[[Sequence[JobRecord]], Awaitable[None]],
         *,
         orphan_age: float,
+        quotas: Metering | None = None,
         observer: Observer = SILENT,
     ) -> None:
-        """owe: told of all records that owe the store something. orphan_age: seconds after which what no record names
-        is nobody's."""
+        """owe: told of all records of which something is owed. orphan_age: seconds after which what no record names
+        is nobody's. quotas: None counts nothing."""
         self.observer = observer
         self._records, self._store, self._owe, self._orphan_age = records, store, owe, orphan_age
+        self._quotas = quotas or Unmetered()
 
     async def jobs(self, now: float) -> int:
         """Expired jobs go, debts are queued. now: seconds since 1970. Returns how many jobs were dropped.
@@ -60,7 +63,7 @@ class Sweeper:
                 states[each.record.state] += 1
                 if each.record.expired(now):
                     expired.append(each.record.job)
-                elif each.record.in_debt:
+                elif each.record.in_debt or each.record.unsettled:
                     debtors.append(each.record)
         self.observer.jobs(states)
         await self._owe(debtors)
@@ -98,7 +101,19 @@ class Sweeper:
             return await self._job(job, now)
         # Paid before, perhaps; but an upload that was under way then may have left an object since.
         await self._store.erase(record.folder, {**{u: n for n, u in record.uploads.items()}, **record.owed})
+        if any(record.charge.held.counts[2:]):  # the book must hear of it before nobody knows of the job
+            with suppress(Refusal):  # another sweeper dropped it meanwhile
+                await self._records.change(job, lambda r: r.paid(record))
+                await self._settle(job)
+            found = await self._records.find(job)
+            if found is None or not found.record.settled:
+                return False
         return await self._records.drop(found)
+
+    async def _settle(self, job: str) -> None:
+        record = await self._records.read(job)
+        if record is not None:
+            await self._quotas.settle(record)
 
     async def _uploads(self, born_before: float) -> int:
         aborted = 0

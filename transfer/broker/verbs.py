@@ -26,6 +26,7 @@ from transfer.broker.job import (
     not_found,
 )
 from transfer.broker.keys import MAX_EXPIRE, folder_of
+from transfer.broker.metering import Metering, Unmetered
 from transfer.broker.observer import SILENT, Observer
 from transfer.broker.records import Records
 from transfer.broker.store import Store
@@ -66,12 +67,14 @@ class Verbs:
         *,
         version: str,
         unfinished_life: float,
+        quotas: Metering | None = None,
         clock: Callable[[], float] = time.time,
         observer: Observer = SILENT,
     ) -> None:
-        """owe: told of records that may owe the store something. unfinished_life: seconds. clock: seconds since 1970."""
+        """owe: told of records of which something may be owed. unfinished_life: seconds. quotas: None counts nothing.
+        clock: seconds since 1970."""
         self._records, self._store, self._owe = records, store, owe
-        self._observer = observer
+        self._quotas, self._observer = quotas or Unmetered(), observer
         self._version, self._unfinished_life, self._clock = version, unfinished_life, clock
 
     def table(self) -> Table:
@@ -100,6 +103,13 @@ class Verbs:
             f"between 1 and {MAX_FETCHES} fetches can be counted; leave the limit out for more",
         )
         now = self._clock()
+        try:
+            charge = await self._quotas.reserve(user, request.job, request.size)
+        except Refusal:
+            there = await self._created(user, request, now)
+            if there is None:
+                raise
+            return there
         record = JobRecord(
             job=request.job,
             owner=user,
@@ -110,17 +120,27 @@ class Verbs:
             expire=request.expire,
             fetches=request.fetches,
             folder=folder_of(request.job, self._records.realm, request.expire),
+            charge=charge,
         )
-        if not await self._records.create(record):
-            there = await self._records.read(request.job)
-            if (
-                there is None
-                or (there.owner, there.token_hash) != (user, request.token_hash)
-                or there.expired(now)
-            ):
-                raise conflict("that job id is taken")
-            record = there
-        return api.Created(record.job, record.expires)
+        if await self._records.create(record):
+            self._quotas.confirm(user, charge)
+            return api.Created(record.job, record.expires)
+        await self._quotas.withdraw(user, request.job, charge)
+        there = await self._created(user, request, now)
+        if there is None:
+            raise conflict("that job id is taken")
+        return there
+
+    async def _created(self, user: str, request: api.Create, now: float) -> api.Created | None:
+        """The answer to a request that was answered before; None if there is no such job, or another one."""
+        there = await self._records.read(request.job)
+        if (
+            there is None
+            or (there.owner, there.token_hash) != (user, request.token_hash)
+            or there.expired(now)
+        ):
+            return None
+        return api.Created(there.job, there.expires)
 
     async def open(self, _user: str, request: api.Open) -> api.Opened:
         record = await self._held(request.job, request.token)
@@ -165,6 +185,8 @@ class Verbs:
         record = await self._owned(user, request.job)
         record.check_moving()
         record.check_upload(request.segment, request.upload)
+        lengths = {part.number: part.length for part in request.parts}
+        await self._quotas.sign(user, record.job, request.segment, request.upload, lengths)
         signed = await self._store.sign_parts(record.folder, request.segment, request.upload, request.parts)
         self._observer.signed("up", sum(part.length for part in request.parts))
         return api.SignedUrls(signed)
@@ -188,7 +210,7 @@ class Verbs:
         await self._records.put_ref(record.job, ref)
         now, life = self._clock(), self._unfinished_life
         change = await self._records.change(
-            record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life)
+            record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life, size=ref.size)
         )
         if change.after.settled:
             await self._owe(change.after)
@@ -202,10 +224,7 @@ class Verbs:
         change = await self._records.change(
             record.job, lambda r: r.finish(request.outcome, request.segments, now=now)
         )
-        if (
-            change.after.settled or change.after.owed
-        ):  # to look for what nobody knows of can wait for the sweeper
-            await self._owe(change.after)
+        await self._owe(change.after)
         return api.Finished(change.after.state, change.after.expires)
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:

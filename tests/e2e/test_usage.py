@@ -1,0 +1,88 @@
+"""Quotas as a user meets them: exit 7 and a sentence, `xfer usage`, a limit that is raised while the servers run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Servers
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
+Xfer = Callable[..., "subprocess.CompletedProcess[str]"]
+RULES = 'admins = ["local"]\n[quota]\nbytes_per_day = {limit}\nopen_jobs = 20\n'
+
+
+@pytest.fixture
+def ours(
+    tmp_path: Path, start_servers: Callable[..., Servers], stop_servers: Callable[[Servers], int]
+) -> Iterator[Servers]:
+    servers = start_servers(tmp_path / "home", tmp_path / "data")
+    try:
+        yield servers
+    finally:
+        stop_servers(servers)
+
+
+def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_raised(
+    ours: Servers, xfer: Xfer, tmp_path: Path
+) -> None:
+    rules = ours.dir / "broker.toml"
+    assert rules.exists()
+    rules.write_text(RULES.format(limit='"1MB"'))
+    file = tmp_path / "large.bin"
+    file.write_bytes(bytes(range(256)) * 8_000)
+    wait_for_limit(xfer, ours, 10**6)
+
+    refused = xfer("send", file, "--wait", "0", env=ours.env)
+    assert refused.returncode == 7
+    assert refused.stdout == ""
+    said = " ".join(refused.stderr.split())
+    assert "over quota: 0 B of 1 MB used today, 1 MB left, this needs 2" in said
+    assert "it resets at 00:00 UTC (in " in said
+    assert "Traceback" not in said
+
+    rules.write_text(RULES.format(limit='"1GB"'))
+    wait_for_limit(xfer, ours, 10**9)
+    sent = xfer("send", file, "--wait", "0", env=ours.env)
+    assert sent.returncode == 0, sent.stderr
+    shown = xfer("usage", env=ours.env)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "local"
+    assert [line.split("  ")[1] for line in lines[1:]] == ["today", "this month", "stored", "open jobs"]
+    assert max(map(len, lines)) <= 80
+    assert "of 1.00 GB" in lines[1]
+    assert "resets in" in lines[1]
+
+    mine = json.loads(xfer("usage", "--json", env=ours.env).stdout)
+    assert mine["user"] == "local"
+    assert 0 < mine["day"]["used"] == mine["stored"]["used"] < file.stat().st_size  # compressed
+    assert mine["day"]["limit"] == 10**9
+    assert mine["jobs"] == {"used": 0, "limit": 20, "resets": None}
+    everybody = json.loads(xfer("usage", "--all", "--json", env=ours.env).stdout)
+    assert [each["user"] for each in everybody["users"]] == ["local"]
+    assert everybody["total"]["day"]["used"] == mine["day"]["used"]
+    table = xfer("usage", "--all", env=ours.env).stdout.splitlines()
+    assert table[0].split() == ["user", "today", "this", "month", "stored", "open", "jobs"]
+    assert [line.split("  ")[0] for line in table[1:]] == ["local", "all together"]
+
+    rules.write_text("[quota]\nbytes_per_day = 5\n")
+    wait_for_limit(xfer, ours, 5)
+    assert xfer("usage", "--all", env=ours.env).returncode == 7
+    assert xfer("usage", "bob", env=ours.env).returncode == 7
+    assert xfer("usage", "bob", "--all", env=ours.env).returncode == 2
+
+
+def wait_for_limit(xfer: Xfer, servers: Servers, limit: int) -> None:
+    deadline = time.monotonic() + 60
+    while json.loads(xfer("usage", "--json", env=servers.env).stdout)["day"]["limit"] != limit:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,258 @@
+"""The quota's book: a page a user in a JetStream KV bucket, changed by compare-and-set, many changes in one write.
+
+`u.<user>` holds a page (`account.Account`), `total` what brokers have been lent of what is for all users together
+(`loans`). A step of a job's charge is on the page first and on the job's record next. What is on the page is never
+decided by an older state of the record: each record is read when the page's revision is known, and that revision must
+still hold when the page is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from transfer.broker.account import Account, Draft, Share
+from transfer.broker.grouped import Asked, Grouped
+from transfer.broker.job import JobRecord
+from transfer.broker.kv import Bucket
+from transfer.broker.records import Records
+from transfer.broker.tally import Tally
+from transfer.errors import BusUnreachable
+
+BUCKET = "xfer_quota"
+MOST = 256
+"""Changes in one write of a page."""
+PAGE, TOTAL = "u.", "total"
+PAGES = 1000
+"""Pages kept in memory."""
+RETRY = 0.1
+"""Seconds between two tries to learn what became of a write."""
+
+
+class Operation(Protocol):
+    """What is to be done to a page. looks_at: the job whose record it needs, None if it needs none."""
+
+    @property
+    def looks_at(self) -> str | None: ...
+
+    def apply(self, draft: Draft, record: JobRecord | None) -> Any: ...
+
+
+class Lender(Protocol):
+    """Whose share of a page our changes are."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Brokers whose shares have been counted; they may be forgotten."""
+        ...
+
+    async def valid(self) -> None:
+        """Returns while, or as soon as, this broker may write."""
+
+    def counted(self, out: Tally, into: Tally) -> None:
+        """This was taken off a page, and put on it."""
+
+
+class Shelf:
+    """The bucket. Raises (any call): BusUnreachable."""
+
+    def __init__(self, jetstream: JetStreamContext, kv: Bucket) -> None:
+        self._jetstream, self._kv = jetstream, kv
+
+    @classmethod
+    async def attach(cls, client: Client, replicas: int = 1) -> Shelf:
+        """Bind to the bucket; make it on disk if it is not there."""
+        try:
+            kv = await Bucket.attach(client, BUCKET, "what xfer users have used", replicas)
+        except (NatsError, OSError) as error:
+            raise _unreachable(error) from None
+        return cls(client.jetstream(), kv)
+
+    async def read(self, key: str) -> tuple[bytes | None, int]:
+        """The value and its revision; None and 0 if there is none."""
+        try:
+            entry = await self._kv.get(key)
+        except (NatsError, OSError) as error:
+            raise _unreachable(error) from None
+        return (None, 0) if entry is None else (entry.value, entry.revision)
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        """The new revision; None if that one is not the newest any more. An error leaves open whether it was written."""
+        try:
+            return await self._kv.update(key, value, revision)
+        except (NatsError, OSError) as error:
+            raise _unreachable(error) from None
+
+    async def users(self) -> list[str]:
+        """Who has a page."""
+        subjects = f"$KV.{BUCKET}.{PAGE}"
+        try:
+            info = await self._jetstream.stream_info(f"KV_{BUCKET}", subjects_filter=f"{subjects}*")
+        except (NatsError, OSError) as error:
+            raise _unreachable(error) from None
+        return sorted(subject.removeprefix(subjects) for subject in info.state.subjects or ())
+
+
+class Book:
+    """Changes of pages, many at once. clock: seconds since 1970."""
+
+    def __init__(
+        self, shelf: Shelf, records: Records, lender: Lender, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._shelf, self._records, self._lender, self._clock = shelf, records, lender, clock
+        self._pages: dict[str, tuple[Account, int]] = {}
+        self._followed: dict[str, set[str]] = {}
+        self._grouped: Grouped[Operation] = Grouped(self._commit, most=MOST)
+
+    async def do(self, user: str, operation: Operation, at_end: Callable[[], None] | None = None) -> Any:
+        """What the operation gives once it is on the page. Raises what it raises, and BusUnreachable."""
+        return await self._grouped.ask(user, operation, at_end)
+
+    def followed(self, user: str, key: str) -> None:
+        """The job's record has taken that step: the page may forget it, at its next change or `tidy`."""
+        self._followed.setdefault(user, set()).add(key)
+
+    async def tidy(self) -> None:
+        """Forget the steps that records have followed."""
+        for user in list(self._followed):
+            await self.do(user, _Tidy())
+
+    async def read(self, user: str) -> Account:
+        """A page as it is."""
+        body, _ = await self._shelf.read(PAGE + user)
+        return _page.decode(body) if body else Account()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._grouped.idle()
+
+    async def _commit(self, user: str, batch: list[Asked[Operation]]) -> None:
+        tried: dict[str, _Try] = {}
+        for attempt in itertools.count():
+            await self._lender.valid()
+            page, revision = await self._current(user, patient=bool(tried))
+            landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
+            if landed is not None:
+                self._conclude(user, batch, landed, page, revision)
+                return
+            try:
+                current = await self._try(user, batch, page)
+            except BusUnreachable:
+                if not tried:
+                    raise
+                await asyncio.sleep(RETRY)
+                continue
+            if not current.draft.changed:
+                self._conclude(user, batch, current, page, revision)
+                return
+            tried[self._sign(current.draft)] = current
+            written = await self._write(user, current.draft, revision)
+            if written is not None:
+                self._conclude(user, batch, current, current.draft.account, written)
+                return
+            await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
+
+    async def _current(self, user: str, *, patient: bool) -> tuple[Account, int]:
+        """The page and its revision. patient: a write is under way of which nobody knows what became: wait for the bus."""
+        if user in self._pages:
+            return self._pages.pop(user)
+        while True:
+            try:
+                body, revision = await self._shelf.read(PAGE + user)
+                return (_page.decode(body) if body else Account()), revision
+            except BusUnreachable:
+                if not patient:
+                    raise
+            await asyncio.sleep(RETRY)
+
+    async def _try(self, user: str, batch: list[Asked[Operation]], page: Account) -> _Try:
+        records = await self._records_of(batch)
+        draft = Draft(Account(page.used, {**page.moves}, {**page.shares}), self._clock())
+        done = {*self._followed.get(user, ())}
+        for key in done:
+            draft.forget(key)
+        items = zip(batch, records, strict=True)
+        return _Try(draft, [_outcome(asked.item, draft, record) for asked, record in items], done)
+
+    def _sign(self, draft: Draft) -> str:
+        """Our share of the page, with a tag that tells this write from all others."""
+        shares, name = draft.account.shares, self._lender.name
+        for broker in self._lender.gone & shares.keys():
+            del shares[broker]
+        before = shares[name].tally if name in shares else Tally()
+        tag = secrets.token_hex(4)
+        shares[name] = Share(tag, before.minus(draft.out).plus(draft.into))
+        return tag
+
+    async def _write(self, user: str, draft: Draft, revision: int) -> int | None:
+        """The new revision; None if it was not written, or if nobody knows."""
+        try:
+            return await self._shelf.write(PAGE + user, _encoder.encode(draft.account), revision)
+        except BusUnreachable:
+            return None
+
+    def _conclude(
+        self, user: str, batch: list[Asked[Operation]], done: _Try, page: Account, revision: int
+    ) -> None:
+        if done.draft.changed:
+            self._lender.counted(done.draft.out, done.draft.into)
+        left = self._followed.pop(user, set()) - done.forgotten
+        if left:
+            self._followed[user] = left
+        if len(self._pages) >= PAGES:
+            self._pages.pop(next(iter(self._pages)))
+        self._pages[user] = page, revision
+        for asked, outcome in zip(batch, done.outcomes, strict=True):
+            asked.end(outcome)
+
+    async def _records_of(self, batch: list[Asked[Operation]]) -> list[JobRecord | None]:
+        looked = [asked.item.looks_at for asked in batch]
+        if not any(looked):
+            return [None] * len(looked)
+        jobs = sorted({job for job in looked if job})
+        found = await asyncio.gather(*map(self._records.read, jobs))
+        known = dict(zip(jobs, found, strict=True))
+        return [known[job] if job else None for job in looked]
+
+
+class _Try(NamedTuple):
+    """What a write of a page would make of it, what each operation gives then, and which steps it forgets."""
+
+    draft: Draft
+    outcomes: list[Any]
+    forgotten: set[str]
+
+
+class _Tidy:
+    looks_at = None
+
+    def apply(self, _draft: Draft, _record: JobRecord | None) -> None:
+        return None
+
+
+_page = msgspec.json.Decoder(Account)
+_encoder = msgspec.json.Encoder()
+
+
+def _outcome(operation: Operation, draft: Draft, record: JobRecord | None) -> Any:
+    try:
+        return operation.apply(draft, record)
+    except Exception as refused:
+        return refused
+
+
+def _unreachable(error: BaseException) -> BusUnreachable:
+    return BusUnreachable(f"the broker cannot reach the quota's book ({type(error).__name__})")

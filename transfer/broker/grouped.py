@@ -1,0 +1,87 @@
+"""Group commit: what is asked for one key while a batch of that key is under way goes together in the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Asked(Generic[Item]):
+    """One item and its outcome. Nobody waits for it any more once `abandoned`."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+
+    def end(self, result: Any) -> None:
+        """result: an exception is raised to whoever waits."""
+        if self.outcome.done():
+            return
+        if isinstance(result, BaseException):
+            self.outcome.set_exception(result)
+            self.outcome.exception()  # seen, also where nobody waits any more
+        else:
+            self.outcome.set_result(result)
+
+
+class Grouped(Generic[Item]):
+    """Batches by key, one at a time for each.
+
+    commit: ends every item it is given; what it raises ends those it did not.
+    """
+
+    def __init__(self, commit: Callable[[str, list[Asked[Item]]], Awaitable[None]], *, most: int) -> None:
+        """most: items in a batch."""
+        self._commit, self._most = commit, most
+        self._waiting: dict[str, list[Asked[Item]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, key: str, item: Item, at_end: Callable[[], None] | None = None) -> Any:
+        """The item's outcome. Cancelled, an item that is in no batch yet is left out; one that is goes on.
+
+        at_end: called when the item has its outcome, whoever waits for it.
+        """
+        asked = Asked(item)
+        if at_end is not None:
+            asked.outcome.add_done_callback(lambda _: at_end())
+        queue = self._waiting.get(key)
+        if queue is None:
+            self._waiting[key] = [asked]
+            task = asyncio.create_task(self._work(key))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            queue.append(asked)
+        try:
+            return await asyncio.shield(asked.outcome)
+        except asyncio.CancelledError:
+            asked.abandoned = True
+            raise
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _work(self, key: str) -> None:
+        while queue := self._waiting[key]:
+            batch, self._waiting[key] = queue[: self._most], queue[self._most :]
+            for asked in batch:
+                if asked.abandoned:
+                    asked.outcome.cancel()
+            batch = [asked for asked in batch if not asked.abandoned]
+            try:
+                if batch:
+                    await self._commit(key, batch)
+            except BaseException as error:
+                for asked in batch:
+                    asked.end(error)
+                if not isinstance(error, Exception):
+                    raise
+            for asked in batch:
+                asked.end(RuntimeError("a batch left an item without an outcome"))
+        del self._waiting[key]
