@@ -211,6 +211,8 @@ class UntrustedServer(Refused):
 class OverQuota(Refused):
     """A limit is reached."""
 
+    hint = "see `xfer usage`, and ask whoever runs the broker if you need more"
+
 
 class Temporary(XferError):
     """Run the same command again: what is safe is kept."""

@@ -20,6 +20,7 @@ from transfer.effort import Effort
 from transfer.errors import (
     JobCancelled,
     JobGone,
+    Refused,
     SourceTrouble,
     UsageError,
     XferError,
@@ -222,6 +223,10 @@ class _Sender:
             return await self._ended_before(receipt)
         except SourceTrouble as error:
             await self._void(error.what)
+            raise
+        except Refused:
+            if not self._job.resumable and not self._kept:
+                await self._void("the broker does not let the sender store more")
             raise
         except asyncio.CancelledError:
             if not self._job.resumable and not self._kept:

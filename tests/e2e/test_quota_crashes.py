@@ -134,7 +134,7 @@ async def test_wherever_a_broker_dies_the_next_one_makes_the_book_agree_with_the
     for at in itertools.count():
         owner, fate = f"{user}-{at}", Fate(at, after=after)
         doomed = Doomed(shelf, fate, "read", "write", "users")
-        theirs = Doomed(records, fate, "create", "change", "newest", "read")
+        theirs = Doomed(records, fate, "create", "change", "read")
         record = fresh_record(owner, size=size)
         died = True
         with contextlib.suppress(Died):
@@ -142,10 +142,10 @@ async def test_wherever_a_broker_dies_the_next_one_makes_the_book_agree_with_the
             died = False
         survivor = quotas(shelf, records, later=ABANDONED_AFTER + 1)
         await survivor.mend()
-        if (left := await records.newest(record.job)) is not None:
+        if (left := await records.read(record.job)) is not None:
             await survivor.settle(left)
         await survivor.book.tidy()
-        page, left = await survivor.book.read(owner), await records.newest(record.job)
+        page, left = await survivor.book.read(owner), await records.read(record.job)
         holds = left.charge.held if left is not None else Tally()
         assert used(page) == holds.counts, at
         assert not page.moves, at

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
 Xfer = Callable[..., "subprocess.CompletedProcess[str]"]
 RULES = 'admins = ["local"]\n[quota]\nbytes_per_day = {limit}\nopen_jobs = 20\n'
+COUNTED = ("day", "month", "stored", "jobs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ours(
-    tmp_path: Path, start_servers: Callable[..., Servers], stop_servers: Callable[[Servers], int]
+    tmp_path_factory: pytest.TempPathFactory,
+    start_servers: Callable[..., Servers],
+    stop_servers: Callable[[Servers], int],
 ) -> Iterator[Servers]:
-    servers = start_servers(tmp_path / "home", tmp_path / "data")
+    """Servers whose rules the tests change; each begins with what the ones before it used."""
+    base = tmp_path_factory.mktemp("usage")
+    servers = start_servers(base / "home", base / "data")
     try:
         yield servers
     finally:
@@ -36,16 +41,18 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
 ) -> None:
     rules = ours.dir / "broker.toml"
     assert rules.exists()
-    rules.write_text(RULES.format(limit='"1MB"'))
+    used = json.loads(xfer("usage", "--json", env=ours.env).stdout)["day"]["used"]
+    rules.write_text(RULES.format(limit=used + 10**6))
     file = tmp_path / "large.bin"
     file.write_bytes(bytes(range(256)) * 8_000)
-    wait_for_limit(xfer, ours, 10**6)
+    wait_for_limit(xfer, ours, used + 10**6)
 
     refused = xfer("send", file, "--wait", "0", env=ours.env)
     assert refused.returncode == 7
     assert refused.stdout == ""
     said = " ".join(refused.stderr.split())
-    assert "over quota: 0 B of 1 MB used today, 1 MB left, this needs 2" in said
+    assert "used today, 1 MB left, this needs 2" in said
+    assert "over quota: " in said
     assert "it resets at 00:00 UTC (in " in said
     assert "Traceback" not in said
 
@@ -64,7 +71,8 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
 
     mine = json.loads(xfer("usage", "--json", env=ours.env).stdout)
     assert mine["user"] == "local"
-    assert 0 < mine["day"]["used"] == mine["stored"]["used"] < file.stat().st_size  # compressed
+    assert used < mine["day"]["used"] < used + file.stat().st_size  # compressed
+    assert mine["stored"]["used"] > 0
     assert mine["day"]["limit"] == 10**9
     assert mine["jobs"] == {"used": 0, "limit": 20, "resets": None}
     everybody = json.loads(xfer("usage", "--all", "--json", env=ours.env).stdout)
@@ -85,4 +93,24 @@ def wait_for_limit(xfer: Xfer, servers: Servers, limit: int) -> None:
     deadline = time.monotonic() + 60
     while json.loads(xfer("usage", "--json", env=servers.env).stdout)["day"]["limit"] != limit:
         assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_stream_that_outgrows_the_quota_ends_with_exit_7_and_gives_back_what_it_reserved(
+    ours: Servers, xfer: Xfer, tmp_path: Path
+) -> None:
+    before = json.loads(xfer("usage", "--json", env=ours.env).stdout)
+    limit = before["day"]["used"] + 10**6
+    (ours.dir / "broker.toml").write_text(RULES.format(limit=limit))
+    wait_for_limit(xfer, ours, limit)
+    produce = f"{sys.executable} -c 'import os, sys; sys.stdout.buffer.write(os.urandom(30_000_000))'"
+    refused = xfer("send", "--from-command", produce, "--name", "noise", "--wait", "0", env=ours.env)
+    assert refused.returncode == 7, refused.stderr
+    assert "used today, 1 MB left, this needs" in " ".join(refused.stderr.split())
+    deadline = time.monotonic() + 60
+    while True:
+        after = json.loads(xfer("usage", "--json", env=ours.env).stdout)
+        if all(after[what]["used"] == before[what]["used"] for what in COUNTED):
+            break
+        assert time.monotonic() < deadline, after
         time.sleep(0.2)

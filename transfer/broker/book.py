@@ -142,41 +142,39 @@ class Book:
     async def _commit(self, user: str, batch: list[Asked[Operation]]) -> None:
         tried: dict[str, _Try] = {}
         for attempt in itertools.count():
-            await self._lender.valid()
-            page, revision = await self._current(user, patient=bool(tried))
-            landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
-            if landed is not None:
-                self._conclude(user, batch, landed, page, revision)
-                return
             try:
-                current = await self._try(user, batch, page)
+                if await self._attempt(user, batch, tried):
+                    return
             except BusUnreachable:
                 if not tried:
-                    raise
+                    raise  # nothing was written; else it must be known what became of it
                 await asyncio.sleep(RETRY)
-                continue
-            if not current.draft.changed:
-                self._conclude(user, batch, current, page, revision)
-                return
-            tried[self._sign(current.draft)] = current
-            written = await self._write(user, current.draft, revision)
-            if written is not None:
-                self._conclude(user, batch, current, current.draft.account, written)
-                return
             await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
 
-    async def _current(self, user: str, *, patient: bool) -> tuple[Account, int]:
-        """The page and its revision. patient: a write is under way of which nobody knows what became: wait for the bus."""
+    async def _attempt(self, user: str, batch: list[Asked[Operation]], tried: dict[str, _Try]) -> bool:
+        """One compare-and-set; whether the batch has its outcomes. tried: by tag, writes that may have come true."""
+        await self._lender.valid()
+        page, revision = await self._current(user)
+        landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
+        if landed is not None:
+            self._conclude(user, batch, landed, page, revision)
+            return True
+        current = await self._try(user, batch, page)
+        if not current.draft.changed:
+            self._conclude(user, batch, current, page, revision)
+            return True
+        tried[self._sign(current.draft)] = current
+        written = await self._shelf.write(PAGE + user, _encoder.encode(current.draft.account), revision)
+        if written is not None:
+            self._conclude(user, batch, current, current.draft.account, written)
+        return written is not None
+
+    async def _current(self, user: str) -> tuple[Account, int]:
+        """The page and its revision."""
         if user in self._pages:
             return self._pages.pop(user)
-        while True:
-            try:
-                body, revision = await self._shelf.read(PAGE + user)
-                return (_page.decode(body) if body else Account()), revision
-            except BusUnreachable:
-                if not patient:
-                    raise
-            await asyncio.sleep(RETRY)
+        body, revision = await self._shelf.read(PAGE + user)
+        return (_page.decode(body) if body else Account()), revision
 
     async def _try(self, user: str, batch: list[Asked[Operation]], page: Account) -> _Try:
         records = await self._records_of(batch)
@@ -196,13 +194,6 @@ class Book:
         tag = secrets.token_hex(4)
         shares[name] = Share(tag, before.minus(draft.out).plus(draft.into))
         return tag
-
-    async def _write(self, user: str, draft: Draft, revision: int) -> int | None:
-        """The new revision; None if it was not written, or if nobody knows."""
-        try:
-            return await self._shelf.write(PAGE + user, _encoder.encode(draft.account), revision)
-        except BusUnreachable:
-            return None
 
     def _conclude(
         self, user: str, batch: list[Asked[Operation]], done: _Try, page: Account, revision: int

@@ -210,6 +210,8 @@ class Loans:
                 if error.what != said:
                     log.warning("the quota's lease: %s", error.what)
                 said = error.what
+            except Exception:
+                log.exception("the quota's lease cannot be kept")
 
     async def close(self) -> None:
         """Hand everything in. Nothing may be taken any more."""

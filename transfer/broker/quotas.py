@@ -25,7 +25,7 @@ from transfer.errors import BusUnreachable, XferError
 log = logging.getLogger(__name__)
 
 TIDY_EVERY = 1.0
-MEND_EVERY = 30.0
+MEND_EVERY = 60.0
 ABANDONED_AFTER = 120.0
 """Seconds after which a step that no record has followed is nobody's; a broker gives a request up after
 `service.ANSWER_WITHIN`."""
