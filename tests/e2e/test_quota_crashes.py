@@ -16,10 +16,11 @@ from nats.aio.client import Client
 from transfer.api import JobState
 from transfer.broker.account import Account, Follow
 from transfer.broker.book import Shelf
-from transfer.broker.job import JobRecord
+from transfer.broker.job import JobRecord, Refusal
 from transfer.broker.limits import Quota
 from transfer.broker.quotas import ABANDONED_AFTER, Quotas
 from transfer.broker.records import Records
+from transfer.broker.rules import read
 from transfer.broker.tally import Tally
 from transfer.errors import BusUnreachable
 from transfer.seal import hash_token
@@ -218,6 +219,22 @@ async def test_many_brokers_that_settle_a_job_at_once_give_it_back_once(
         ended = (await records.change(record.job, lambda r: r.settle(JobState.VOID, now=NOON))).after
         await asyncio.gather(*(broker.settle(ended) for broker in brokers))
         assert used(await brokers[0].book.read(user)) == (GB, GB, GB, 1)
+
+
+async def test_a_broker_refuses_nothing_because_of_what_it_remembers(
+    shelf: Shelf, records: Records, user: str
+) -> None:
+    """What one gave back is there for another, whatever that one saw last."""
+    rules = read(b"[quota]\nopen_jobs = 1").quota
+    one, two = (quotas(shelf, records, rules=rules) for _ in range(2))
+    job = Ticket.new().job
+    for _ in range(3):
+        charge = await one.reserve(user, job, 5)
+        with pytest.raises(Refusal, match="1 of 1 jobs are open"):
+            await one.reserve(user, job, 5)
+        await two.withdraw(user, job, charge)
+        charge = await one.reserve(user, job, 5)
+        await two.withdraw(user, job, charge)
 
 
 # --- writes of which nobody knows what became

@@ -86,14 +86,13 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
     wait_for_limit(xfer, ours, 5)
     assert xfer("usage", "--all", env=ours.env).returncode == 7
     assert xfer("usage", "bob", env=ours.env).returncode == 7
-    assert xfer("usage", "bob", "--all", env=ours.env).returncode == 2
 
 
 def wait_for_limit(xfer: Xfer, servers: Servers, limit: int) -> None:
     deadline = time.monotonic() + 60
     while json.loads(xfer("usage", "--json", env=servers.env).stdout)["day"]["limit"] != limit:
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def test_a_stream_that_outgrows_the_quota_ends_with_exit_7_and_gives_back_what_it_reserved(

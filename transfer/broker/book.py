@@ -154,13 +154,16 @@ class Book:
     async def _attempt(self, user: str, batch: list[Asked[Operation]], tried: dict[str, _Try]) -> bool:
         """One compare-and-set; whether the batch has its outcomes. tried: by tag, writes that may have come true."""
         await self._lender.valid()
-        page, revision = await self._current(user)
+        remembered = self._pages.pop(user, None)
+        page, revision = remembered or await self._current(user)
         landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
         if landed is not None:
             self._conclude(user, batch, landed, page, revision)
             return True
         current = await self._try(user, batch, page)
         if not current.draft.changed:
+            if remembered is not None:
+                return False  # no write proves that the page is still as we remember it: look
             self._conclude(user, batch, current, page, revision)
             return True
         tried[self._sign(current.draft)] = current
@@ -171,8 +174,6 @@ class Book:
 
     async def _current(self, user: str) -> tuple[Account, int]:
         """The page and its revision."""
-        if user in self._pages:
-            return self._pages.pop(user)
         body, revision = await self._shelf.read(PAGE + user)
         return (_page.decode(body) if body else Account()), revision
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 FIRST, LAST = 0.025, 4.0
 """Seconds from its arrival until a first one is answered, and at most; each later one waits twice as long."""
-FORGIVE = 10.0
+FORGIVE = 5.0
 """Seconds after which one of them is forgotten."""
 HELD = 64
 """Answers to one user that may wait at a time."""
