@@ -316,7 +316,7 @@ async def test_a_removed_user_is_thrown_out_and_the_others_stay(team: Team) -> N
 def test_a_send_whose_user_is_removed_ends_with_7_and_not_after_its_patience(team: Team) -> None:
     ann = team.joined("ann")
     write(ann.folder / "f", 64_000_000)
-    sending = ann.start("send", "--json", "--via", "s3", "--bwlimit", "2M", "--patience", "10m", "f")
+    sending = ann.start("send", "--json", "--via", "s3", "--bwlimit", "4M", "--concurrency", "1", "f")
     assert sending.ticket
     sending.moved(1)
     assert team.operator("user", "rm", "ann").returncode == 0

@@ -163,7 +163,7 @@ class Servers:
             "XFER_HOME": str(self.folder.root / "home"),
         }
         argv = [XFER, "broker", "--nats-url", self.nats_url, "--endpoint-url", self.endpoint]
-        argv += ["--nats-creds", str(self.folder.seed(credentials.BROKER)), "--region", REGION]
+        argv += ["--nats-creds", str(self.folder.seed(BROKER)), "--region", REGION]
         self._run("broker", [*argv, "--bucket", self.bucket], clean_environment() | keys)
         seed = self.folder.seed(credentials.LOCAL)
         answer = probe.broker_answers(self.nats_url, seed, credentials.LOCAL)
