@@ -17,6 +17,7 @@ from typing import Any
 from transfer.local import credentials, nats, ports, probe, store
 from transfer.local.folder import Folder, write_private
 from transfer.local.programs import find
+from transfer.permissions import BROKER
 
 from .link import Namespace
 
