@@ -463,6 +463,7 @@ def test_the_certificate_authoritys_key_is_private(open_servers: Servers) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("killed", ["s3", "store", "nats"])
 def test_a_killed_server_comes_back_with_tls_and_the_transfer_goes_on(team: Team, killed: str) -> None:
     ann = team.joined("ann")
@@ -472,7 +473,7 @@ def test_a_killed_server_comes_back_with_tls_and_the_transfer_goes_on(team: Team
     sending.moved(1)
     known = json.loads((team.servers.dir / "children.json").read_text())
     os.kill(known[killed]["pid"], signal.SIGKILL)
-    sending.end(110)
+    sending.end(200)
     assert sending.code == 0, sending.stderr
     fetched = ann.start("fetch", "--json", sending.ticket, "-o", "in/")
     assert fetched.code == 0, fetched.stderr
