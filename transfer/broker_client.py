@@ -293,6 +293,7 @@ class BrokerClient:
         raise AssertionError("retrying ends with an answer or an error")
 
     async def _ask(self, verb: str, request: api.Request, answer: type[Answer]) -> Answer:
+        self._check_welcome()
         subject = bus.api_subject(self.user, verb)
         body = msgspec.json.encode(request)
         asking = asyncio.ensure_future(
@@ -314,6 +315,15 @@ class BrokerClient:
             return msgspec.json.decode(message.data, type=answer)
         except msgspec.MsgspecError:
             raise UnsupportedVersion("the broker answers in a way this xfer does not understand") from None
+
+    def _check_welcome(self) -> None:
+        """Raises NotAllowed if the server refused our credentials, and we are not back in since."""
+        thrown_out = any(said.startswith(bus.THROWN_OUT) for said in self._refusals)
+        if thrown_out and not self._client.is_connected:
+            raise NotAllowed(
+                f"NATS lets user {self.user} in no more: it was removed, or has a new key",
+                hint="ask whoever runs the broker for a new invite",
+            )
 
 
 def _error(body: bytes, headers: dict[str, str]) -> XferError:

@@ -35,6 +35,8 @@ REFUSED_WITHIN = 1.5
 """The same where every try was refused: nobody listens there, and a server that restarts is back by then."""
 PING_EVERY = 10
 """Seconds. Three unanswered pings mean that the connection is lost, whatever TCP believes."""
+THROWN_OUT = "no longer let in"
+"""How `on_refusal` is told that the server does not know us any more."""
 SESSIONS_REMEMBERED = 1024
 FLUSHED_WITHIN = 5
 """Seconds that the server may take to confirm a subscription; one whose connection is lost meanwhile says nothing."""
@@ -84,7 +86,8 @@ async def connect(
         user: pins the inbox; the server's permissions must agree.
         name: shown in the server's connection list.
         within: seconds for the first connection.
-        on_refusal: told what the server's permissions forbade; NATS itself answers such a request with silence.
+        on_refusal: told what the server's permissions forbade, since NATS itself answers such a request with silence;
+            and, beginning with THROWN_OUT, that it refuses our credentials when we reconnect.
         ca: PEM file of the authorities that may vouch for the server, and no others; None: those of the system.
     Raises:
         BusUnreachable: nobody answers there in time.
@@ -106,6 +109,8 @@ async def connect(
             refused.set()
         elif "timeout" not in text and ("authorization" in text or "authentication" in text):
             refused.set()  # «authentication timeout» means that our answer was long on its way
+            if on_refusal is not None:
+                on_refusal(f"{THROWN_OUT}: {error}")
         elif "permissions violation" in text and on_refusal is not None:
             on_refusal(str(error))
         del errors[:-4]

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import nats
@@ -103,8 +104,9 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def raw(url: str, user: str, seed: str) -> AsyncIterator[Raw]:
-    """Once the server answers. seed: `SU…`."""
+async def raw(url: str, user: str, creds: Path) -> AsyncIterator[Raw]:
+    """Once the server answers. creds: a .creds file, or one with a seed."""
+    known = {"user_credentials": creds} if creds.suffix == ".creds" else {"nkeys_seed": creds}
     refused: list[str] = []
 
     async def on_error(error: Exception) -> None:
@@ -112,7 +114,7 @@ async def raw(url: str, user: str, seed: str) -> AsyncIterator[Raw]:
 
     client = await nats.connect(
         url,
-        nkeys_seed_str=seed,
+        **known,
         inbox_prefix=bus.inbox_prefix(user).encode(),
         error_cb=on_error,
         connect_timeout=10,

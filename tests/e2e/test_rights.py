@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import pytest
 from attacks import JOB, SOON, Raw, everything_is_refused, raw
 from brokers import Place, broker_process, free_port, nats_server
 from helpers import Two, complaint
+from jwts import operator_mode
 
 from transfer import api
 from transfer.bus import control_subject
@@ -55,27 +57,22 @@ def embedded(servers: Servers) -> Iterator[Bus]:
     user("rm")
 
 
-@pytest.fixture(scope="module")
-def foreign(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
-    """A plain nats-server with what `xfer broker permissions` prints, and a broker, beside the worker's store."""
-    folder = tmp_path_factory.mktemp("foreign")
-    named = {}
-    for user in ("broker", "ann", "mallory"):
-        seed, named[user] = make_nkey()
-        (folder / f"{user}.nk").write_text(seed)
-    # One key is given as a variable, as the printed block has it where no key was given.
-    words = ["ann=" + named["ann"], "broker=" + named["broker"], "mallory"]
+def permitted(servers: Servers, *words: str) -> str:
+    """What `xfer broker permissions` prints."""
     argv = [sys.executable, "-P", "-m", "cli", "broker", "permissions", *words]
-    block = subprocess.run(
-        argv, env=dict(servers.env), check=True, capture_output=True, text=True, timeout=60
-    ).stdout
-    block = block.replace("$XFER_NKEY_MALLORY", named["mallory"])
+    told = subprocess.run(argv, env=dict(servers.env), check=True, capture_output=True, text=True, timeout=60)
+    return told.stdout
+
+
+@contextmanager
+def server_of_others(servers: Servers, folder: Path, block: str, suffix: str) -> Iterator[Bus]:
+    """A plain nats-server with that block, and a broker, beside the worker's store."""
     with nats_server(folder, free_port(), block) as url:
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "AWS_", "XFER_"))},
             "PYTHONPATH": servers.env["PYTHONPATH"],
             "NATS_URL": url,
-            "NATS_CREDS": str(folder / "broker.nk"),
+            "NATS_CREDS": str(folder / f"broker{suffix}"),
             "XFER_S3_ENDPOINT": servers.s3_endpoint,
             "XFER_BUCKET": "foreign",
             "AWS_SHARED_CREDENTIALS_FILE": str(servers.dir / "aws_credentials"),
@@ -83,10 +80,35 @@ def foreign(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         with broker_process(Place(url, servers.s3_endpoint, env, folder), folder / "broker.log"):
-            yield Bus(url, "ann", folder / "ann.nk", folder / "mallory.nk")
+            yield Bus(url, "ann", folder / f"ann{suffix}", folder / f"mallory{suffix}")
 
 
-@pytest.fixture(params=["embedded", "foreign"])
+@pytest.fixture(scope="module")
+def foreign(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+    """With the printed block in its configuration."""
+    folder = tmp_path_factory.mktemp("foreign")
+    named = {}
+    for user in ("broker", "ann", "mallory"):
+        seed, named[user] = make_nkey()
+        (folder / f"{user}.nk").write_text(seed)
+    block = permitted(servers, "ann=" + named["ann"], "broker=" + named["broker"], "mallory")
+    # The key that was not given stands there as a variable.
+    with server_of_others(
+        servers, folder, block.replace("$XFER_NKEY_MALLORY", named["mallory"]), ".nk"
+    ) as bus:
+        yield bus
+
+
+@pytest.fixture(scope="module")
+def operated(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+    """In operator mode, with JWTs of what the printed commands say."""
+    folder = tmp_path_factory.mktemp("operated")
+    block = operator_mode(folder, permitted(servers, "ann", "mallory", "--form", "nsc"))
+    with server_of_others(servers, folder, block, ".creds") as bus:
+        yield bus
+
+
+@pytest.fixture(params=["embedded", "foreign", "operated"])
 def where(request: pytest.FixtureRequest) -> Bus:
     found: Bus = request.getfixturevalue(request.param)
     return found
@@ -96,8 +118,8 @@ def where(request: pytest.FixtureRequest) -> Bus:
 async def people(where: Bus) -> AsyncIterator[tuple[Raw, Raw]]:
     """Mallory and the victim, when a broker answers."""
     async with (
-        raw(where.url, "mallory", where.mallory_seed.read_text().strip()) as mallory,
-        raw(where.url, where.victim, where.victim_seed.read_text().strip()) as victim,
+        raw(where.url, "mallory", where.mallory_seed) as mallory,
+        raw(where.url, where.victim, where.victim_seed) as victim,
     ):
         async with asyncio.timeout(SOON):
             while True:
@@ -162,9 +184,11 @@ async def test_a_reply_subject_cannot_make_the_broker_say_it_for_them(people: tu
 
 
 @pytest.mark.parametrize("via", ["s3", "webrtc"])
+@pytest.mark.parametrize("kind", ["foreign", "operated"])
 def test_two_users_of_a_foreign_server_with_the_printed_permissions_move_files(
-    foreign: Bus, two: Two, via: str
+    request: pytest.FixtureRequest, two: Two, kind: str, via: str
 ) -> None:
+    foreign: Bus = request.getfixturevalue(kind)
     here = {**two.here, "NATS_URL": foreign.url, "NATS_CREDS": str(foreign.victim_seed), "XFER_USER": "ann"}
     there = {
         **two.there,

@@ -351,7 +351,7 @@ def test_detached_servers_outlive_the_command_and_end_with_down(tmp_path: Path, 
         up = xfer("up", "--detach", "--json", "--dir", folder)
         assert up.returncode == 0, up.stderr
         said = json.loads(up.stdout)
-        assert set(said) == {"nats_url", "s3_endpoint", "bucket", "dir", "credentials_file"}
+        assert set(said) == {"nats_url", "s3_endpoint", "bucket", "dir", "credentials_file", "ca"}
         pids = children(folder)
         assert all(map(alive, pids.values()))
         assert "before it meant nats://elsewhere:1" in up.stderr

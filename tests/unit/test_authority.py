@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from transfer.errors import UsageError
+from transfer.errors import UsageError, XferError
 from transfer.local import authority, listening
 from transfer.local.folder import Folder
 from transfer.local.listening import Listening
@@ -99,6 +99,16 @@ def test_a_certificate_without_its_key_is_made_anew(folder: Folder, file: str) -
     (folder.tls / file).unlink()
     assert authority.ensure(folder, HERE)
     handshake(folder, "files.example")
+
+
+@pytest.mark.parametrize("file", ["ca.key", "ca.pem"])
+def test_a_damaged_authority_is_named_and_not_replaced(folder: Folder, file: str) -> None:
+    """Everybody's invite pins it."""
+    authority.ensure(folder, HERE)
+    (folder.tls / file).write_text("damaged")
+    with pytest.raises(XferError, match="is damaged"):
+        authority.ensure(folder, HERE)
+    assert (folder.tls / file).read_text() == "damaged"
 
 
 def test_a_foreign_certificate_in_its_place_is_replaced(folder: Folder, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import ipaddress
 import secrets
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from transfer.errors import XferError
 from transfer.local.folder import Folder, write_private
 from transfer.local.listening import ANY, Listening
 
@@ -29,7 +30,7 @@ _EARLIER = DAY
 def ensure(folder: Folder, listening: Listening, now: datetime.datetime | None = None) -> bool:
     """Make what is missing, names something else or expires soon. Returns whether the servers' certificate is new.
 
-    now: for tests.
+    now: for tests. Raises XferError if the authority's own files are damaged: invites hang on them.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     folder.tls.mkdir(mode=0o700, exist_ok=True)
@@ -44,9 +45,17 @@ def _authority(folder: Folder, now: datetime.datetime) -> tuple[x509.Certificate
     """The key is written first: a certificate that is there has its key."""
     file = folder.tls / "ca.key"
     if folder.authority.exists() and file.exists():
-        key = serialization.load_pem_private_key(file.read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return x509.load_pem_x509_certificate(folder.authority.read_bytes()), key
+        try:
+            key = serialization.load_pem_private_key(file.read_bytes(), None)
+            found = x509.load_pem_x509_certificate(folder.authority.read_bytes())
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if isinstance(key, ec.EllipticCurvePrivateKey) and found.public_key() == key.public_key():
+            return found, key
+        raise XferError(
+            f"the certificate authority in {folder.tls} is damaged",
+            hint="restore that folder, or remove it and invite everybody again",
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     # The name tells two of ours apart, for verifiers that look an issuer up by it.
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"xfer {secrets.token_hex(4)}")])

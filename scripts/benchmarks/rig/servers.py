@@ -17,6 +17,7 @@ from typing import Any
 from transfer.local import credentials, nats, ports, probe, store
 from transfer.local.folder import Folder, write_private
 from transfer.local.programs import find
+from transfer.permissions import BROKER
 
 from .link import Namespace
 
@@ -163,7 +164,7 @@ class Servers:
             "XFER_HOME": str(self.folder.root / "home"),
         }
         argv = [XFER, "broker", "--nats-url", self.nats_url, "--endpoint-url", self.endpoint]
-        argv += ["--nats-creds", str(self.folder.seed(credentials.BROKER)), "--region", REGION]
+        argv += ["--nats-creds", str(self.folder.seed(BROKER)), "--region", REGION]
         self._broker_argv = [*argv, "--bucket", self.bucket, "--rules", str(self.folder.rules)]
         self._broker_env = clean_environment() | keys
         if not self.folder.rules.exists():
