@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,16 +23,16 @@ from transfer.events import Progress, Waiting
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
-SIZE = 48 * MIB
-SLOWLY = ("--via", "s3", "--concurrency", "2", "--bwlimit", "4MiB")
-DIRECTLY = ("--via", "webrtc", "--bwlimit", "4MiB", "--wait", "forever")
+SIZE = 32 * MIB
+SLOWLY = ("--via", "s3", "--concurrency", "1", "--bwlimit", "1500k")
+DIRECTLY = ("--via", "webrtc", "--bwlimit", "1500k", "--wait", "forever")
 STILL = 12.0
 """Seconds for which nothing may move: longer than a peer may be silent, and than the receiver has patience."""
 
 
 @pytest.fixture
 def source(two: Two) -> Path:
-    """What goes slowly takes twelve seconds to send."""
+    """What goes slowly takes 22 seconds to send, the first part of it 6: whatever is done to it comes in time."""
     return two.file("source", SIZE)
 
 
@@ -70,6 +72,13 @@ async def parts(two: Two, job: str) -> int:
     return len(status.complete) + sum(len(listed.parts) for listed in opened)
 
 
+def feed(sending: Background, data: list[bytes]) -> None:
+    """All of it, then the end."""
+    for piece in data:
+        sending.feed(piece)
+    sending.hang_up()
+
+
 async def created(two: Two) -> str:
     """A job with nothing in it."""
     ticket = Ticket.new()
@@ -92,25 +101,31 @@ def stands_still(what: Callable[[], object], seconds: float = STILL) -> None:
 
 @pytest.mark.long
 def test_a_paused_send_stores_nothing_more_until_another_host_has_it_go_on_and_then_all_arrives(
-    two: Two, source: Path, elsewhere: Mapping[str, str]
+    two: Two, elsewhere: Mapping[str, str]
 ) -> None:
-    sending = two.send(*SLOWLY, source)
+    sending = two.stream("--via", "s3")
+    data = [os.urandom(MIB) for _ in range(40)]
+    for piece in data[:20]:
+        sending.feed(piece)
     got = two.fetch(sending.ticket, "--patience", "10s")
-    sending.moved(SIZE // 4)
+    got.moved(12 * MIB)
     job = job_of(sending)
     assert did(two, "pause", job[:8], env=elsewhere)["state"] == "paused"
     assert paused(sending).what == f"paused by its owner; `xfer resume {job}` goes on"
+    feeding = threading.Thread(target=feed, args=(sending, data[20:]))
+    feeding.start()
     stands_still(lambda: (asyncio.run(parts(two, job)), moved(sending)))
     assert asyncio.run(parts(two, job)) > 0
-    assert moved(sending)[0][0] < SIZE
+    assert moved(sending)[0][0] <= 21 * MIB
     assert [event.on for event in got.events if isinstance(event, Waiting)][-1:] == ["owner"], got._told()
     assert got.running
     lifted = two.start("resume", job[:8], env=elsewhere)
     assert (lifted.code, lifted.stdout) == (0, b"")
     assert lifted.stderr == f"{job} goes on where it runs\n"
+    feeding.join()
     assert sending.summary.outcome == "stored"
     assert got.code == 0
-    assert (two.out / "source").read_bytes() == source.read_bytes()
+    assert (two.out / "stream").read_bytes() == b"".join(data)
 
 
 @pytest.mark.long
@@ -119,7 +134,7 @@ def test_a_paused_direct_transfer_keeps_its_receiver_who_loses_neither_patience_
 ) -> None:
     sending = two.send(*DIRECTLY, source)
     got = two.fetch(sending.ticket, "--patience", "10s")
-    got.moved(SIZE // 4)
+    got.moved(4 * MIB)
     job = job_of(sending)
     did(two, "pause", job, env=elsewhere)
     paused(sending)
@@ -143,7 +158,7 @@ def test_a_paused_send_that_is_killed_is_lifted_and_continued_by_resume_job_and_
 ) -> None:
     sending = two.send(*how, source)
     got = two.fetch(sending.ticket)
-    sending.moved(SIZE // 4)
+    sending.moved(MIB)
     job = job_of(sending)
     did(two, "pause", job, env=two.here)
     paused(sending)
@@ -200,6 +215,7 @@ def test_a_receiver_that_comes_during_a_pause_waits_for_its_end(
 # --- the end of it
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [SLOWLY, DIRECTLY], ids=["s3", "webrtc"])
 @pytest.mark.parametrize("verb", ["cancel", "rm"])
 def test_a_send_that_its_owner_ends_exits_4_and_its_receiver_hears_of_it(
@@ -207,7 +223,7 @@ def test_a_send_that_its_owner_ends_exits_4_and_its_receiver_hears_of_it(
 ) -> None:
     sending = two.send(*how, source)
     got = two.fetch(sending.ticket)
-    sending.moved(SIZE // 8)
+    sending.moved(MIB)
     job = job_of(sending)
     assert did(two, verb, job, env=elsewhere)["state"] == "void"
     failed = complaint(sending)
@@ -293,11 +309,12 @@ def watched(ended: Background) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.end().stdout.splitlines()]
 
 
+@pytest.mark.long
 def test_a_watcher_replays_what_was_and_follows_what_comes_to_the_end(
     two: Two, source: Path, elsewhere: Mapping[str, str]
 ) -> None:
-    sending = two.send(*SLOWLY, source)
-    sending.moved(SIZE // 4)
+    sending = two.send("--via", "s3", "--bwlimit", "6M", source)
+    sending.moved(MIB)
     job = job_of(sending)
     watching = two.start("watch", "--json", job[:9], env=elsewhere)
     lines = two.start("watch", job, env=elsewhere)
@@ -320,11 +337,12 @@ def test_a_watcher_replays_what_was_and_follows_what_comes_to_the_end(
     assert again[-1]["event"] == "end"
 
 
+@pytest.mark.long
 def test_a_watcher_waits_for_a_sender_that_was_killed_and_ends_with_4_when_its_job_is_void(
     two: Two, source: Path, elsewhere: Mapping[str, str]
 ) -> None:
     sending = two.send(*SLOWLY, source)
-    sending.moved(SIZE // 8)
+    sending.moved(MIB)
     job = job_of(sending)
     watching = two.start("watch", job, env=elsewhere)
     sending.signal(signal.SIGINT)
