@@ -186,3 +186,64 @@ async def test_more_than_a_window_from_the_peer_ends_the_route() -> None:
     with pytest.raises(ProtocolError, match="unacknowledged"):
         await anext(frames)
     await route.close()
+
+
+# --- a pause
+
+
+async def frames_said(channel: MemoryChannel, within: float) -> tuple[list[Message], int]:
+    """What is said in that time, but for the pings, and how many of these there are."""
+    heard: list[Message] = []
+    pings = 0
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                message = unpack(await channel.receive())
+                pings += isinstance(message, Ping)
+                if not isinstance(message, Ping):
+                    heard.append(message)
+    except TimeoutError:
+        return heard, pings
+
+
+async def test_a_held_route_says_the_frame_that_has_begun_and_pings_and_goes_on_in_order() -> None:
+    near, far = channel_pair(buffer=1)
+    route = PeerOutbound(near, silence=4.0)
+    await far.send(WANT)
+    frames = [chunk(number, 1000) for number in range(6)]
+    for frame in frames[:4]:
+        await route.put(frame)
+    route.hold()
+    for frame in frames[4:]:
+        await route.put(frame)
+    keeping = asyncio.create_task(keep_alive(far))
+    said, pings = await frames_said(far, 1.5)
+    assert [message.frame for message in said if isinstance(message, Data)] in (
+        [frame.id for frame in frames[:1]],
+        [frame.id for frame in frames[:2]],  # the next had begun by then
+    )
+    assert len(said) <= 2
+    assert pings
+    finishing = asyncio.create_task(route.finish())
+    assert await frames_said(far, 0.5) == ([], pytest.approx(2, abs=2))
+    route.go_on()
+    rest: list[Message] = []
+    async with asyncio.timeout(20):
+        while not any(isinstance(message, End) for message in rest):
+            rest += (await frames_said(far, 0.2))[0]
+    ids = [message.frame for message in (*said, *rest) if isinstance(message, Data)]
+    assert ids == [frame.id for frame in frames]
+    assert isinstance(rest[-1], End)
+    await far.send(pack(Ack(tuple(frame.id for frame in frames))))
+    async with asyncio.timeout(20):
+        await finishing
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await route.close("done")
+
+
+async def keep_alive(far: MemoryChannel) -> None:
+    """A peer that is there."""
+    while True:
+        await far.send(pack(Ping()))
+        await asyncio.sleep(0.2)

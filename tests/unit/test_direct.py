@@ -13,6 +13,7 @@ from transfer import direct, wire
 from transfer.direct import AT_ONCE, RETURN_SECONDS, Direct
 from transfer.errors import PeerAbsent, PeerLost, XferError
 from transfer.events import Event, Notice, RouteChosen
+from transfer.hold import Hold
 from transfer.meter import Meter
 from transfer.model import FORMAT, ReceiptBody
 from transfer.receivers import Receivers
@@ -35,7 +36,8 @@ class Stand:
         nobody = cast("Any", None)
         sealer = Sealer(Ticket("q" * 16, bytes(16)))
         self.receivers = Receivers(nobody, nobody, sealer, lambda: bytes(32), self.meter, self.told.append)
-        self.direct = Direct(nobody, self.receivers, nobody, self.meter, nobody, None, nobody)
+        self.hold = Hold()
+        self.direct = Direct(nobody, self.receivers, nobody, self.meter, nobody, None, self.hold, nobody)
         cast("Any", self.direct)._session = self._session
 
     def comes(self, *names: str) -> None:
@@ -170,6 +172,19 @@ async def test_nobody_comes() -> None:
     assert not await Stand().direct.serve(0.1, None, store=True)
     with pytest.raises(PeerAbsent):
         await Stand().direct.serve(0.1, None, store=False)
+
+
+async def test_nobodys_time_runs_out_during_a_pause() -> None:
+    stand = Stand(a=[takes(0)])
+    stand.hold.set(True)
+    serving = asyncio.create_task(stand.direct.serve(0.1, None, store=True))
+    await asyncio.sleep(1.0)
+    assert not serving.done()
+    stand.comes("a")
+    stand.hold.set(False)
+    async with asyncio.timeout(20):
+        assert await serving
+    assert stand.chosen == []
 
 
 async def test_a_receiver_lost_after_the_wait_has_as_long_again_to_come_back() -> None:

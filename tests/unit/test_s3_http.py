@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from transfer.api import SignedUrl
+from transfer.broker_client import JobPaused
 from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
+from transfer.hold import Hold
 from transfer.transports.s3 import http as http_module
 from transfer.transports.s3.http import PIECE, SlowDown, StoreHttp
 
@@ -175,3 +177,33 @@ def test_a_store_that_asks_for_less_is_told_from_one_that_is_down(store: Start, 
         with pytest.raises(StoreUnreachable) as refused:
             http.get(store(lambda request, s=status, b=body: sized(request, s, b)), 0, 1)
         assert isinstance(refused.value, SlowDown) is slow
+
+
+def test_a_part_that_is_half_sent_sits_out_a_short_pause_and_gives_up_a_long_one(
+    store: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("ETag", '"e"')
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    hold = Hold()
+    held = StoreHttp(1, None, hold)
+    url = store(serve)
+    url = SignedUrl(url.url, {"Content-Length": str(2 * PIECE)})
+    body = [bytes(PIECE), bytes(PIECE)]
+    hold.set(True)
+    timer = threading.Timer(0.3, lambda: hold.set(False))
+    timer.start()
+    assert held.put(url, body) == "e"
+    assert held.moved == 2 * PIECE
+    timer.join()
+    monkeypatch.setattr(http_module, "SIT_OUT", 0.2)
+    hold.set(True)
+    with pytest.raises(JobPaused):
+        held.put(url, body)
+    assert held.moved == 2 * PIECE
+    hold.set(False)
+    assert held.put(url, body) == "e"
+    held.close()
