@@ -32,7 +32,7 @@ from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT, KeyValue
 
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
-from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
+from transfer.broker.streams import NAME_IN_USE, keep_right, needs_cluster, raise_replicas
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
 
@@ -88,7 +88,7 @@ class Records:
             try:
                 kv = await jetstream.key_value(BUCKET)
             except BucketNotFoundError:
-                kv = await _made(jetstream)
+                kv = await _made(jetstream, replicas)
             await keep_right(jetstream, f"KV_{BUCKET}", max_msgs_per_subject=1, allow_msg_ttl=True)
             await raise_replicas(jetstream, f"KV_{BUCKET}", replicas)
             return cls(jetstream, kv, await _realm(kv))
@@ -264,13 +264,18 @@ class Records:
             return True
 
 
-async def _made(jetstream: JetStreamContext) -> KeyValue:
+async def _made(jetstream: JetStreamContext, replicas: int) -> KeyValue:
     """The bucket, made by us or by another broker at the same time, with whatever settings that one has."""
     config = KeyValueConfig(
-        bucket=BUCKET, description="xfer job records", history=1, storage=StorageType.FILE
+        bucket=BUCKET,
+        description="xfer job records",
+        history=1,
+        storage=StorageType.FILE,
+        replicas=replicas,
     )
     try:
-        return await jetstream.create_key_value(config)
+        with needs_cluster(replicas):
+            return await jetstream.create_key_value(config)
     except BadRequestError as error:
         if error.err_code != NAME_IN_USE:
             raise
