@@ -92,7 +92,7 @@ def transfer(cluster: Cluster, tmp: Path, number: int, begun: threading.Semaphor
         got = pair.fetch(sent.ticket)
         sent.end(ENDED_WITHIN)
         got.end(ENDED_WITHIN)
-        assert (sent.summary.outcome, got.summary.outcome) in {("stored", "fetched"), ("received", "fetched")}
+        assert (sent.summary.outcome, got.summary.outcome) in {("stored", "fetched"), ("receipt", "fetched")}
         assert filecmp.cmp(source, pair.out / "f", shallow=False)
         return sent.summary.job
     finally:
