@@ -104,7 +104,6 @@ class Cluster:
                 try:
                     process.wait(STOPPED_WITHIN)
                 except subprocess.TimeoutExpired:
-                    print("STUCK", process.args)
                     process.kill()
                     process.wait()
         store.sweep_sockets(self.folder, self._store_ports)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
-import os
 import sys
 import threading
 import time
@@ -14,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from helpers import Two, write
+from nats.js.api import StreamConfig
 
 from scripts._cluster import CORES, LEAVES, Cluster, cross
 from transfer import bus
+from transfer.broker import streams
 from transfer.api import JobState
 from transfer.broker.records import Records
 from transfer.broker.store import Store
@@ -55,8 +56,28 @@ def test_all_that_brokers_keep_is_on_three_servers(cluster: Cluster) -> None:
     assert set(replicas.values()) == {3}
 
 
+def test_more_replicas_are_made_of_what_is_there_and_never_fewer(cluster: Cluster) -> None:
+    async def made() -> list[int | None]:
+        client = await bus.connect(cluster.url(*CORES), cluster.folder.seed("broker"), "broker", "test")
+        stream = StreamConfig(name="test", subjects=["test.>"])
+        seen = []
+        try:
+            for replicas in (1, 3, 1):
+                await streams.ensure(client.jetstream(), stream, replicas)
+                seen.append((await client.jetstream().stream_info("test")).config.num_replicas)
+            await client.jetstream().delete_stream("test")
+        finally:
+            await client.close()
+        return seen
+
+    assert asyncio.run(made()) == [1, 3, 3]
+
+
 @pytest.mark.parametrize("victim", ["core-1", "leaf-a", "broker-a"])
-def test_one_of_them_dies_during_twenty_transfers(cluster: Cluster, tmp_path: Path, victim: str) -> None:
+def test_one_of_them_dies_during_twenty_transfers(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(cluster.folder.aws_credentials))
     begun = threading.Semaphore(0)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = [pool.submit(transfer, cluster, tmp_path, number, begun) for number in range(TRANSFERS)]
@@ -101,7 +122,6 @@ def transfer(cluster: Cluster, tmp: Path, number: int, begun: threading.Semaphor
 
 async def left(cluster: Cluster, jobs: set[str]) -> list[str]:
     """What the store still has of these jobs, and which of them are not over, once the brokers had their time."""
-    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(cluster.folder.aws_credentials)
     store = Store(endpoint_url=cluster.s3_endpoint, bucket="xfer")
     client = await bus.connect(cluster.url(*CORES), cluster.folder.seed("broker"), "broker", "test")
     deadline = time.monotonic() + 60
