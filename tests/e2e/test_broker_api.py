@@ -690,6 +690,22 @@ def test_without_nats_url_the_broker_says_what_to_set(place: Place) -> None:
     assert "NATS_URL" in ended.stderr
 
 
+def test_replicas_without_a_cluster_are_refused_in_words(place: Place, tmp_path: Path) -> None:
+    with nats_server(tmp_path, free_port()) as url:
+        env = {**place.env, "NATS_URL": url, "XFER_REPLICAS": "3"}
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "transfer.broker"],
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ended.returncode == 2
+    assert "XFER_REPLICAS is 3, but NATS is a single server" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 async def test_the_log_holds_no_url_and_no_token(job: Job, broker: Path) -> None:
     await job.store(0)
     await job.gets(0)

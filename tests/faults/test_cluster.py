@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
+import subprocess
 import sys
 import threading
 import time
@@ -17,8 +18,8 @@ from nats.js.api import StreamConfig
 
 from scripts._cluster import CORES, LEAVES, Cluster, cross
 from transfer import bus
-from transfer.broker import streams
 from transfer.api import JobState
+from transfer.broker import streams
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 
@@ -48,6 +49,15 @@ def test_a_transfer_crosses_from_leaf_to_leaf(cluster: Cluster, tmp_path: Path) 
     source = write(tmp_path / "f", 300_000)
     assert "by webrtc" in cross(cluster, source, "webrtc", "ann", "bob")
     assert "by s3" in cross(cluster, source, "s3", "bob", "ann")
+
+
+def test_the_script_says_what_it_does(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parent.parent.parent / "scripts" / "cluster"
+    shown = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, timeout=30)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("usage: scripts/cluster\n")
+    wrong = subprocess.run(["bash", script, "file"], capture_output=True, text=True, timeout=30)
+    assert (wrong.returncode, wrong.stderr) == (2, "usage: scripts/cluster\n")
 
 
 def test_all_that_brokers_keep_is_on_three_servers(cluster: Cluster) -> None:
