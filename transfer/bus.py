@@ -82,6 +82,7 @@ async def connect(
     """Connect, and keep reconnecting for ever once connected.
 
     Args:
+        url: one server, or several separated by commas; those that they know of are tried as well once one is lost.
         creds: a NATS .creds file, or a file with a bare nkey seed (SU…); None for an open server.
         user: pins the inbox; the server's permissions must agree.
         name: shown in the server's connection list.
@@ -118,7 +119,7 @@ async def connect(
     client = SturdyClient()
     dialling = asyncio.ensure_future(
         client.connect(
-            url,
+            url.split(","),
             name=name,
             error_cb=on_error,
             connect_timeout=3,

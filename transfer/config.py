@@ -49,7 +49,8 @@ class Turn(msgspec.Struct, frozen=True):
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """One set of servers.
 
-    nats_url: `nats://host:port`, also tls, ws, wss. nats_creds: a NATS .creds file or a bare nkey seed
+    nats_url: `nats://host:port`, also tls, ws, wss; several servers of one cluster are separated by commas.
+    nats_creds: a NATS .creds file or a bare nkey seed
     file; None: the URL is enough. user: the token that the server pins in our subjects. stun:
     `stun:host:port` (RFC 7064). ca: PEM file of the authorities that may vouch for NATS and for the store, and
     no others; None: those of the system.
@@ -228,10 +229,11 @@ def check(context: Context) -> None:
 
 def _is_nats_url(url: str) -> bool:
     try:
-        parts = urlsplit(url)
-        return parts.scheme in NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        servers = [urlsplit(each) for each in url.split(",")]
+        fine = all(s.scheme in NATS_SCHEMES and s.hostname and s.port != 0 for s in servers)
     except ValueError:  # brackets that do not match, a port that is no number
         return False
+    return fine and len({s.scheme in ("ws", "wss") for s in servers}) == 1  # the client speaks one of the two
 
 
 def _path() -> Path:

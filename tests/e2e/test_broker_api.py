@@ -40,6 +40,7 @@ from transfer.broker import records as records_module
 from transfer.broker.job import Refusal
 from transfer.broker.records import Records
 from transfer.broker.store import Store
+from transfer.broker.verbs import Verbs
 from transfer.errors import ProtocolError, StoreUnreachable
 from transfer.model import SegmentRef
 
@@ -173,10 +174,58 @@ async def test_beginning_again_drops_the_first_upload(job: Job, store: Store) ->
     await job.put(first, b"lost")
     second = await job.begin()
     assert not (await job.list_parts(first)).open
-    assert not (await store.list_parts(job.folder, 0, first)).open
+    async with asyncio.timeout(20):
+        while (await store.list_parts(job.folder, 0, first)).open:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     assert (await job.list_parts(second)).open
     assert code(await job.sign(first, b"x")) is ErrorCode.CONFLICT
     assert (await job.status()).open_uploads == {0: second}
+
+
+async def test_the_same_begin_gets_the_same_upload_however_often_and_however_late_it_comes(
+    job: Job, store: Store
+) -> None:
+    begin = api.Begin(job=job.id, segment=1, key="k1")
+    many = [await ask(job.client, "begin", begin, api.Begun)]
+    many += await asyncio.gather(*(ask(job.client, "begin", begin, api.Begun) for _ in range(5)))
+    assert len({each.upload for each in many}) == 1
+    parts = await job.put(many[0].upload, b"segment", segment=1)
+    assert isinstance(await job.complete(many[0].upload, parts, segment=1, index=3), api.Completed)
+    assert code(await ask(job.client, "begin", begin, api.Begun)) is ErrorCode.CONFLICT
+    assert (await job.status()).complete == [1], "a late copy took a stored segment back"
+    other = await ask(job.client, "begin", msgspec.structs.replace(begin, key="k2"), api.Begun)
+    assert (await job.status()).open_uploads == {1: other.upload}
+    async with asyncio.timeout(20):
+        while [u for u in await store.uploads() if u.place.job == job.id and u.upload != other.upload]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert (
+        code(await ask(job.client, "begin", msgspec.structs.replace(begin, key="a b"), api.Begun))
+        is ErrorCode.BAD_REQUEST
+    )
+
+
+async def test_two_brokers_that_are_asked_the_same_begin_at_once_open_one_upload(
+    job: Job, records: Records, store: Store
+) -> None:
+    """The second one's store is slower, and the first has put its upload on record by then."""
+    request = api.Begin(job=job.id, segment=0, key="k")
+
+    class Overtaken(Store):
+        async def begin(self, folder: str, segment: int) -> str:
+            self.other = await super().begin(folder, segment)
+            answer = await ask(job.client, "begin", request, api.Begun)
+            assert answer.upload != self.other
+            return self.other
+
+    async def owe(_record: object) -> None:
+        pass
+
+    slow = Overtaken(endpoint_url=store._endpoint_url, bucket="broker-tests")
+    verbs = Verbs(records, slow, owe, version="1.0.0", unfinished_life=1000)
+    begun = await verbs.begin("alice", request)
+    assert (await job.status()).open_uploads == {0: begun.upload}
+    assert not (await store.list_parts(job.folder, 0, slow.other)).open
+    slow.close()
 
 
 async def test_a_stored_segment_is_not_begun_again(job: Job) -> None:
@@ -359,8 +408,10 @@ async def test_a_stored_job_has_no_open_upload(job: Job, store: Store) -> None:
     await job.store(0)
     upload = await job.begin(1)
     await job.finish(JobState.STORED, 1)
-    assert not (await store.list_parts(job.folder, 1, upload)).open
     assert (await job.status()).open_uploads == {}
+    async with asyncio.timeout(20):
+        while (await store.list_parts(job.folder, 1, upload)).open:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def test_stored_needs_all_its_segments(job: Job) -> None:
@@ -637,6 +688,22 @@ def test_without_nats_url_the_broker_says_what_to_set(place: Place) -> None:
     )
     assert ended.returncode == 2
     assert "NATS_URL" in ended.stderr
+
+
+def test_replicas_without_a_cluster_are_refused_in_words(place: Place, tmp_path: Path) -> None:
+    with nats_server(tmp_path, free_port()) as url:
+        env = {**place.env, "NATS_URL": url, "XFER_REPLICAS": "3"}
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "transfer.broker"],
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ended.returncode == 2
+    assert "XFER_REPLICAS is 3, but NATS is a single server" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 async def test_the_log_holds_no_url_and_no_token(job: Job, broker: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
+from transfer import api, bus
 from transfer.broker import __main__ as process
-from transfer.broker_client import Conflict
-from transfer.errors import BusUnreachable, NotAllowed, StoreUnreachable
+from transfer.broker_client import BrokerClient, Conflict, Patience
+from transfer.errors import BrokerAbsent, BusUnreachable, NotAllowed, StoreUnreachable
 
 
 class Attempts:
@@ -41,6 +45,36 @@ async def test_each_reason_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
 async def test_what_waiting_cannot_mend_ends_it() -> None:
     with pytest.raises(NotAllowed):
         await process._patiently("it", Attempts(NotAllowed("no")))
+
+
+def answered(error: api.ApiError) -> Msg:
+    message = Msg(Client(), data=msgspec.json.encode(error))
+    message.headers = {"Nats-Service-Error-Code": error.code.value}
+    return message
+
+
+async def test_a_call_that_begins_a_transfer_rides_out_an_election_but_not_a_missing_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = answered(api.ApiError(api.ErrorCode.BUSY, "the records are being elected"))
+    created = Msg(Client(), data=msgspec.json.encode(api.Created("j", 1.0)))
+    monkeypatch.setattr("transfer.broker_client.FIRST_CONTACT", 0.1)
+    answers: list[Msg | Exception] = [busy] * 5 + [created]
+
+    async def request(*_args: object) -> Msg:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(bus, "request", request)
+    broker = BrokerClient(Client(), "ann", Patience(60))
+    asked = api.Create(job="j", token_hash="0" * 64, size=1, expire=1.0)
+    assert await broker.create(asked) == api.Created("j", 1.0)
+    answers += [BrokerAbsent("nobody")] * 100
+    with pytest.raises(BrokerAbsent, match="nobody"):
+        await broker.create(asked)
+    assert len(answers) > 90
 
 
 def test_a_job_that_another_run_changed_is_locked() -> None:

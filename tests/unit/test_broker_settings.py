@@ -47,6 +47,8 @@ def test_all_of_it_can_be_said() -> None:
             "XFER_UNFINISHED_LIFE": "60",
             "XFER_ORPHAN_AGE": "2",
             "XFER_LIFECYCLE": "off",
+            "XFER_REPLICAS": "3",
+            "XFER_WORK_TRIES": "2",
             "AWS_REGION": "eu-central-1",
         }
     )
@@ -61,6 +63,8 @@ def test_all_of_it_can_be_said() -> None:
         unfinished_life=60.0,
         orphan_age=2.0,
         lifecycle=False,
+        replicas=3,
+        work_tries=2,
     )
 
 
@@ -77,6 +81,9 @@ def test_all_of_it_can_be_said() -> None:
         {"XFER_UNFINISHED_LIFE": "5184001"},
         {"XFER_ORPHAN_AGE": "0"},
         {"XFER_LIFECYCLE": "yes"},
+        {"XFER_REPLICAS": "2"},
+        {"XFER_REPLICAS": "all"},
+        {"XFER_WORK_TRIES": "0"},
         {"XFER_PREFIX": "no-slash"},
     ],
 )

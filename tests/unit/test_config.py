@@ -231,3 +231,16 @@ def test_without_xfer_home_the_platforms_folders_are_used(
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "s"))
     assert "xfer" in config.config_dir().parts
     assert "xfer" in config.state_dir().parts
+
+
+def test_several_servers_of_a_cluster_are_one_address() -> None:
+    servers = "nats://ann:secret@a:1,nats://ann:secret@b:2,tls://c"
+    found = config.load(environ={"NATS_URL": servers, "XFER_USER": "ann"})
+    assert found.nats_url == servers
+    assert found.public_url == "nats://a:1,nats://b:2,tls://c"
+
+
+@pytest.mark.parametrize("servers", ["nats://a,", "nats://a,b", "nats://a,ws://b", "nats://a:1;nats://b:2"])
+def test_servers_that_make_no_list_are_refused(servers: str) -> None:
+    with pytest.raises(UsageError, match="is not the address"):
+        config.load(environ={"NATS_URL": servers, "XFER_USER": "ann"})

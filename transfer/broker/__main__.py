@@ -189,7 +189,8 @@ async def _leave(client: Client) -> None:
         async with asyncio.timeout(CLOSE_WITHIN):
             await client.drain()
     if not client.is_closed:
-        await client.close()
+        with contextlib.suppress(OSError):
+            await client.close()
 
 
 @contextlib.contextmanager

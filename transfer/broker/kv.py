@@ -15,7 +15,7 @@ from nats.js.api import Header, KeyValueConfig, StorageType
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 from nats.js.kv import KV_OP
 
-from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
+from transfer.broker.streams import NAME_IN_USE, keep_right, needs_cluster, raise_replicas
 
 WITHIN = 5.0
 """Seconds for an answer."""
@@ -80,9 +80,12 @@ class Bucket:
         try:
             made = (await jetstream.stream_info(stream)).config
         except NotFoundError:
-            config = KeyValueConfig(bucket=name, description=about, history=1, storage=StorageType.FILE)
+            config = KeyValueConfig(
+                bucket=name, description=about, history=1, storage=StorageType.FILE, replicas=replicas
+            )
             try:
-                await jetstream.create_key_value(config)
+                with needs_cluster(replicas):
+                    await jetstream.create_key_value(config)
             except BadRequestError as error:  # by another broker at the same time
                 if error.err_code != NAME_IN_USE:
                     raise

@@ -19,7 +19,7 @@ from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BadRequestError, BucketNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from transfer.broker.streams import NAME_IN_USE, keep_right, raise_replicas
+from transfer.broker.streams import NAME_IN_USE, keep_right, needs_cluster, raise_replicas
 from transfer.errors import XferError
 from transfer.tasks import AGAIN_SOON, ended
 
@@ -109,9 +109,11 @@ class Lease:
                 history=1,
                 ttl=self._life,
                 storage=StorageType.FILE,
+                replicas=self._replicas,
             )
             try:
-                kv = await jetstream.create_key_value(config)
+                with needs_cluster(self._replicas):
+                    kv = await jetstream.create_key_value(config)
             except BadRequestError as error:
                 if error.err_code != NAME_IN_USE:
                     raise

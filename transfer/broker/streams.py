@@ -62,7 +62,7 @@ async def ensure(jetstream: JetStreamContext, wanted: StreamConfig, replicas: in
         await keep_right(jetstream, name, **fields)
     except NotFoundError:
         try:
-            with _needs_cluster(replicas):
+            with needs_cluster(replicas):
                 await jetstream.add_stream(wanted.evolve(num_replicas=replicas))
         except BadRequestError as error:  # made with other limits in the meantime
             if error.err_code != NAME_IN_USE:
@@ -78,12 +78,13 @@ async def raise_replicas(jetstream: JetStreamContext, stream: str, replicas: int
     """
     config = (await jetstream.stream_info(stream)).config
     if (config.num_replicas or 1) < replicas:
-        with _needs_cluster(replicas):
+        with needs_cluster(replicas):
             await jetstream.update_stream(config.evolve(num_replicas=replicas))
 
 
 @contextmanager
-def _needs_cluster(replicas: int) -> Iterator[None]:
+def needs_cluster(replicas: int) -> Iterator[None]:
+    """What asks for so many replicas within raises UsageError where NATS is a single server."""
     try:
         yield
     except APIError as error:

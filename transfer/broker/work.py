@@ -33,8 +33,8 @@ from transfer.errors import BusUnreachable
 WORK, DEAD = "xfer_work", "xfer_dead"
 WORKERS = "xfer_workers"
 """The consumer that all brokers pull from."""
-ACK_WAIT = 30.0
-"""Seconds after which what a broker neither finished nor said to be at goes to another one."""
+ACK_WAIT = 10.0
+"""Seconds after which what a broker neither finished nor said to be at goes to another one, as it does when one dies."""
 SAME_WITHIN = 120.0
 """Seconds in which the same debt is queued once, whoever says it and how often."""
 DEAD_LIFE = 30 * 86_400.0
