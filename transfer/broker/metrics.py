@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from transfer.api import JobState
 from transfer.broker.observer import Observer, QuotaSource
 
-disable_created_metrics()  # a second series for each counter, which nobody asked for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asked for
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds. A request with one record takes 2 ms, one that asks the store 20; `service.ANSWER_WITHIN` ends it at 8 s."""
