@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -94,6 +95,18 @@ async def test_a_scrape_shows_what_the_broker_did(scraped: Scraped, user: Client
     assert shown["xfer_sweeper_last_success_timestamp_seconds", "jobs"] > 1.7e9
     assert shown["xfer_nats_connected",] == 1
     assert not [key for key in shown if job.id in key or "alice" in key]
+
+
+async def test_a_real_scrape_has_every_metric_that_dashboard_and_alerts_name(
+    scraped: Scraped, user: Client
+) -> None:
+    _status, text = await asyncio.to_thread(scraped.get, "/metrics")
+    there = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+    deploy = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
+    for name in ("grafana-dashboard.json", "alerts.yml"):
+        used = set(re.findall(r"\bxfer_[a-z_]+\b", (deploy / name).read_text()))
+        assert len(used) > 8
+        assert {re.sub(r"_(bucket|count|sum)$", "", metric) for metric in used} <= there, name
 
 
 async def test_verbs_that_nobody_knows_make_no_new_series(scraped: Scraped, user: Client) -> None:
