@@ -21,6 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from transfer.api import JobState
 
+DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
+DEPLOYED = {name: (DEPLOY / name).read_text() for name in ("grafana-dashboard.json", "alerts.yml")}
 SOON = 40.0
 """Seconds in which what must happen has happened."""
 
@@ -102,9 +104,8 @@ async def test_a_real_scrape_has_every_metric_that_dashboard_and_alerts_name(
 ) -> None:
     _status, text = await asyncio.to_thread(scraped.get, "/metrics")
     there = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
-    deploy = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
-    for name in ("grafana-dashboard.json", "alerts.yml"):
-        used = set(re.findall(r"\bxfer_[a-z_]+\b", (deploy / name).read_text()))
+    for name in DEPLOYED:
+        used = set(re.findall(r"\bxfer_[a-z_]+\b", DEPLOYED[name]))
         assert len(used) > 8
         assert {re.sub(r"_(bucket|count|sum)$", "", metric) for metric in used} <= there, name
 
