@@ -20,6 +20,10 @@ from nats.js.api import StreamConfig
 from prometheus_client.parser import text_string_to_metric_families
 
 from transfer.api import JobState
+from transfer.broker import watching
+from transfer.broker.metrics import Metrics
+from transfer.broker.observer import QuotaUse
+from transfer.errors import BusUnreachable
 
 DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
 DEPLOYED = {name: (DEPLOY / name).read_text() for name in ("grafana-dashboard.json", "alerts.yml")}
@@ -131,6 +135,30 @@ async def test_what_waits_in_the_work_queue_and_among_the_dead_letters_is_shown(
             await jetstream.stream_info(name)  # the broker was quicker
     await jetstream.publish("xfer.dead.metrics.test", b"{}")
     await scraped.until("xfer_dead_letters", "xfer_dead", value=1)
+
+
+async def test_what_is_used_of_quotas_is_asked_again_and_again(
+    user: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY", 0.01)
+    metrics, asked = Metrics("1"), [0]
+
+    async def used() -> list[QuotaUse]:
+        asked[0] += 1
+        if asked[0] == 2:
+            raise BusUnreachable("away")
+        return [QuotaUse("open_jobs", "", asked[0], 1000)]
+
+    looking = asyncio.create_task(watching.keep_looking(user, metrics, used))
+    async with asyncio.timeout(SOON):
+        while asked[0] < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    text = metrics.text().decode()
+    assert re.search(r'^xfer_quota_used\{limit="open_jobs",user=""\} [0-9.]+$', text, re.MULTILINE)
+    assert 'xfer_quota_limit{limit="open_jobs",user=""} 1000.0' in text
+    assert metrics.healthy
 
 
 async def test_health_is_whether_nats_is_there(place: Place, tmp_path: Path) -> None:

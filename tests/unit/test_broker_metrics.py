@@ -10,15 +10,14 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from nats.aio.client import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from transfer.api import JobState
-from transfer.broker import metrics_http, watching
+from transfer.broker import metrics_http
 from transfer.broker.metrics import CONTENT_TYPE, Metrics
 from transfer.broker.metrics_http import AT_ONCE, serving
 from transfer.broker.observer import SILENT, QuotaUse
-from transfer.errors import BusUnreachable, UsageError
+from transfer.errors import UsageError
 
 
 def values(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
@@ -159,26 +158,3 @@ async def test_a_port_that_is_taken_is_a_plain_sentence(port: int) -> None:
     with pytest.raises(UsageError, match=f"127.0.0.1:{port}"):
         async with serving(port, PAGES):
             pass
-
-
-async def test_what_is_used_of_quotas_is_asked_again_and_again_whatever_nats_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", 0.01)
-    metrics, asked = Metrics("1"), [0]
-
-    async def used() -> list[QuotaUse]:
-        asked[0] += 1
-        if asked[0] == 2:
-            raise BusUnreachable("away")
-        return [QuotaUse("open_jobs", "", asked[0], None)]
-
-    looking = asyncio.create_task(
-        watching.keep_looking(Client(), metrics, used)
-    )  # a client that is not connected
-    async with asyncio.timeout(60):
-        while values(metrics, "xfer_quota_used").get(("", "open_jobs"), 0) < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    looking.cancel()
-    assert await asyncio.gather(looking, return_exceptions=True) != [None]
-    assert not metrics.healthy
