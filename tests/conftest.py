@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from leaks import leaks_below
 
 ROOT = Path(__file__).resolve().parent.parent
 XFER = [sys.executable, "-P", "-m", "cli"]
@@ -98,6 +99,18 @@ def _stop(servers: Servers) -> int:
     finally:
         if process.stdout is not None:
             process.stdout.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_is_logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever servers, brokers and commands of this worker logged holds no ticket, no `Authorization`, no signature.
+
+    Set up before all others, so it looks when all of them have ended.
+    """
+    yield
+    found = list(leaks_below(tmp_path_factory.getbasetemp()))
+    if found:
+        pytest.fail("secrets in logs:\n" + "\n".join(found[:20]), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,9 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception:
+        log.exception("a bug ended the broker")  # so that its traceback, too, goes by way of `logs`
+        return 1
     return 0
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from transfer.broker.observer import SILENT, Observer
+from transfer.broker.observer import SILENT, Observer, QuotaUse
+from transfer.errors import XferError
 
 LOOK_EVERY = 10.0
 """Seconds between two looks at the streams."""
+Used = Callable[[], Awaitable[Iterable[QuotaUse]]]
 QUEUES = ("xfer_work", "xfer_dead")
 
 
@@ -40,8 +42,11 @@ async def observed(port: int, version: str) -> AsyncIterator[Observer]:
         yield metrics
 
 
-async def keep_looking(client: Client, observer: Observer) -> None:
-    """Tell what waits in the streams, and whether NATS is there, until cancelled."""
+async def keep_looking(client: Client, observer: Observer, used: Used | None = None) -> None:
+    """Tell what waits in the streams, what is used of quotas, and whether NATS is there, until cancelled.
+
+    used: asks for the latter; what it raises of our own errors only delays the next look.
+    """
     if observer is SILENT:
         return
     observer.reach(lambda: client.is_connected)
@@ -50,6 +55,9 @@ async def keep_looking(client: Client, observer: Observer) -> None:
         for stream in QUEUES:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 observer.stream(stream, await _waiting(jetstream, stream))
+        if used is not None:
+            with contextlib.suppress(XferError):
+                observer.quotas(list(await used()).copy)
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -1,0 +1,83 @@
+"""What must stand in no log, by its shape."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import string
+
+import pytest
+
+from transfer.local.credentials import make_nkey
+from transfer.redact import WITHHELD, redact, secrets_in
+from transfer.seal import Sealer
+from transfer.ticket import Ticket
+
+TICKET = str(Ticket.new())
+SEED = make_nkey()[0]
+TOKEN = Sealer(Ticket.new()).token()
+JWT = ".".join(
+    base64.urlsafe_b64encode(part).decode().rstrip("=")
+    for part in (
+        json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode(),
+        b'{"name":"ann","sub":"U"}',
+        b"s" * 64,
+    )
+)
+SIGNATURE = "0123456789abcdef" * 4
+URL = (
+    "http://s3.test/b/k?partNumber=1&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260101%2Fx"
+    f"&X-Amz-Date=20260101T000000Z&X-Amz-Security-Token=tOkEn&X-Amz-Signature={SIGNATURE}"
+)
+HEADER = f"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/s3/aws4_request, Signature={SIGNATURE}"
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets"),
+    [
+        (f"carry on with {TICKET}", [TICKET]),
+        (f"carry on with {TICKET.upper()}!", [TICKET.upper()]),
+        (f"GET {URL} failed", [SIGNATURE, "AKIDEXAMPLE", "tOkEn"]),
+        (f"Authorization: {HEADER}", [SIGNATURE, "AKIDEXAMPLE"]),
+        (f"{{'authorization': '{HEADER}'}}", [SIGNATURE, "AKIDEXAMPLE"]),
+        (HEADER, [SIGNATURE, "AKIDEXAMPLE"]),
+        ("Authorization: Bearer abc.def", ["abc.def"]),
+        (f"the seed is {SEED}.", [SEED]),
+        (f"user {JWT} connects", [JWT]),
+        (f'{{"v":1,"job":"q","token":"{TOKEN}"}}', [TOKEN]),
+        ("nats://ann:hush@bus.test:4222 is away", ["hush", "ann"]),
+        ("nats://t0ken@bus.test:4222 is away", ["t0ken"]),
+    ],
+    ids=str.split("ticket TICKET url header dict bare bearer seed jwt token password address"),
+)
+def test_secrets_are_withheld_and_found(text: str, secrets: list[str]) -> None:
+    cleaned = redact(text)
+    assert WITHHELD in cleaned
+    assert not [secret for secret in secrets if secret in cleaned]
+    assert secrets_in(text)
+    assert secrets_in(cleaned) == []
+    assert redact(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "waiting for NATS: cannot reach NATS at nats://127.0.0.1:4222 (connection refused)",
+        "nats: 'Authorization Violation'",
+        "swept 3 jobs that were over",
+        "job qw3eqw3eqw3eqw3e: an upload could not be dropped yet: the store refuses the broker (AccessDenied)",
+        "see `xfer --help`, or write to ann@bus.test",
+        "http://s3.test/b/k?partNumber=1",
+        "",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_a_long_text_takes_no_long_time() -> None:
+    choose = random.Random(1)
+    for alphabet in (string.ascii_letters, "://@", "xfer1", "eyJ.-", 'Authorization:" '):
+        text = "".join(choose.choice(alphabet) for _ in range(20_000))
+        redact(text)  # the test's time limit is the assertion: nothing here may take its square
