@@ -21,7 +21,8 @@ from transfer.broker.account import Account, check
 from transfer.broker.book import PAGE, TOTAL, Shelf
 from transfer.broker.job import Refusal
 from transfer.broker.limits import Limits
-from transfer.broker.tally import Tally, fresh
+from transfer.broker.loans import Loan, Total
+from transfer.broker.tally import Tally, covers, fresh, most, of_counts
 from transfer.errors import BusUnreachable
 
 log = logging.getLogger(__name__)
@@ -39,30 +40,6 @@ SHARES = 8
 """A block is so small a part of what is left, divided by the brokers."""
 GONE = 64
 """Names of dead brokers that are remembered."""
-
-
-class Loan(msgspec.Struct, frozen=True, array_like=True):
-    """lent: what that broker may have put on pages. beat: goes up as long as it lives. answered: the last call it heard."""
-
-    lent: Tally = Tally()
-    beat: int = 0
-    answered: int = 0
-
-
-class Total(msgspec.Struct, frozen=True, array_like=True):
-    """base: what brokers that are gone have put on pages. call: goes up when a broker needs what others hold."""
-
-    base: Tally = Tally()
-    loans: dict[str, Loan] = {}
-    call: int = 0
-    gone: tuple[str, ...] = ()
-
-    def lent(self) -> Tally:
-        """All that is used, or may be without asking."""
-        total = self.base
-        for loan in self.loans.values():
-            total = total.plus(loan.lent)
-        return total
 
 
 class Lease:
@@ -133,7 +110,7 @@ class Lease:
         """A block that `more` fits into; at the end of what there is, exactly what is missing, or a refusal."""
         if self._refused is not None:
             refusal, least, until = self._refused
-            if time.monotonic() < until and _covers(more, least):
+            if time.monotonic() < until and covers(more, least):
                 raise refusal
         deadline = time.monotonic() + CALL_WITHIN
         called: int | None = None
@@ -178,7 +155,9 @@ class Lease:
                 m + (0 if r is None or not a else max(0, r - m) // parts)
                 for r, m, a in zip(room, missing, asked, strict=True)
             ]
-            return self._with(total, msgspec.structs.replace(mine, lent=mine.lent.plus(_tally(block, now))))
+            return self._with(
+                total, msgspec.structs.replace(mine, lent=mine.lent.plus(of_counts(block, now)))
+            )
         others = [loan.answered for name, loan in total.loans.items() if name != self.name]
         if called is not None and all(answered >= called for answered in others):
             spare = self._needed.at(now)  # what we hold ourselves and do not use is no hindrance
@@ -241,7 +220,7 @@ class Lease:
         total = _total.decode(body) if body else Total()
         self._bury_seen(total)
         mine = total.loans.get(self.name)
-        if due or mine is None or mine.answered < total.call or not _covers(mine.lent, self._needed):
+        if due or mine is None or mine.answered < total.call or not covers(mine.lent, self._needed):
             await self._renew()
         now = time.monotonic()
         for name, (_, since) in list(self._seen.items()):
@@ -281,7 +260,7 @@ class Lease:
 
         def renewed(total: Total) -> Total:
             mine = self._loan(total)
-            lent = _most(mine.lent, self._needed)
+            lent = most(mine.lent, self._needed)
             if mine.answered < total.call:
                 lent = self._lent = self._needed  # from now on: nothing may be taken that is on its way back
             return self._with(total, Loan(lent, mine.beat + 1, total.call))
@@ -326,18 +305,3 @@ class Lease:
 
 _total = msgspec.json.Decoder(Total)
 _account = msgspec.json.Decoder(Account)
-
-
-def _tally(counts: list[int], now: float) -> Tally:
-    today = fresh(now)
-    return Tally(today.day, today.month, *counts)
-
-
-def _covers(one: Tally, other: Tally) -> bool:
-    return _most(one, other) == one.plus(Tally(other.day, other.month))
-
-
-def _most(one: Tally, other: Tally) -> Tally:
-    """The greater of each count, as of the later day and month."""
-    a, b = one.plus(Tally(other.day, other.month)), other.plus(Tally(one.day, one.month))
-    return Tally(a.day, a.month, *map(max, a.counts, b.counts))
