@@ -12,7 +12,7 @@ import pytest
 from brokers import Place, connected, free_port, nats_server
 
 from transfer.api import ErrorCode
-from transfer.broker import loans as loans_module
+from transfer.broker import borrowing
 from transfer.broker.book import Shelf
 from transfer.broker.job import Refusal
 from transfer.broker.limits import Quota
@@ -122,8 +122,8 @@ async def test_a_broker_that_leaves_hands_its_block_in(team: Team) -> None:
 async def test_a_dead_brokers_block_comes_back_after_a_while_and_what_it_used_does_not(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loans_module, "LIFE", 3.0)
-    monkeypatch.setattr(loans_module, "RENEW_EVERY", 0.5)
+    monkeypatch.setattr(borrowing, "LIFE", 3.0)
+    monkeypatch.setattr(borrowing, "RENEW_EVERY", 0.5)
     team.quota = limited('stored_bytes = "1GB"\nopen_jobs = 100')
     one = team.join()
     assert await granted(one, 100 * MB) == 100 * MB
@@ -164,7 +164,7 @@ async def test_a_new_day_begins_with_the_whole_limit(team: Team) -> None:
     assert await granted(two, 400 * MB) == 400 * MB
     assert await granted(two, 1) == 0
     team.now += 86_400
-    await asyncio.sleep(2 * loans_module.LOOK_EVERY)  # a refusal is remembered for so long
+    await asyncio.sleep(2 * borrowing.LOOK_EVERY)  # a refusal is remembered for so long
     assert await granted(two, GB) == GB
     assert await granted(one, 1) == 0
 
@@ -177,7 +177,7 @@ async def test_what_was_given_back_through_another_broker_can_be_used_again(team
         await one.reserve("bob", Ticket.new().job, 0)
     for charge in charges:
         await two.withdraw("ann", Ticket.new().job, charge)
-    await asyncio.sleep(2 * loans_module.LOOK_EVERY)
+    await asyncio.sleep(2 * borrowing.LOOK_EVERY)
     for _ in range(3):
         await one.reserve("bob", Ticket.new().job, 0)
     with pytest.raises(Refusal):

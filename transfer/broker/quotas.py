@@ -14,10 +14,10 @@ from nats.aio.client import Client
 from transfer.api import ErrorCode
 from transfer.broker.account import Follow, Mend, Reserve, Short, Step, slack
 from transfer.broker.book import Book, Shelf
+from transfer.broker.borrowing import Borrower
 from transfer.broker.grouped import Asked, Grouped
 from transfer.broker.job import JobRecord, Refusal, admit_owner
 from transfer.broker.limits import Limits, Quota
-from transfer.broker.loans import Loans
 from transfer.broker.records import Records
 from transfer.broker.tally import Charge, Tally, of_bytes
 from transfer.errors import BusUnreachable, XferError
@@ -45,7 +45,7 @@ class Quotas:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._records, self._rules, self._clock, self._shelf = records, rules, clock, shelf
-        self.loans = Loans(shelf, self._total_limits, clock)
+        self.loans = Borrower(shelf, self._total_limits, clock)
         self.book = Book(shelf, records, self.loans, clock)
         self._signing: Grouped[_Sign] = Grouped(self._sign, most=64)
 

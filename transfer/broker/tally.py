@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -89,3 +90,20 @@ def settled(held: Tally, moved: int, *, stored: bool) -> Tally:
         moved if stored else 0,
         0,
     )
+
+
+def covers(one: Tally, other: Tally) -> bool:
+    """Whether none of `one`'s counts is less."""
+    return most(one, other) == one.plus(Tally(other.day, other.month))
+
+
+def most(one: Tally, other: Tally) -> Tally:
+    """The greater of each count, as of the later day and month."""
+    a, b = one.plus(Tally(other.day, other.month)), other.plus(Tally(one.day, one.month))
+    return Tally(a.day, a.month, *map(max, a.counts, b.counts))
+
+
+def of_counts(counts: Sequence[int], now: float) -> Tally:
+    """In the order of `limits.LIMITED`, of today."""
+    today = fresh(now)
+    return Tally(today.day, today.month, *counts)
