@@ -10,6 +10,7 @@ from typer import Argument, Context, Exit, Option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transfer.errors import XferError
     from transfer.events import Unfinished
 
 EXAMPLES = ("xfer resume", "xfer resume --list")
@@ -78,6 +79,8 @@ def resume(
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
     rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
+    if job is not None and list_only and not jobs:
+        raise _gone(job)
     if job is not None and not list_only:
         lifted = _lift_here(jobs) if jobs else _lift_elsewhere(job, context)
         if lifted:
@@ -156,14 +159,12 @@ def _lift_elsewhere(start: str, context: str | None) -> str:
     from transfer.errors import JobGone, NotConfigured
     from transfer.jobs import Jobs
 
-    gone = JobGone(f"no unfinished transfer here is called {start!r}", hint="see `xfer resume --list`")
-
     async def lift(broker: BrokerClient) -> str:
         mine = Jobs(broker)
         try:
             job, found = await mine.status(start)
         except JobGone:
-            raise gone from None
+            raise _gone(start) from None
         if found.state is not JobState.PAUSED:
             raise JobGone(
                 f"the transfer {job} is {found.state.value}, and was not begun on this host",
@@ -175,7 +176,13 @@ def _lift_elsewhere(start: str, context: str | None) -> str:
     try:
         return ask(context, lift)
     except NotConfigured:
-        raise gone from None
+        raise _gone(start) from None
+
+
+def _gone(start: str) -> XferError:
+    from transfer.errors import JobGone
+
+    return JobGone(f"no unfinished transfer here is called {start!r}", hint="see `xfer resume --list`")
 
 
 def _say_lifted(job: str, *, json: bool, quiet: bool) -> None:
