@@ -190,7 +190,7 @@ class Workers:
 
     def _say(self, error: Exception) -> None:
         """Each new reason once."""
-        said = error.what if isinstance(error, XferError) else type(error).__name__
+        said = error.what if isinstance(error, XferError) else f"it says nothing ({type(error).__name__})"
         if said != self._said:
             log.warning("what brokers owe waits for NATS: %s", said)
         self._said = said
