@@ -77,6 +77,9 @@ class Create(Request, frozen=True):
 
     token_hash: `seal.hash_token` of the ticket's token. fetches: distinct receipts after which the
     objects go; None: no limit. A second create of the same job with the same hash by the same owner succeeds.
+    run: chosen by the client, another one for each run of a send. `status` with another one says that that run goes on
+    with the job, and from then on `begin`, `complete` and `finish` (as stored) of earlier runs are refused: what a killed
+    run said last may arrive late. At most 64 letters, digits, `-` and `_`; empty: of no run.
     """
 
     job: str
@@ -84,6 +87,7 @@ class Create(Request, frozen=True):
     size: int | None
     expire: float
     fetches: int | None = None
+    run: str = ""
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -133,6 +137,7 @@ class Begin(Request, frozen=True):
     job: str
     segment: int
     key: str = ""
+    run: str = ""
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -200,6 +205,7 @@ class Complete(Request, frozen=True):
     upload: str
     parts: list[StoredPart]
     index: int
+    run: str = ""
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -213,6 +219,7 @@ class Finish(Request, frozen=True):
     job: str
     outcome: JobState
     segments: int = 0
+    run: str = ""
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -242,10 +249,14 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Status(Request, frozen=True):
-    """verb `status`, owner only. full: count the stored bytes as well, which costs the broker some reads."""
+    """verb `status`, owner only. full: count the stored bytes as well, which costs the broker some reads.
+
+    run: that run goes on with the job (see `Create`); empty: it is only looked at.
+    """
 
     job: str
     full: bool = False
+    run: str = ""
 
 
 class JobStatus(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from tenacity.stop import stop_base
 
@@ -175,13 +176,15 @@ class BrokerClient:
         self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
         self._hedge = Hedge(ANSWER_WITHIN)
         self.ca = ca
+        self._run = secrets.token_urlsafe(12)
 
     def with_patience(self, patience: Patience) -> BrokerClient:
         """Another on the same connection."""
-        return BrokerClient(self._client, self.user, patience, self._refusals)
+        return BrokerClient(self._client, self.user, patience, self._refusals, self.ca)
 
     async def create(self, request: api.Create) -> api.Created:
-        return await self._call("create", request, api.Created, first=True)
+        """Ours to go on with, until `status` of another client says otherwise."""
+        return await self._call("create", replace(request, run=self._run), api.Created, first=True)
 
     async def open(self, sealer: Sealer) -> api.Opened:
         return await self._call(
@@ -195,7 +198,7 @@ class BrokerClient:
 
     async def begin(self, job: str, segment: int) -> str:
         """The upload id."""
-        request = api.Begin(job=job, segment=segment, key=secrets.token_urlsafe(12))
+        request = api.Begin(job=job, segment=segment, key=secrets.token_urlsafe(12), run=self._run)
         return (await self._call("begin", request, api.Begun)).upload
 
     async def sign_part(self, job: str, segment: int, upload: str, part: api.PartToSign) -> api.SignedUrl:
@@ -210,12 +213,14 @@ class BrokerClient:
     async def complete(
         self, job: str, segment: int, upload: str, parts: list[api.StoredPart], index: int
     ) -> SegmentRef:
-        request = api.Complete(job=job, segment=segment, upload=upload, parts=parts, index=index)
+        request = api.Complete(
+            job=job, segment=segment, upload=upload, parts=parts, index=index, run=self._run
+        )
         return (await self._call("complete", request, api.Completed)).ref
 
     async def finish(self, job: str, outcome: api.JobState, segments: int = 0) -> api.Finished:
         return await self._call(
-            "finish", api.Finish(job=job, outcome=outcome, segments=segments), api.Finished
+            "finish", api.Finish(job=job, outcome=outcome, segments=segments, run=self._run), api.Finished
         )
 
     async def sign_gets(self, sealer: Sealer, segments: list[int]) -> list[api.SignedUrl]:
@@ -226,9 +231,10 @@ class BrokerClient:
         request = api.GiveReceipt(job=sealer.job, token=sealer.token(), receiver=receiver, sealed=sealed)
         return (await self._call("receipt", request, api.Done)).state
 
-    async def status(self, job: str, *, full: bool = False) -> api.JobStatus:
-        """full: count what is stored, too."""
-        return await self._call("status", api.Status(job=job, full=full), api.JobStatus)
+    async def status(self, job: str, *, full: bool = False, take_over: bool = False) -> api.JobStatus:
+        """full: count what is stored, too. take_over: we go on with it, and what earlier runs say comes too late."""
+        request = api.Status(job=job, full=full, run=self._run if take_over else "")
+        return await self._call("status", request, api.JobStatus)
 
     async def list_jobs(self, request: api.ListJobs) -> api.JobPage:
         return await self._call("list", request, api.JobPage)

@@ -224,7 +224,7 @@ class _Opening:
 
     async def _status(self, job: str) -> api.JobStatus:
         """Of a job that we are about to go on with. Raises JobPaused."""
-        status = await self._broker.status(job)
+        status = await self._broker.status(job, take_over=True)
         if status.state is api.JobState.PAUSED and self._on_pause == "lift":
             await self._broker.change("resume", api.Resume(job=job))
             return await self._broker.status(job)

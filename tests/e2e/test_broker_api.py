@@ -228,6 +228,34 @@ async def test_two_brokers_that_are_asked_the_same_begin_at_once_open_one_upload
     slow.close()
 
 
+async def test_what_a_killed_run_said_last_comes_too_late_once_another_goes_on(job: Job) -> None:
+    """The new run would store a segment under the same number, and the old one's request take it away again."""
+
+    async def begin(run: str, segment: int = 0):
+        request = api.Begin(job=job.id, segment=segment, key=f"{run}-{segment}", run=run)
+        return await ask(job.client, "begin", request, api.Begun)
+
+    async def go_on(run: str):
+        return await ask(job.client, "status", api.Status(job=job.id, run=run), api.JobStatus)
+
+    await go_on("one")
+    upload = (await begin("one")).upload
+    parts = await job.put(upload, b"of the first run")
+    await go_on("two")
+    assert code(await begin("one", 1)) is ErrorCode.CONFLICT
+    late = api.Complete(job=job.id, segment=0, upload=upload, parts=parts, index=1, run="one")
+    assert code(await ask(job.client, "complete", late, api.Completed)) is ErrorCode.CONFLICT
+    newer = (await begin("two")).upload
+    parts = await job.put(newer, b"of the second")
+    done = api.Complete(job=job.id, segment=0, upload=newer, parts=parts, index=1, run="two")
+    assert isinstance(await ask(job.client, "complete", done, api.Completed), api.Completed)
+    assert code(await begin("one")) is ErrorCode.CONFLICT
+    finish = api.Finish(job=job.id, outcome=JobState.STORED, segments=1, run="one")
+    assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
+    assert (await job.status()).complete == [0]
+    assert (await job.finish(JobState.STORED, 1)).state is JobState.STORED
+
+
 async def test_a_stored_segment_is_not_begun_again(job: Job) -> None:
     await job.store(0)
     assert code(await job.begin(0)) is ErrorCode.CONFLICT

@@ -203,7 +203,7 @@ async def test_what_is_stored_beyond_a_gap_is_given_up_by_another_host(
     first = killed(two, source)
     job = Ticket.parse(first.ticket).job
     async with connected(context_of(two), "test", Patience(5)) as (_, broker):
-        status = await broker.status(job)
+        status = await broker.status(job, take_over=True)
         number = max([*status.complete, *status.open_uploads]) + 2
         upload = await broker.begin(job, number)
         signed = await broker.sign_part(job, number, upload, api.PartToSign(1, 100, crc(bytes(100))))

@@ -61,7 +61,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     segment; of a job that is stored their segments' objects as well. cleared: of a job that is not open any more, the
     store has been asked for what nobody knows of, and has nothing left that must go. signed: lengths of the parts of open
     uploads for which there are URLs, segment to part to bytes. moved: bytes of all segments that were completed.
-    charge: what the quota's book holds for it.
+    charge: what the quota's book holds for it. run: of its sender, "" for one that does not say.
     """
 
     v: int = RECORD_VERSION
@@ -85,6 +85,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     signed: dict[int, dict[int, int]] = {}
     moved: int = 0
     charge: Charge = Charge()
+    run: str = ""
 
     @property
     def settled(self) -> bool:
@@ -125,6 +126,15 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         if all(before.get(n) == length for n, length in longest.items()):
             return self
         return replace(self, signed={**self.signed, segment: {**before, **longest}})
+
+    def taken_over(self, run: str) -> JobRecord:
+        """That run of its sender goes on with it: what earlier ones still have under way comes too late."""
+        return replace(self, run=run) if self.state.unfinished else self
+
+    def check_run(self, run: str) -> None:
+        """Raises Refusal (conflict) if another run goes on with the job."""
+        if run and self.run and run != self.run and self.state.unfinished:
+            raise conflict("another run goes on with that job")
 
     def _unsigned(self, segment: int) -> dict[int, dict[int, int]]:
         return {n: parts for n, parts in self.signed.items() if n != segment}

@@ -49,7 +49,7 @@ MAX_UPLOAD_ID = 1024
 _HASH = re.compile(r"[0-9a-f]{64}")
 _RECEIVER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ETAG = re.compile(r"[A-Za-z0-9_.+/=-]{1,128}")
-_BEGIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CRC32C = re.compile(r"[A-Za-z0-9+/]{6}==")
 
 
@@ -102,6 +102,7 @@ class Verbs:
             request.fetches is None or 1 <= request.fetches <= MAX_FETCHES,
             f"between 1 and {MAX_FETCHES} fetches can be counted; leave the limit out for more",
         )
+        _check_run(request.run)
         now = self._clock()
         try:
             charge = await self._quotas.reserve(user, request.job, request.size)
@@ -121,6 +122,7 @@ class Verbs:
             fetches=request.fetches,
             folder=folder_of(request.job, self._records.realm, request.expire),
             charge=charge,
+            run=request.run,
         )
         if await self._records.create(record):
             self._quotas.confirm(user, charge)
@@ -157,8 +159,9 @@ class Verbs:
     async def begin(self, user: str, request: api.Begin) -> api.Begun:
         segment, key = request.segment, request.key
         _check_segment(segment)
-        _check(not key or _BEGIN_KEY.fullmatch(key) is not None, "the key is none")
+        _check(not key or _KEY.fullmatch(key) is not None, "the key is none")
         record = await self._owned(user, request.job)
+        record.check_run(request.run)
         if record.has_begun(segment, key):
             return api.Begun(record.uploads[segment])
         record.check_begin(segment, key)
@@ -166,7 +169,7 @@ class Verbs:
         now, life = self._clock(), self._unfinished_life
         try:
             change = await self._records.change(
-                record.job, lambda r: r.begin(segment, upload, key, now=now, life=life)
+                record.job, lambda r: _of(request.run, r).begin(segment, upload, key, now=now, life=life)
             )
         except Refusal:
             await self._take_back(record, segment, upload)
@@ -201,6 +204,7 @@ class Verbs:
     async def complete(self, user: str, request: api.Complete) -> api.Completed:
         ref = _check_complete(request)
         record = await self._owned(user, request.job)
+        record.check_run(request.run)
         if record.has(request.segment):
             if await self._records.refs(record.job, request.segment, request.segment + 1) != [ref]:
                 raise conflict(f"segment {request.segment} is stored already, and is another one")
@@ -210,7 +214,10 @@ class Verbs:
         await self._records.put_ref(record.job, ref)
         now, life = self._clock(), self._unfinished_life
         change = await self._records.change(
-            record.job, lambda r: r.complete(ref.number, request.upload, now=now, life=life, size=ref.size)
+            record.job,
+            lambda r: _of(request.run, r).complete(
+                ref.number, request.upload, now=now, life=life, size=ref.size
+            ),
         )
         if change.after.settled:
             await self._owe(change.after)
@@ -220,9 +227,9 @@ class Verbs:
     async def finish(self, user: str, request: api.Finish) -> api.Finished:
         _check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
         record = await self._owned(user, request.job)
-        now = self._clock()
+        now, run = self._clock(), request.run if request.outcome is api.JobState.STORED else ""
         change = await self._records.change(
-            record.job, lambda r: r.finish(request.outcome, request.segments, now=now)
+            record.job, lambda r: _of(run, r).finish(request.outcome, request.segments, now=now)
         )
         await self._owe(change.after)
         return api.Finished(change.after.state, change.after.expires)
@@ -253,6 +260,9 @@ class Verbs:
 
     async def status(self, user: str, request: api.Status) -> api.JobStatus:
         record = await self._owned(user, request.job)
+        if request.run:
+            _check_run(request.run)
+            record = (await self._records.change(record.job, lambda r: r.taken_over(request.run))).after
         receipts = [sealed for sealed in record.receipts.values() if sealed]
         complete = [*range(record.segments), *record.ahead]
         stored = None
@@ -311,6 +321,16 @@ def _check(fine: bool, complaint: str) -> None:
 
 def _check_job(job: str) -> None:
     _check(is_job_id(job), "that is no job id")
+
+
+def _check_run(run: str) -> None:
+    _check(not run or _KEY.fullmatch(run) is not None, "the run is none")
+
+
+def _of(run: str, record: JobRecord) -> JobRecord:
+    """The record, if no other run goes on with its job. Raises Refusal."""
+    record.check_run(run)
+    return record
 
 
 def _check_segment(segment: int) -> None:
