@@ -36,7 +36,8 @@ class _Transport(TcpTransport):
         protocol = _Tls(reader)
         name = uri if isinstance(uri, str) else uri.hostname
         upgrade = loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=name)
-        transport = await asyncio.wait_for(upgrade, connect_timeout)
+        async with asyncio.timeout(connect_timeout):
+            transport = await upgrade
         self._io_reader = reader
         self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)  # type: ignore[arg-type]
 

@@ -107,6 +107,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         queue = Queue(client, replicas=settings.replicas)
         debts = Debts(records, store, queue, quotas)
         kinds = debts.kinds()
+        usage = Usage(quotas, lambda: rulebook.rules)
         groups = (
             Verbs(
                 records,
@@ -120,7 +121,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             OwnerVerbs(client, records, debts.owe, unfinished_life=settings.unfinished_life),
             HistoryVerb(client, records),
             dead.DeadLetters(queue, kinds, rulebook),
-            Usage(quotas, lambda: rulebook.rules),
+            usage,
             Checkup(client, store, version=version),
         )
         table = {name: verb for group in groups for name, verb in group.table().items()}
@@ -143,7 +144,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         lease = Lease(client, "sweeper", replicas=settings.replicas)
         await together(
             rulebook.keep_current(),
-            keep_looking(client, observer),
+            keep_looking(client, observer, usage.shares),
             quotas.keep(),
             _meet_store(store, settings),
             _patiently("the stream of events", lambda: streams.keep_events(client, settings.replicas)),

@@ -21,6 +21,7 @@ from transfer.broker.limits import Limits, Quota
 from transfer.broker.records import Records
 from transfer.broker.tally import Charge, Tally, of_bytes
 from transfer.errors import BusUnreachable, XferError
+from transfer.tasks import together
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Quotas:
 
     async def keep(self) -> None:
         """Tidy, mend and keep the lease, until cancelled."""
-        await asyncio.gather(self.loans.keep(), self._keep_tidy())
+        await together(self.loans.keep(), self._keep_tidy())
 
     async def close(self) -> None:
         """After the last request: leave nothing to others."""

@@ -10,7 +10,8 @@ from transfer import api
 from transfer.api import ErrorCode
 from transfer.broker.account import resets
 from transfer.broker.job import Refusal
-from transfer.broker.limits import Limits
+from transfer.broker.limits import LIMITED, Limits
+from transfer.broker.observer import QuotaUse
 from transfer.broker.quotas import Quotas
 from transfer.broker.rules import Rules
 from transfer.broker.table import Table, verb
@@ -27,6 +28,21 @@ class Usage:
 
     def table(self) -> Table:
         return {"usage": verb(api.Usage, self.usage)}
+
+    async def shares(self) -> list[QuotaUse]:
+        """What is used of all limits there are: of all users together, and of each that has some. For metrics."""
+        quota = self._rules().quota
+        together = [("", await self._quotas.loans.total(), quota.total.limits())]
+        limited = [user for user in await self._quotas.users() if any(quota.of(user).counts)][
+            : api.USAGE_PAGE
+        ]
+        each = [(user, await self._quotas.used(user), quota.of(user)) for user in limited]
+        return [
+            QuotaUse(name, user, count, limit)
+            for user, used, limits in (*together, *each)
+            for name, count, limit in zip(LIMITED, used.counts, limits.counts, strict=True)
+            if limit is not None or not user
+        ]
 
     async def usage(self, user: str, request: api.Usage) -> api.UsageReport:
         """Raises Refusal (not_allowed), BusUnreachable."""

@@ -141,7 +141,7 @@ async def _round_trip(broker: BrokerClient, data: bytes, slot: int) -> str:
     from transfer.transports.s3.http import StoreHttp, crc32c
 
     urls = await broker.probe(slot, len(data), crc32c([data]))
-    http = StoreHttp(1)
+    http = StoreHttp(1, ca=broker.ca)
     try:
         await _in_thread(lambda: http.put(urls.put, [data]))
         back = await _in_thread(lambda: http.get(urls.get, 0, len(data)))
