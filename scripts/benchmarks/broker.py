@@ -42,7 +42,15 @@ OPEN_JOBS = 10_000
 URLS, SIGNED = 64, 40
 SATURATED = 64
 PARTS = ("rates", "overload", "urls", "two", "jobs", "restart")
-RULES = ""
+RULES = """
+[quota]
+bytes_per_day = "1000TB"
+open_jobs = 100000000
+
+[quota.total]
+stored_bytes = "100000TB"
+"""
+"""Limits that nobody reaches: quotas are counted, as they are where it matters."""
 
 
 @dataclass
@@ -152,7 +160,7 @@ class Bench:
             if made < OPEN_JOBS:
                 await callers.offer(CREATES, (OPEN_JOBS - made) / CREATES + 0.1, self._questions.create)
         made = sum(map(len, self._questions.jobs.values()))
-        began = await asyncio.to_thread(self._servers.restart)
+        began = await asyncio.to_thread(self._servers.restart, metrics=True)
         took = await asyncio.to_thread(self._servers.sweep_took)
         broker = self._servers.brokers[0].pid
         row = Row(f"{made} open jobs")
