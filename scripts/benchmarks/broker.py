@@ -33,7 +33,7 @@ from transfer import api
 from transfer.ticket import Ticket
 
 RESULTS = Path("bench-results/broker.json")
-USERS, CLIENTS = 20, 200
+USERS, CLIENTS = 200, 200
 CREATES, STATUSES, OVERLOAD = 1000, 3000, 10
 """Requests a second; times the rate of creations."""
 AFTER = 3.0
@@ -41,7 +41,7 @@ AFTER = 3.0
 OPEN_JOBS = 10_000
 URLS, SIGNED = 64, 40
 SATURATED = 64
-PARTS = ("rates", "overload", "urls", "two", "jobs", "restart")
+PARTS = ("jobs", "rates", "overload", "urls", "two", "restart")
 RULES = """
 [quota]
 bytes_per_day = "1000TB"
