@@ -72,7 +72,7 @@ def broker(
         str | None, typer.Option("--log", metavar="text|json", envvar="XFER_LOG", help="How it logs [text]")
     ] = None,
 ) -> None:
-    """Run a broker in the foreground; S3 keys come from AWS_* or the AWS files."""
+    """Run a broker here; its S3 keys come from AWS_* or the AWS files."""
     import asyncio
     import logging
     import os

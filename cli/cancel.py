@@ -8,7 +8,7 @@ EXAMPLES = ("xfer cancel qw3e", "xfer cancel qw3ey7x9 --json")
 
 
 def cancel(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """End a job of ours for good: what is stored of it goes, its receivers hear."""
+    """End a job for good: what is stored goes, its receivers hear of it."""
     from cli.ask import ask, say_changed
     from transfer.jobs import Jobs
 

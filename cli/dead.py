@@ -1,4 +1,4 @@
-"""See and settle what brokers owe the store and gave up; for admins."""
+"""See and settle what brokers gave up; for admins."""
 
 from __future__ import annotations
 

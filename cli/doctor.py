@@ -23,7 +23,7 @@ _MARKS = {"ok": "ok", "note": "note", "skip": "-", "fail": "FAIL"}
 
 
 def doctor(context: ContextName = None, json: Json = False) -> None:
-    """Check servers, store, clocks and this machine; each line says ok or what to do."""
+    """Check the servers, the store, the clocks and this machine."""
     from cli.run import run
     from transfer.doctor import Report, examine, worst
 

@@ -18,7 +18,7 @@ def down(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="XFER_QUIET", help="Say nothing")] = False,
 ) -> None:
-    """Stop the local servers and wait until they are gone; their data stays."""
+    """Stop the local servers; their data stays."""
     from transfer.local.folder import Folder
     from transfer.local.supervisor import stop
 

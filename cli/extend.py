@@ -21,7 +21,7 @@ def extend(
     quiet: Quiet = False,
     context: ContextName = None,
 ) -> None:
-    """Give a job of ours another expiry, later or sooner."""
+    """Give a job another expiry, later or sooner."""
     from cli.ask import ask, say_changed
     from cli.misuse import called
     from cli.render import moment

@@ -10,7 +10,7 @@ EXAMPLES = ("xfer invite ann", "xfer invite ann --dir /srv/xfer > ann.txt")
 
 
 def invite(name: Name, dir: Dir = None) -> None:
-    """Print one line for `xfer join`, adding the user if needed; whoever has it is that user."""
+    """Print a line for `xfer join`: whoever has it is that user."""
     from cli.run import run
     from transfer.local.folder import Folder
     from transfer.local.listening import is_loopback

@@ -39,7 +39,7 @@ def join(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Log in with an invite and save it as a context, its secrets in files of your own."""
+    """Log in with an invite, and save it as a context."""
     from cli.ask import print_json
     from cli.run import run
     from transfer.joining import join

@@ -25,7 +25,7 @@ def ls(
     json: Json = False,
     context: ContextName = None,
 ) -> None:
-    """List our jobs, the oldest first, wherever they were begun."""
+    """List your jobs, wherever they were begun."""
     import sys
     import time
 

@@ -8,7 +8,7 @@ EXAMPLES = ("xfer pause qw3e", "xfer pause qw3ey7x9 --json")
 
 
 def pause(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """Have a job of ours wait, wherever it runs; what is under way is stored."""
+    """Have a job wait, wherever it runs; what is under way is stored."""
     from cli.ask import ask, say_changed
     from transfer.jobs import Jobs
 

@@ -63,7 +63,7 @@ def resume(
         bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
     ] = False,
 ) -> None:
-    """Go on with what did not end on this host; with a paused JOB wherever it is."""
+    """Go on with what did not end here; with a paused JOB, wherever it is."""
     from functools import partial
 
     from cli.exits import report

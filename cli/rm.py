@@ -8,7 +8,7 @@ EXAMPLES = ("xfer rm qw3e", "xfer rm qw3ey7x9 --json")
 
 
 def rm(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """Forget a job of ours, whatever its state; what is stored of it goes."""
+    """Forget a job, whatever its state; what is stored of it goes."""
     from cli.ask import ask, say_changed
     from transfer.jobs import Jobs
 

@@ -13,7 +13,7 @@ EXAMPLES = ("xfer status qw3e", "xfer status qw3ey7x9 --json")
 
 
 def status(job: Job, json: Json = False, context: ContextName = None) -> None:
-    """Show how a job of ours stands, wherever it runs."""
+    """Show how a job stands, wherever it runs."""
     import sys
     import time
 

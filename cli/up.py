@@ -60,7 +60,7 @@ def up(
         typer.Option("--quiet", "-q", envvar="XFER_QUIET", help="No notices about restarts and contexts"),
     ] = False,
 ) -> None:
-    """Run NATS, an S3 store and a broker on this machine, until a signal or `xfer down`."""
+    """Run NATS, an S3 store and a broker here, until `xfer down`."""
     import asyncio
 
     from transfer import config

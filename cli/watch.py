@@ -29,7 +29,7 @@ def watch(
     quiet: Quiet = False,
     context: ContextName = None,
 ) -> None:
-    """Show a transfer that runs elsewhere: what it did so far, and on to its end."""
+    """Show a transfer that runs elsewhere, from its start to its end."""
     from functools import partial
 
     from cli.run import run
