@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from transfer.broker.streams import EVENTS
-from transfer.local import credentials, nats, ports, probe, store
+from transfer.local import credentials, ports, probe, store
 from transfer.local.folder import Folder, write_private
 from transfer.local.programs import find
+from transfer.permissions import BROKER
+from transfer.permissions import permissions as permissions_of
 
 CORES = ("core-0", "core-1", "core-2")
 LEAVES = ("leaf-a", "leaf-b")
@@ -59,7 +61,7 @@ class Cluster:
         self._routes = {name: next(numbers) for name in CORES}
         self._leaf_ports = {name: next(numbers) for name in CORES}
         for user in CLIENTS:
-            credentials.add_user(self.folder, user)
+            credentials.new_key(self.folder, user)
         self._users = credentials.ensure(self.folder)
         self._password = secrets.token_hex(16)
         rules = 'admins = ["ann"]\n'
@@ -113,10 +115,10 @@ class Cluster:
         """Wait until both clients are answered, from both leaves, with store and bus in order. Raises Failed."""
         try:
             async with asyncio.timeout(READY_WITHIN):
-                await probe.store_answers(self._store_ports.s3)
+                await probe.store_answers("127.0.0.1", self._store_ports.s3)
                 for user, leaf in CLIENTS.items():
                     seed = self.folder.seed(user)
-                    await probe.nats_answers(self._ports[leaf])
+                    await probe.nats_answers("127.0.0.1", self._ports[leaf])
                     await probe.broker_answers(self.url(leaf), seed, user)
         except TimeoutError:
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
@@ -129,8 +131,8 @@ class Cluster:
         """Of each stream, on how many servers it is."""
         from transfer import bus
 
-        seed = self.folder.seed(credentials.BROKER)
-        client = await bus.connect(self.url("core-0"), seed, credentials.BROKER, "cluster")
+        seed = self.folder.seed(BROKER)
+        client = await bus.connect(self.url("core-0"), seed, BROKER, "cluster")
         try:
             streams = await client.jetstream().streams_info()
             return {str(s.config.name): s.config.num_replicas or 1 for s in streams}
@@ -207,7 +209,7 @@ class Cluster:
         return {
             **_environment(),
             "NATS_URL": self.url(BROKERS[name]),
-            "NATS_CREDS": str(self.folder.seed(credentials.BROKER)),
+            "NATS_CREDS": str(self.folder.seed(BROKER)),
             "XFER_REPLICAS": "3",
             "XFER_SWEEP_EVERY": "2",
             "XFER_RULES": str(self.folder.rules),
@@ -222,8 +224,8 @@ class Cluster:
 
 def _permissions(user: str) -> dict[str, Any]:
     """Those of `xfer up`, and for the broker what a leaf makes of its subjects, since mapped ones are what is looked at."""
-    permissions: dict[str, Any] = nats.permissions(user)
-    if user == credentials.BROKER:
+    permissions: dict[str, Any] = permissions_of(user)
+    if user == BROKER:
         permissions["publish"]["allow"].append(f"$JS.{DOMAIN}.API.>")
     return permissions
 
