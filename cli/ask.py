@@ -37,6 +37,7 @@ def print_json(value: object) -> None:
     import msgspec
 
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
 
 
 def say_changed(changed: Changed, told: str, *, json: bool, quiet: bool) -> None:

@@ -243,7 +243,7 @@ def cross(cluster: Cluster, source: Path, via: str, sender: str, receiver: str) 
     send = _run(cluster.client_env(sender, work / "home-here"), "send", "--json", "--via", via, source)
     try:
         assert send.stdout is not None
-        ticket = json.loads(send.stdout.readline())["ticket"]
+        ticket = next(said["ticket"] for said in map(json.loads, send.stdout) if said["event"] == "ticket")
         fetch = _run(
             {**cluster.client_env(receiver, work / "home-there"), "XFER_TICKET": ticket},
             "fetch",

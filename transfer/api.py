@@ -112,6 +112,7 @@ class Opened(msgspec.Struct, frozen=True):
     size: int | None
     segments: int
     expires: float
+    cancelled: bool = False
 
 
 class Segments(Request, frozen=True):
@@ -125,6 +126,7 @@ class Segments(Request, frozen=True):
 class SegmentPage(msgspec.Struct, frozen=True):
     refs: list[SegmentRef]
     state: JobState
+    cancelled: bool = False
 
 
 class Begin(Request, frozen=True):
@@ -310,15 +312,20 @@ class JobPage(msgspec.Struct, frozen=True):
 
 
 class Pause(Request, frozen=True):
-    """verb `pause`, owner only: an unfinished job's sender stops until `resume`; what is under way is completed."""
+    """verb `pause`, owner only: an unfinished job's sender stops until `resume`; what is under way is completed.
+
+    key: as of `Begin`, here and in `Resume` and `Extend`: a copy that comes late changes nothing any more.
+    """
 
     job: str
+    key: str = ""
 
 
 class Resume(Request, frozen=True):
     """verb `resume`, owner only: a paused job goes on wherever it runs."""
 
     job: str
+    key: str = ""
 
 
 class Cancel(Request, frozen=True):
@@ -338,6 +345,7 @@ class Extend(Request, frozen=True):
 
     job: str
     expire: float
+    key: str = ""
 
 
 class Changed(msgspec.Struct, frozen=True):

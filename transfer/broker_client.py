@@ -241,6 +241,8 @@ class BrokerClient:
 
     async def change(self, verb: str, request: api.Request) -> api.Changed:
         """verb: `pause`, `resume`, `cancel`, `remove` or `extend`, with its request."""
+        if isinstance(request, api.Pause | api.Resume | api.Extend):
+            request = replace(request, key=secrets.token_urlsafe(12))
         return await self._call(verb, request, api.Changed)
 
     async def history(self, job: str, start: int) -> api.HistoryPage:

@@ -23,6 +23,7 @@ from transfer.errors import (
     UntrustedServer,
 )
 from transfer.seal import Purpose, Sealer
+from transfer.tasks import AGAIN_SOON, ended
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -149,9 +150,7 @@ async def connect(
     except (OSError, ValueError) as error:
         raise BusUnreachable(f"cannot reach NATS at {url} ({error})") from None
     finally:
-        for task in (dialling, watching):
-            task.cancel()
-        await asyncio.gather(dialling, watching, return_exceptions=True)
+        await ended(dialling, watching, again=AGAIN_SOON)
 
 
 def _cause(errors: list[Exception]) -> str:

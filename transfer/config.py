@@ -202,17 +202,25 @@ def _sanitise(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "user"
 
 
+def check_name(name: str) -> None:
+    """Of a context; files beside it are called so. Raises UsageError."""
+    if not CONTEXT_NAME.fullmatch(name) or not name.strip("."):
+        raise UsageError(
+            f"{name!r} cannot name a context",
+            hint="use up to 64 letters, digits, `-`, `_` and `.`, and not dots alone",
+        )
+
+
 def check(context: Context) -> None:
     """Raises UsageError for a name, URL or user that cannot work."""
-    if not CONTEXT_NAME.fullmatch(context.name):
-        raise UsageError(
-            f"{context.name!r} cannot name a context", hint="use letters, digits, `-`, `_` and `.`"
-        )
+    check_name(context.name)
     if not _is_nats_url(context.nats_url):
         raise UsageError(
             f"{context.public_url!r} is not the address of a NATS server", hint="write it as nats://HOST:4222"
         )
-    if context.ca is not None and urlsplit(context.nats_url).scheme not in TLS_SCHEMES:
+    if context.ca is not None and any(
+        urlsplit(each).scheme not in TLS_SCHEMES for each in context.nats_url.split(",")
+    ):
         raise UsageError(
             f"{context.public_url} is not spoken to over TLS, so that no authority can vouch for it",
             hint="write the address as tls://HOST:4222, or leave out the authority (--ca, XFER_CA)",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer import api, bus
 from transfer.broker_client import BrokerClient, Patience
-from transfer.errors import JobCancelled, JobGone, XferError
+from transfer.errors import CANCELLED, JobCancelled, JobGone, XferError
 from transfer.hold import Hold
 from transfer.meter import Meter
 from transfer.tasks import ended
@@ -25,7 +25,6 @@ RUNNING, PAUSED, AGAIN = 15.0, 3.0, 1.0
 """Seconds between two questions to the broker that nothing prompts; after one that was not answered."""
 TELL = 1.0
 """Seconds between two reminders of what is waited for."""
-CANCELLED = "this transfer was cancelled by its owner"
 Result = TypeVar("Result")
 
 

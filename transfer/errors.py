@@ -191,6 +191,17 @@ class JobCancelled(JobGone):
     hint = "send it again if that was not meant"
 
 
+CANCELLED = "this transfer was cancelled by its owner"
+"""What is said of it, also to receivers."""
+
+
+def void(cancelled: bool) -> XferError:
+    """To raise at a job that is void. cancelled: its owner made it so, not its sender's trouble."""
+    if cancelled:
+        return JobCancelled(CANCELLED, hint=JobGone.hint)
+    return CutShort("the sender ended this transfer before it was complete")
+
+
 class Refused(XferError):
     """The operator's rules say no."""
 

@@ -19,6 +19,7 @@ from transfer.broker_client import BrokerClient, Patience, connected
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.errors import (
+    CANCELLED,
     BusUnreachable,
     CutShort,
     DamagedData,
@@ -27,6 +28,7 @@ from transfer.errors import (
     PeerLost,
     ProtocolError,
     Temporary,
+    void,
 )
 from transfer.events import Listener, RouteName, Summary, ignore
 from transfer.ice_urls import IceServers
@@ -102,7 +104,7 @@ async def fetch(
             ):
                 opened = await broker.open(sealer)
                 if opened.state is api.JobState.VOID:
-                    raise CutShort("the sender ended this transfer before it was complete")
+                    raise void(opened.cancelled)
                 if opened.state is api.JobState.DELIVERED and job.receipt is None:
                     raise JobGone("this transfer has been delivered and is not kept any longer")
                 final = opened.state is api.JobState.STORED  # what is damaged then stays damaged
@@ -234,6 +236,8 @@ class _Receiver:
                 self._use_store.set()
                 self._store.announce(signal.ref)
             elif isinstance(signal, wire.Void):
+                if signal.reason == CANCELLED:
+                    raise void(True)
                 raise CutShort(f"the sender ended this transfer: {printable(signal.reason)}")
 
     async def _meet_sender(self, user: str, ice: IceServers) -> None:

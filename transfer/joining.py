@@ -7,6 +7,7 @@ import re
 import ssl
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -45,8 +46,10 @@ async def join(invite: Invite, name: str | None = None) -> Joined:
             f"there is a context {name} already, for user {old.user} at {old.public_url}",
             hint="choose another name with --name",
         )
-    if invite.ca is None and not is_loopback(invite.host):
+    hosts = [urlsplit(url).hostname or "" for url in invite.url.split(",")]
+    if invite.ca is None and not all(map(is_loopback, hosts)):
         raise UntrustedServer(f"that invite names no authority that vouches for {invite.host}")
+    config.check_name(name)
     folder = config.config_dir() / "credentials"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

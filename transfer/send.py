@@ -15,16 +15,9 @@ from transfer.broker_client import BrokerClient, Conflict, Patience, connected
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.content import Content
-from transfer.control import CANCELLED, Control
+from transfer.control import Control
 from transfer.effort import Effort
-from transfer.errors import (
-    JobCancelled,
-    JobGone,
-    Refused,
-    SourceTrouble,
-    UsageError,
-    XferError,
-)
+from transfer.errors import CANCELLED, JobCancelled, JobGone, Refused, SourceTrouble, UsageError, XferError
 from transfer.events import Listener, Stored, Summary, TicketReady, ignore
 from transfer.hold import Hold
 from transfer.ice_urls import IceServers

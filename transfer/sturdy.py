@@ -75,7 +75,10 @@ class SturdyClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """nats-py speaks TLS where the server's greeting says so, whatever the URL does: whoever changes that reads all."""
         server = self._current_server
-        if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
+        wanted = server is not None and (
+            server.uri.scheme == "tls" or (server.uri.scheme == "nats" and "tls" in self.options)
+        )
+        if initial_connection and wanted and not info.get("tls_required"):
             raise PlainServer("nats: the server does not speak TLS")
         await super()._process_info(info, initial_connection)
 

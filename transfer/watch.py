@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from transfer import api, bus, config, errors
 from transfer.announce import Announcement
@@ -69,7 +70,7 @@ class _Watch:
         async for past in self._past():
             if (said := _read(bytes(past.said))) is not None:
                 self._hear(said, past.sequence, past.lasting)
-        while not self._good_end() and not await self._is_over():
+        while not await self._is_over() and not self._good_end():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     while not self._ended(_read(await live.get())):
@@ -110,6 +111,10 @@ class _Watch:
             return False
         if state is api.JobState.VOID:
             raise _failure(self._last)
+        if (
+            state is api.JobState.DELIVERED and self._last is not None
+        ):  # by a receiver who came after the send's end
+            self._last = replace(self._last, state="receipt")
         return not state.unfinished
 
 

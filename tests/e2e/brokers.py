@@ -52,7 +52,12 @@ def process(
         yield started
     finally:
         started.terminate()
-        started.wait(20)
+        try:
+            started.wait(20)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+            raise
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Chore:
         return self.at_it[0]
 
 
-def keeper(client: Client, chore: Chore, name: str, life: float = 2.0) -> asyncio.Task[None]:
+def keeper(client: Client, chore: Chore, name: str, life: float = 6.0) -> asyncio.Task[None]:
     lease = Lease(client, "chore", life=life)
     return asyncio.ensure_future(lease.keep(lambda: chore.do(name)))
 
@@ -58,7 +58,7 @@ async def test_one_at_a_time_for_longer_than_its_life_and_the_next_when_it_leave
     client, chore = await connected(alone), Chore()
     keepers = {name: keeper(client, chore, name) for name in ("a", "b", "c")}
     first = await chore.held_by(*keepers)
-    await asyncio.sleep(5)
+    await asyncio.sleep(8)
     assert chore.at_it == [first]
     await ended(keepers.pop(first))
     assert await chore.held_by(*keepers) != first

@@ -32,6 +32,7 @@ from transfer.api import ErrorCode, JobState
 from transfer.broker import work as work_module
 from transfer.broker.debts import DELETE, Debts
 from transfer.broker.job import Refusal, conflict
+from transfer.broker.metering import Unmetered
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 from transfer.broker.work import Item, Kind, Queue
@@ -238,7 +239,7 @@ async def test_debts_whose_items_were_lost_are_queued_anew_and_those_that_are_kn
 ) -> None:
     records, queue = await Records.attach(alone), Queue(alone)
     await queue.keep()
-    debts = Debts(records, store, queue)
+    debts = Debts(records, store, queue, Unmetered())
     record = await void_job(alone, records)
     await debts.owe_again([record])
     await debts.owe_again([record])
@@ -252,7 +253,7 @@ async def test_debts_whose_items_were_lost_are_queued_anew_and_those_that_are_kn
 async def test_a_letter_about_a_debt_that_was_paid_since_is_removed(alone: Client, store: Store) -> None:
     records, queue = await Records.attach(alone), Queue(alone)
     await queue.keep()
-    debts = Debts(records, store, queue)
+    debts = Debts(records, store, queue, Unmetered())
     paid, owing = await void_job(alone, records), await void_job(alone, records)
     await records.change(paid.job, lambda r: r.paid(r))
     foreign = Item("another", paid.job)

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 
 from transfer import api
 from transfer.api import ErrorCode, JobState
+from transfer.broker.rules import LOOK_EVERY
 
 MB, GB = 10**6, 10**9
 MIB5 = 5 << 20
@@ -44,6 +45,7 @@ class Field:
                     await asyncio.sleep(0.02)
         finally:
             await client.close()
+        await asyncio.sleep(LOOK_EVERY + 0.2)  # whoever was not drawn has looked by then
 
 
 async def usage(client: Client, user: str) -> api.UserUsage:
@@ -174,9 +176,10 @@ async def test_a_void_job_gives_back_all_it_reserved(client: Client) -> None:
 async def test_a_stored_job_counts_what_is_stored_until_its_objects_go(field: Field) -> None:
     alice = await connected(field.place)
     try:
+        await answers(alice)
         before = await usage(alice, "alice")
         job = Job(alice)
-        assert isinstance(await job.create(size=GB, expire=3.0), api.Created)
+        assert isinstance(await job.create(size=GB, expire=15.0), api.Created)
         await job.store(0, data=b"x" * 1000)
         assert (await usage(alice, "alice")).stored.used == before.stored.used + GB
         assert isinstance(await job.finish(JobState.STORED, 1), api.Finished)

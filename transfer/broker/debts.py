@@ -18,6 +18,7 @@ from transfer.broker.metering import Metering
 from transfer.broker.records import Records
 from transfer.broker.store import Store
 from transfer.broker.work import Item, Kind, Kinds, Queue
+from transfer.errors import UnsupportedVersion
 
 ABORT, DELETE, SETTLE = "abort", "delete", "settle"
 """Kinds of work: uploads of a job that lives; all that the store has of one that is settled; the quota's book."""
@@ -79,7 +80,10 @@ class Debts:
         owing = {record.job for record in debtors}
         for item in dead:
             if item.kind in self.kinds() and item.job not in owing:
-                found = await self._records.read(item.job)
+                try:
+                    found = await self._records.read(item.job)
+                except UnsupportedVersion:  # that is for a broker who can read it
+                    continue
                 if found is None or not (found.in_debt or found.unsettled):
                     await self._queue.unbury(item)
 

@@ -23,7 +23,7 @@ class Index:
         self._reading = asyncio.Lock()
         self._owners: dict[str, str] = {}
         self._lines: dict[str, dict[str, api.JobLine]] = {}
-        self._seen, self._complete_at = 0, -float("inf")
+        self._seen, self._sure_at = 0, -float("inf")
 
     async def of(self, user: str) -> dict[str, api.JobLine]:
         """That user's jobs by id, expired ones included, as the records are now.
@@ -32,21 +32,21 @@ class Index:
         """
         async with self._reading:
             # Of what was dropped only a mark is left, and that goes, too.
-            known_for = self._clock() - self._complete_at
-            if known_for > MARKER_LIFE / 2 and self._complete_at > -float("inf"):
+            if self._clock() - self._sure_at > MARKER_LIFE / 2:
                 self._forget()
+            began = self._clock()
             if await self._records.last_change() < self._seen:  # they were made anew
                 self._forget()
             async with aclosing(self._records.changes(self._seen)) as changes:
                 async for job, record, sequence in changes:
                     self._note(job, record)
                     self._seen = sequence
-            self._complete_at = self._clock()
+            self._sure_at = began
             return dict(self._lines.get(user, {}))
 
     def _forget(self) -> None:
         self._owners, self._lines, self._seen = {}, {}, 0
-        self._complete_at = -float("inf")
+        self._sure_at = self._clock()
 
     def _note(self, job: str, record: JobRecord | None) -> None:
         owner = self._owners.pop(job, None)

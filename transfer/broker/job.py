@@ -19,6 +19,8 @@ WINDOW = 64
 """A segment may be begun this far beyond the gapless ones: bounds what a record must remember."""
 MAX_OPEN = 8
 """Uploads of one job at a time. A sender has two; the others are those of a run that died."""
+MAX_FORMER = 16
+"""Earlier runs of its sender that a record remembers."""
 MAX_RECEIPTS = 64
 """Receipts kept for the sender; later ones are only counted."""
 MAX_FETCHES = 1000
@@ -61,7 +63,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     segment; of a job that is stored their segments' objects as well. cleared: of a job that is not open any more, the
     store has been asked for what nobody knows of, and has nothing left that must go. signed: lengths of the parts of open
     uploads for which there are URLs, segment to part to bytes. moved: bytes of all segments that were completed.
-    charge: what the quota's book holds for it. run: of its sender, "" for one that does not say.
+    charge: what the quota's book holds for it. run: of its sender, "" for one that does not say;
+    former: earlier ones. changed: keys of the owner's last requests. cancelled: its owner made it void.
     """
 
     v: int = RECORD_VERSION
@@ -86,6 +89,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     moved: int = 0
     charge: Charge = Charge()
     run: str = ""
+    former: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    cancelled: bool = False
 
     @property
     def settled(self) -> bool:
@@ -129,7 +135,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def taken_over(self, run: str) -> JobRecord:
         """That run of its sender goes on with it: what earlier ones still have under way comes too late."""
-        return replace(self, run=run) if self.state.unfinished else self
+        if not self.state.unfinished or run == self.run or run in self.former:
+            return self  # a copy of a request that another run has overtaken comes too late itself
+        return replace(self, run=run, former=(*self.former, self.run)[-MAX_FORMER:])
 
     def check_run(self, run: str) -> None:
         """Raises Refusal (conflict) if another run goes on with the job."""
@@ -250,7 +258,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def cancel(self, *, now: float) -> JobRecord:
         """Void; repeating it changes nothing. Raises Refusal (conflict) if it was delivered."""
-        return self.finish(JobState.VOID, 0, now=now)
+        if self.state is JobState.VOID:
+            return self
+        return replace(self.finish(JobState.VOID, 0, now=now), cancelled=True)
 
     def remove(self, *, now: float) -> JobRecord:
         """Whatever it was, nobody is told of it any more, and its objects go."""

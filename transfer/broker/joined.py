@@ -15,8 +15,11 @@ from transfer.errors import StoreUnreachable
 
 
 def joined(table: Table) -> Table:
-    """The same verbs; a request that is like one in hand (user, verb and body) shares its answer, or its refusal."""
-    return {name: _joined(verb) for name, verb in table.items()}
+    """The same verbs; a request that is like one in hand (user, verb and body) shares its answer, or its refusal.
+
+    But for `status`, which asks no store, and whose answer must not be older than the question.
+    """
+    return {name: verb if name == "status" else _joined(verb) for name, verb in table.items()}
 
 
 def _joined(verb: Verb) -> Verb:

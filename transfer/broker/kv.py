@@ -6,6 +6,7 @@ there is only one replica, and reads what is not looked at. Source: NATS ADR-8 (
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 import msgspec
@@ -129,6 +130,12 @@ class Bucket:
 
     async def put(self, key: str, value: bytes, headers: dict[str, str]) -> int | None:
         """As `update`, with whatever headers."""
+        if (
+            not self._client.is_connected
+        ):  # nats-py would keep it, and write it whenever it is connected again
+            async with asyncio.timeout(WITHIN):
+                while not self._client.is_connected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
         try:
             answer = await self._client.request(self._subjects + key, value, timeout=WITHIN, headers=headers)
         except NoRespondersError:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from msgspec.structs import replace
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -24,6 +25,9 @@ from transfer.broker.table import Table, verb
 from transfer.ticket import JOB_SYMBOLS, is_job_id
 
 log = logging.getLogger(__name__)
+
+MAX_KEY, MAX_CHANGED = 64, 16
+"""Letters of a request's key; keys that a record remembers."""
 
 
 class OwnerVerbs:
@@ -73,10 +77,10 @@ class OwnerVerbs:
         return api.JobPage([lines[job] for job in page], more=len(jobs) > len(page))
 
     async def pause(self, user: str, request: api.Pause) -> api.Changed:
-        return await self._pause(user, request.job, True)
+        return await self._pause(user, request.job, request.key, True)
 
     async def resume(self, user: str, request: api.Resume) -> api.Changed:
-        return await self._pause(user, request.job, False)
+        return await self._pause(user, request.job, request.key, False)
 
     async def cancel(self, user: str, request: api.Cancel) -> api.Changed:
         await self._admit(user, request.job)
@@ -93,25 +97,29 @@ class OwnerVerbs:
 
     async def extend(self, user: str, request: api.Extend) -> api.Changed:
         _check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
+        _check(len(request.key) <= MAX_KEY, "the key is too long")
         await self._admit(user, request.job)
-        return await self._change(request.job, lambda r, now: r.extend(request.expire, now=now))
+        return await self._change(request.job, lambda r, now: r.extend(request.expire, now=now), request.key)
 
-    async def _pause(self, user: str, job: str, paused: bool) -> api.Changed:
+    async def _pause(self, user: str, job: str, key: str, paused: bool) -> api.Changed:
+        _check(len(key) <= MAX_KEY, "the key is too long")
         await self._admit(user, job)
         life = self._unfinished_life
-        return await self._change(job, lambda r, now: r.pause(paused, now=now, life=life))
+        return await self._change(job, lambda r, now: r.pause(paused, now=now, life=life), key)
 
     async def _admit(self, user: str, job: str) -> None:
         _check(is_job_id(job), "that is no job id")
         admit_owner(await self._records.read(job), user, self._clock())
 
-    async def _change(self, job: str, edit: Callable[[JobRecord, float], JobRecord]) -> api.Changed:
-        """Write it, tell whatever runs the job, then drop what it owes the store."""
+    async def _change(
+        self, job: str, edit: Callable[[JobRecord, float], JobRecord], key: str = ""
+    ) -> api.Changed:
+        """Write it, tell whatever runs the job, then drop what it owes the store. key: of the request."""
         now = self._clock()
-        await self._records.change(job, lambda record: edit(record, now))
+        change = await self._records.change(job, lambda record: _once(record, key, edit(record, now)))
         found = await self._records.find(job)
         if found is None:  # the sweeper was as quick
-            raise not_found()
+            return api.Changed(job, change.after.state, change.after.expires)
         record = found.record
         await self._nudge(record, found.revision)
         if record.settled:
@@ -124,6 +132,15 @@ class OwnerVerbs:
             await self._client.publish(bus.control_subject(record.owner, record.job), body)
         except (NatsError, OSError) as error:
             log.warning("job %s: its sender could not be told: %s", record.job, type(error).__name__)
+
+
+def _once(record: JobRecord, key: str, after: JobRecord) -> JobRecord:
+    """A copy of a request that comes late must not undo what was asked since."""
+    if not key:
+        return after
+    if key in record.changed:
+        return record
+    return replace(after, changed=(*record.changed, key)[-MAX_CHANGED:])
 
 
 def _check(fine: bool, complaint: str) -> None:

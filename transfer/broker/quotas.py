@@ -33,6 +33,8 @@ ABANDONED_AFTER = 120.0
 STEP = 64 << 20
 """Bytes by which a job of unknown length grows, where there is room."""
 ATTEMPTS = 12
+CLOSE_WITHIN = 6.0
+"""Seconds that the book may take when the broker leaves; what is left half done is mended by others."""
 
 
 class Quotas:
@@ -134,11 +136,14 @@ class Quotas:
     async def close(self) -> None:
         """After the last request: leave nothing to others."""
         try:
-            await self.book.tidy()
-            await self.book.close()
-            await self.loans.close()
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await self.book.tidy()
+                await self.book.close()
+                await self.loans.close()
         except BusUnreachable as error:
             log.warning("the quota's lease is left to other brokers: %s", error.what)
+        except TimeoutError:
+            log.warning("the quota's lease is left to other brokers: NATS takes too long to answer")
 
     async def _keep_tidy(self) -> None:
         mend_at, said = 0.0, ""

@@ -44,7 +44,7 @@ class RuleBook:
         self.rules = Rules()
         if path is not None:
             self._seen = _content(path)
-            self.rules = read(self._seen)
+            self.rules = read(self._seen, path.name)
 
     async def keep_current(self) -> None:
         """Look at the file until cancelled; a mistake in it is logged once, and what held before goes on."""
@@ -55,19 +55,20 @@ class RuleBook:
                 if content == self._seen:
                     continue
                 self._seen = content
-                self.rules = read(content)
+                self.rules = read(content, self._path.name)
                 log.info("the rules in %s have changed", self._path.name)
             except (NotConfigured, UsageError) as error:
                 log.warning("the rules stay as they are: %s", error.what)
 
 
-def read(content: bytes) -> Rules:
-    """Raises UsageError."""
+def read(content: bytes, name: str = "the rules") -> Rules:
+    """name: of the file. Raises UsageError."""
     try:
         return msgspec.convert(tomllib.loads(content.decode()), Rules, dec_hook=hook)
     except (ValueError, msgspec.ValidationError) as error:
         raise UsageError(
-            f"the broker's rules make no sense: {error}", hint="see scripts/deploy/README.md"
+            f"the broker's rules in {name} make no sense: {error}",
+            hint="mend that file; README shows what may stand there",
         ) from None
 
 

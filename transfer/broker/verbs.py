@@ -146,13 +146,15 @@ class Verbs:
 
     async def open(self, _user: str, request: api.Open) -> api.Opened:
         record = await self._held(request.job, request.token)
-        return api.Opened(record.owner, record.state, record.size, record.segments, record.expires)
+        return api.Opened(
+            record.owner, record.state, record.size, record.segments, record.expires, record.cancelled
+        )
 
     async def segments(self, _user: str, request: api.Segments) -> api.SegmentPage:
         record = await self._held(request.job, request.token)
         _check(0 <= request.start <= MAX_SEGMENT, "the first segment is out of bounds")
         if record.settled:
-            return api.SegmentPage([], record.state)
+            return api.SegmentPage([], record.state, record.cancelled)
         end = min(record.segments, request.start + api.SEGMENT_PAGE)
         return api.SegmentPage(await self._records.refs(record.job, request.start, end), record.state)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -56,7 +57,7 @@ async def keep_looking(client: Client, observer: Observer, used: Used | None = N
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 observer.stream(stream, await _waiting(jetstream, stream))
         if used is not None:
-            with contextlib.suppress(XferError):
+            with contextlib.suppress(XferError, msgspec.MsgspecError):
                 observer.quotas(list(await used()).copy)
         await asyncio.sleep(LOOK_EVERY)
 

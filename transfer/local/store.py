@@ -38,7 +38,7 @@ def argv(folder: Folder, ports: Ports, listening: Listening | None = None) -> li
         f"-filer.port={ports.filer}",
         f"-s3.port={ports.s3}",
         f"-admin.port={ports.admin}",
-        *(["-s3=false"] if listening else []),
+        f"-s3={'false' if listening else 'true'}",  # it remembers what it was told last time
     ]
 
 

@@ -13,7 +13,7 @@ from transfer import api
 from transfer.broker_client import BrokerClient, Patience
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
-from transfer.errors import CutShort, DamagedData, JobGone
+from transfer.errors import DamagedData, JobGone, void
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.plan import SEGMENT_FRAMES
 from transfer.seal import Sealer
@@ -240,7 +240,7 @@ class S3Inbound:
                 self.starved = False
                 return None
             if page.state is api.JobState.VOID:
-                raise CutShort("the sender ended this transfer before it was complete")
+                raise void(page.cancelled)
             if page.state is api.JobState.DELIVERED:
                 raise JobGone("this transfer has been delivered and is not kept any longer")
             self.starved = True
