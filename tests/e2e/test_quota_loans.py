@@ -157,6 +157,20 @@ async def test_a_limit_that_comes_later_counts_what_was_used_before_it(team: Tea
     assert await granted(two, 400 * MB) == 400 * MB
 
 
+async def test_a_limit_that_is_lowered_counts_though_a_larger_block_was_lent_before(team: Team) -> None:
+    team.quota = limited('stored_bytes = "100GB"')
+    one, two = team.join(), team.join()
+    assert await granted(one, 200 * MB) == 200 * MB  # and blocks of gigabytes beside them
+    assert await granted(two, 200 * MB) == 200 * MB
+    team.quota = limited('stored_bytes = "500MB"')
+    assert await granted(one, 101 * MB) == await granted(two, 101 * MB) == 0
+    assert await granted(two, 60 * MB) == 60 * MB
+    assert await granted(one, 40 * MB) == 40 * MB
+    assert await granted(one, 1) == await granted(two, 1) == 0
+    team.quota = limited('stored_bytes = "600MB"')
+    assert await granted(one, 100 * MB) == 100 * MB
+
+
 async def test_a_new_day_begins_with_the_whole_limit(team: Team) -> None:
     team.quota = limited('bytes_per_day = "1GB"')
     one, two = team.join(), team.join()

@@ -57,6 +57,7 @@ class Borrower:
         self._borrowing, self._changing = asyncio.Lock(), asyncio.Lock()
         self._seen: dict[str, tuple[int, float]] = {}
         self._refused: tuple[Refusal, Tally, float] | None = None
+        self._limited_by = limits().counts
 
     def _reset(self) -> None:
         self.name = secrets.token_hex(4)
@@ -81,6 +82,9 @@ class Borrower:
 
         Raises Refusal (over_quota; busy), BusUnreachable.
         """
+        if self._limits().counts != self._limited_by:  # a block may be more than there is by now
+            self._refused = None
+            await self._renew()
         while not self._fits(more):
             async with self._borrowing:
                 if not self._fits(more):
@@ -220,7 +224,8 @@ class Borrower:
         total = _total.decode(body) if body else Total()
         self._bury_seen(total)
         mine = total.loans.get(self.name)
-        if due or mine is None or mine.answered < total.call or not covers(mine.lent, self._needed):
+        changed = self._limits().counts != self._limited_by
+        if due or changed or mine is None or mine.answered < total.call or not covers(mine.lent, self._needed):
             await self._renew()
         now = time.monotonic()
         for name, (_, since) in list(self._seen.items()):
@@ -255,18 +260,21 @@ class Borrower:
         log.info("took back what another broker had been lent of the quota")
 
     async def _renew(self) -> None:
-        """Say that we live, answer calls, and own up to what was used beyond what was lent (where there was no limit)."""
-        began = time.monotonic()
+        """Say that we live, answer calls, and own up to what was used beyond what was lent (where there was no limit).
+
+        Where the limits are others than at the last time, all that is not used is handed in.
+        """
+        began, limits = time.monotonic(), self._limits().counts
 
         def renewed(total: Total) -> Total:
             mine = self._loan(total)
             lent = most(mine.lent, self._needed)
-            if mine.answered < total.call:
+            if mine.answered < total.call or limits != self._limited_by:
                 lent = self._lent = self._needed  # from now on: nothing may be taken that is on its way back
             return self._with(total, Loan(lent, mine.beat + 1, total.call))
 
         await self._change(renewed)
-        self._renewed = began
+        self._renewed, self._limited_by = began, limits
 
     def _loan(self, total: Total) -> Loan:
         """What we have been lent; begun anew under another name if others took us for dead."""
