@@ -1,7 +1,7 @@
 """The quota's book: a page a user in a JetStream KV bucket, changed by compare-and-set, many changes in one write.
 
 `u.<user>` holds a page (`account.Account`), `total` what brokers have been lent of what is for all users together
-(`loans`). A step of a job's charge is on the page first and on the job's record next. What is on the page is never
+(`borrowing`). A step of a job's charge is on the page first and on the job's record next. What is on the page is never
 decided by an older state of the record: each record is read when the page's revision is known, and that revision must
 still hold when the page is written.
 """

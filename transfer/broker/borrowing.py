@@ -225,7 +225,13 @@ class Borrower:
         self._bury_seen(total)
         mine = total.loans.get(self.name)
         changed = self._limits().counts != self._limited_by
-        if due or changed or mine is None or mine.answered < total.call or not covers(mine.lent, self._needed):
+        if (
+            due
+            or changed
+            or mine is None
+            or mine.answered < total.call
+            or not covers(mine.lent, self._needed)
+        ):
             await self._renew()
         now = time.monotonic()
         for name, (_, since) in list(self._seen.items()):
