@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TypeVar
 
 from transfer.errors import Interrupted
+from transfer.redact import redact_logs
 
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else []))
@@ -35,6 +36,7 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
     Raises:
         Interrupted: a signal came and the coroutine ended by the cancellation.
     """
+    redact_logs()
     heard: list[int] = []
     cancel: list[Callable[[], object]] = []
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
+from typing import Any
 
 WITHHELD = "(withheld)"
 _SECRETS = re.compile(
@@ -28,3 +31,21 @@ def redact(text: str) -> str:
 def secrets_in(text: str) -> list[str]:
     """What `redact` would withhold. Handle it as the secret that it is."""
     return [found[0] for found in _SECRETS.finditer(text)]
+
+
+class _Redacted(logging.LogRecord):
+    """What came with the record reaches no formatter as it was: neither its arguments nor its traceback."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        if self.exc_info and self.exc_info[0]:
+            self.exc_text = redact("".join(traceback.format_exception(*self.exc_info)).rstrip())
+        self.exc_info = None
+
+    def getMessage(self) -> str:  # noqa: N802 (the name is logging's)
+        return redact(super().getMessage())
+
+
+def redact_logs() -> None:
+    """From now on whatever this process logs is redacted, whichever library says it and whoever set the level."""
+    logging.setLogRecordFactory(_Redacted)

@@ -29,6 +29,7 @@ from behind_nat import (
     why_not,
 )
 from helpers import MIB, Two
+from leaks import leaks_in
 
 from transfer.events import RouteChosen
 from transfer.transports.webrtc import DEADLINE
@@ -200,6 +201,7 @@ def test_the_password_of_the_relay_is_in_no_log_at_its_most_verbose(
         said = process.stderr + process.stdout.decode()
         assert "aioice" in said, "the log is on"
         assert password not in said
+        assert not leaks_in(process.stderr), "what urllib3 and botocore log is redacted too"
         assert "Traceback" not in said
 
 

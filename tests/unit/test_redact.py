@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import logging
 import random
 import string
+from collections.abc import Iterator
 
 import pytest
 
 from transfer.local.credentials import make_nkey
-from transfer.redact import WITHHELD, redact, secrets_in
+from transfer.redact import WITHHELD, redact, redact_logs, secrets_in
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
@@ -81,3 +84,28 @@ def test_a_long_text_takes_no_long_time() -> None:
     for alphabet in (string.ascii_letters, "://@", "xfer1", "eyJ.-", 'Authorization:" '):
         text = "".join(choose.choice(alphabet) for _ in range(20_000))
         redact(text)  # the test's time limit is the assertion: nothing here may take its square
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What a logger of somebody else's library writes, in the form that it chose itself."""
+    before, log, stream = logging.getLogRecordFactory(), logging.getLogger("somebody.else"), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    log.addHandler(handler)
+    redact_logs()
+    yield stream
+    logging.setLogRecordFactory(before)
+    log.removeHandler(handler)
+
+
+def test_what_any_library_logs_is_redacted(logged: io.StringIO) -> None:
+    log = logging.getLogger("somebody.else")
+    log.warning('"PUT %s HTTP/1.1" %d', URL, 200)
+    try:
+        raise ValueError(f"no such ticket: {TICKET}")
+    except ValueError:
+        log.exception("about %s", TICKET)
+    said = logged.getvalue()
+    assert not secrets_in(said)
+    assert said.startswith('"PUT http://s3.test/b/k?partNumber=1&')
+    assert f"ValueError: no such ticket: {WITHHELD}" in said

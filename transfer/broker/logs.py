@@ -6,13 +6,12 @@ import contextlib
 import contextvars
 import logging
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import TextIO
 
 import msgspec
 
-from transfer.redact import redact
+from transfer.redact import redact_logs
 
 FORMS = ("text", "json")
 _TEXT = "xfer broker: %(message)s"
@@ -51,18 +50,9 @@ def configure(form: str, stream: TextIO | None = None) -> None:
     """form: one of FORMS. stream: instead of stderr."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(logging.Formatter(_TEXT) if form == "text" else _Json())
-    handler.addFilter(_withhold)
+    redact_logs()
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("botocore").setLevel(logging.WARNING)
-
-
-def _withhold(record: logging.LogRecord) -> bool:
-    """Nothing that came with the record reaches a formatter as it was: neither its arguments nor its traceback."""
-    record.msg, record.args = redact(record.getMessage()), None
-    if record.exc_info:
-        record.exc_text = redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
-        record.exc_info = None
-    return True
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
