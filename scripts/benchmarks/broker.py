@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
 import platform
 import secrets
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import msgspec
 from rig.brokers import Brokers, pids
 from rig.callers import Callers, Load, memory, processor
 from rig.goals import Goal
+from rig.share import available, share
 from rig.signed import stored_job
 
 from transfer import api
@@ -41,6 +44,8 @@ AFTER = 3.0
 OPEN_JOBS = 10_000
 URLS, SIGNED = 64, 40
 SATURATED = 64
+SHARE = 0.3
+"""Cores of each broker, so that two of them, NATS and the clients have enough."""
 PARTS = ("jobs", "rates", "overload", "urls", "two", "restart")
 RULES = """
 [quota]
@@ -141,12 +146,23 @@ class Bench:
         self._say(row)
 
     async def two(self) -> None:
-        """As many as they can, with one broker and with two."""
+        """As many as they can, with one broker and with two: on shared cores, then each with a share of its own."""
+        await self._two("", contextlib.nullcontext)
+        if not available():
+            print("two brokers with a share of their own: skipped, this user may make no control groups")
+            return
+        await self._two(f", each has {SHARE:g} of a core", lambda broker: share(broker.pid, SHARE))
+
+    async def _two(
+        self, note: str, given: Callable[[subprocess.Popen[bytes]], AbstractContextManager[None]]
+    ) -> None:
         async with self._callers() as callers:
-            one = await self._saturated(callers, "one broker, saturated")
-            extra = self._servers.add()
-            await asyncio.sleep(3)
-            two = await self._saturated(callers, "two brokers, saturated")
+            with given(self._servers.brokers[0]):
+                one = await self._saturated(callers, f"one broker, saturated{note}")
+                extra = self._servers.add()
+                with given(extra):
+                    await asyncio.sleep(3)
+                    two = await self._saturated(callers, f"two brokers, saturated{note}")
             self._servers.end(extra)
         row = self.rows[-1]
         row.figures["of one broker's"] = two / one
