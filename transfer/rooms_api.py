@@ -137,12 +137,12 @@ class RoomMark(RoomRequest, frozen=True, kw_only=True):
     consumer: str
     holder: str
     work: bool = False
-    take: list[int] = []
-    hold: list[int] = []
-    drop: list[int] = []
-    had: list[int] = []
-    failed: dict[int, str] = {}
-    again: list[int] = []
+    take: list[int] = msgspec.field(default_factory=list)
+    hold: list[int] = msgspec.field(default_factory=list)
+    drop: list[int] = msgspec.field(default_factory=list)
+    had: list[int] = msgspec.field(default_factory=list)
+    failed: dict[int, str] = msgspec.field(default_factory=dict)
+    again: list[int] = msgspec.field(default_factory=list)
 
 
 class RoomMarked(msgspec.Struct, frozen=True):
