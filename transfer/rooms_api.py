@@ -16,8 +16,8 @@ LEASE = 60.0
 """Seconds that a taken item is nobody else's, unless it is held on to."""
 ROOM_PAGE = 256
 """Items in one answer."""
-MAX_ITEM = 3072
-"""Bytes of a sealed item, before base64; a quarter of what fits a page (1 MB) by the number of items in it."""
+MAX_ITEM = 2048
+"""Bytes of a sealed item, before base64: a page of them fits what NATS carries in one message (1 MB)."""
 MAX_NAME = 512
 """Bytes of a room's sealed name."""
 MAX_MARKED = 256
