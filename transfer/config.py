@@ -6,25 +6,21 @@ A TOML file for people, kept 0600: it may hold TURN passwords.
 from __future__ import annotations
 
 import base64
-import contextlib
 import getpass
 import json
 import os
 import re
-import sys
-import tempfile
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import platformdirs
-import tomli_w
 
-from transfer.errors import NotConfigured, UsageError, XferError
+from transfer.errors import NotConfigured, UsageError
 from transfer.ice_urls import parse_stun, parse_turn
+from transfer.tomlfile import TomlFile
 
 USER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A user is one token of a NATS subject and part of an inbox prefix."""
@@ -87,6 +83,9 @@ def state_dir() -> Path:
     return Path(home, "state") if home else platformdirs.user_state_path("xfer", appauthor=False)
 
 
+_FILE = TomlFile(_File, "contexts", config_dir)
+
+
 def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -> Context:
     """The context to use: `name`, else XFER_CONTEXT, else NATS_URL with NATS_CREDS, else the current one.
 
@@ -101,7 +100,7 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
     url, creds_name = env.get("NATS_URL"), env.get("NATS_CREDS")
     creds = Path(creds_name).expanduser() if creds_name else None
     ca = Path(env["XFER_CA"]).expanduser() if env.get("XFER_CA") else None
-    file = _read()
+    file = _FILE.read()
     chosen = name or env.get("XFER_CONTEXT") or (None if url else file.current)
     if chosen:
         base = _context(file, chosen)
@@ -126,13 +125,13 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
 
 def contexts() -> dict[str, Context]:
     """All saved contexts by name, in the order of the file."""
-    file = _read()
+    file = _FILE.read()
     return {name: _context(file, name) for name in file.contexts}
 
 
 def current() -> str | None:
     """The name of the context that is used when nothing else says which."""
-    return _read().current
+    return _FILE.read().current
 
 
 def add(context: Context, *, make_current: bool = False) -> Context | None:
@@ -141,7 +140,7 @@ def add(context: Context, *, make_current: bool = False) -> Context | None:
     Raises UsageError for a name, URL or user that cannot work.
     """
     check(context)
-    with _changing() as file:
+    with _FILE.changing() as file:
         old = _context(file, context.name) if context.name in file.contexts else None
         fields = msgspec.to_builtins(context, enc_hook=str)
         del fields["name"]
@@ -153,14 +152,14 @@ def add(context: Context, *, make_current: bool = False) -> Context | None:
 
 def use(name: str) -> None:
     """Make a saved context the current one. Raises UsageError if there is none of that name."""
-    with _changing() as file:
+    with _FILE.changing() as file:
         _context(file, name)
         file.current = name
 
 
 def remove(name: str) -> None:
     """Forget a context; if it was current, none is afterwards. Raises UsageError if there is none such."""
-    with _changing() as file:
+    with _FILE.changing() as file:
         _context(file, name)
         del file.contexts[name]
         if file.current == name:
@@ -244,22 +243,6 @@ def _is_nats_url(url: str) -> bool:
     return fine and len({s.scheme in ("ws", "wss") for s in servers}) == 1  # the client speaks one of the two
 
 
-def _path() -> Path:
-    return config_dir() / "contexts.toml"
-
-
-def _read() -> _File:
-    path = _path()
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
-    except FileNotFoundError:
-        return _File()
-    except (ValueError, msgspec.ValidationError) as error:
-        raise UsageError(f"{path} is not readable: {error}", hint="mend it or remove it") from None
-    except OSError as error:
-        raise XferError(f"{path} cannot be read: {error.strerror}", hint="mend its permissions") from None
-
-
 def _context(file: _File, name: str) -> Context:
     fields = file.contexts.get(name)
     if fields is None:
@@ -268,55 +251,5 @@ def _context(file: _File, name: str) -> Context:
         return msgspec.convert({**fields, "name": name}, Context, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"the context {name!r} in {_path()} is wrong: {error}", hint="mend it there"
+            f"the context {name!r} in {_FILE.path} is wrong: {error}", hint="mend it there"
         ) from None
-
-
-@contextlib.contextmanager
-def _changing() -> Iterator[_File]:
-    """Read, let the caller change, write atomically; a second process waits, so neither's change is lost."""
-    folder = config_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _exclusive(folder / "contexts.lock"):
-            file = _read()
-            yield file
-            _write(file)
-    except OSError as error:
-        raise XferError(
-            f"{folder} cannot be written: {error.strerror}", hint="mend its permissions"
-        ) from None
-
-
-def _write(file: _File) -> None:
-    table: dict[str, object] = {"current": file.current} if file.current else {}
-    table["contexts"] = file.contexts
-    handle, temporary = tempfile.mkstemp(dir=config_dir(), prefix=".contexts-")  # mkstemp makes it 0600
-    try:
-        with open(handle, "wb") as out:
-            out.write(tomli_w.dumps(table).encode())
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, _path())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file; waits for whoever has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -21,7 +22,7 @@ import msgspec
 from transfer.errors import NO_ROOM, DiskFull, XferError
 from transfer.model import FrameId, IndexedFrame, Kind
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 """How long another process' commit is waited for."""
 _SCHEMA = """
@@ -39,6 +40,9 @@ CREATE TABLE IF NOT EXISTS segments (
 CREATE TABLE IF NOT EXISTS parts (
   id INTEGER, segment INTEGER, part INTEGER, length INTEGER NOT NULL, crc32c TEXT NOT NULL, frames BLOB NOT NULL,
   PRIMARY KEY (id, segment, part)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deliveries (
+  consumer BLOB, number INTEGER, place BLOB NOT NULL, had INTEGER NOT NULL, PRIMARY KEY (consumer, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS self (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -74,6 +78,15 @@ class SegmentRow(NamedTuple):
     segment: int
     upload: str
     size: int
+
+
+class Delivery(NamedTuple):
+    """An item of a room that is on its way to this host. place: where it goes. had: it is there; only the room does not
+    know yet."""
+
+    number: int
+    place: bytes
+    had: bool
 
 
 class SourceRow(NamedTuple):
@@ -283,6 +296,38 @@ class Ledger:
         return [
             PartRow(s, p, length, crc, _frames_decoder.decode(frames)) for s, p, length, crc, frames in rows
         ]
+
+    # what comes out of rooms
+
+    def begin_delivery(self, consumer: bytes, number: int, place: bytes) -> None:
+        """Nothing new for one that has begun. consumer: whose, of which room."""
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO deliveries VALUES (?,?,?,0)", (consumer, number, place))
+
+    def delivered(self, consumer: bytes, number: int) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE deliveries SET had = 1 WHERE consumer = ? AND number = ?", (consumer, number)
+            )
+
+    def end_deliveries(self, consumer: bytes, numbers: Iterable[int]) -> None:
+        """The room knows, or they are given up."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM deliveries WHERE consumer = ? AND number = ?", [(consumer, n) for n in numbers]
+            )
+
+    def deliveries(self, consumer: bytes) -> dict[int, Delivery]:
+        """By number."""
+        rows = self._query("SELECT number, place, had FROM deliveries WHERE consumer = ?", (consumer,))
+        return {number: Delivery(number, place, bool(had)) for number, place, had in rows}
+
+    def name(self) -> str:
+        """Of this ledger, unlike any other: made once."""
+        with self._transaction():
+            if self._db.execute("SELECT count(*) FROM self").fetchone()[0] == 0:
+                self._db.execute("INSERT INTO self VALUES (?)", (secrets.token_hex(8),))
+        return str(self._query("SELECT name FROM self", ())[0][0])
 
     def _insert_stored(self, job: int | None, parts: Iterable[PartRow]) -> None:
         for part in parts:
