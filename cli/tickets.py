@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 from transfer.errors import NO_ROOM, DiskFull, MissingPath, MistypedTicket, UnsupportedVersion, UsageError
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
+
+Kind = TypeVar("Kind", Ticket, RoomTicket)
 
 _MAX_TICKET = 4096
 """Bytes read from a ticket file; a ticket has 54."""
@@ -46,13 +50,14 @@ def check_target(path: Path) -> None:
 
 
 def _is_ticket(raw: bytes) -> bool:
-    try:
-        Ticket.parse(raw.decode("ascii", errors="replace"))
-    except MistypedTicket:
-        return False
-    except UnsupportedVersion:
-        return True  # a newer xfer's
-    return True
+    for kind in (Ticket, RoomTicket):
+        with contextlib.suppress(MistypedTicket):
+            try:
+                kind.parse(raw.decode("ascii", errors="replace"))
+            except UnsupportedVersion:  # a newer xfer's
+                pass
+            return True
+    return False
 
 
 def write_ticket(path: Path, ticket: str) -> None:
@@ -72,16 +77,17 @@ def write_ticket(path: Path, ticket: str) -> None:
         raise UsageError(what, hint="name a file elsewhere") from error
 
 
-def read_ticket(text: str | None, file: str | None) -> Ticket:
-    """The ticket from its text or from a file (`-`: stdin).
+def read_ticket(text: str | None, file: str | None, kind: type[Kind] = Ticket) -> Kind:  # type: ignore[assignment]
+    """The ticket from its text or from a file (`-`: stdin). kind: a job's or a room's.
 
     Raises:
         UsageError: neither is given. MissingPath: no such file. MistypedTicket: it is none.
     """
     if text is not None:
-        return Ticket.parse(text)
+        return kind.parse(text)
     if file is None:
-        raise UsageError("no ticket", hint="give it as argument, in XFER_TICKET or with --ticket-file")
+        variable = "XFER_TICKET" if kind is Ticket else "XFER_ROOM_TICKET"
+        raise UsageError("no ticket", hint=f"give it as argument, in {variable} or with --ticket-file")
     try:
         if file == "-":
             raw = sys.stdin.buffer.read(_MAX_TICKET)
@@ -90,4 +96,4 @@ def read_ticket(text: str | None, file: str | None) -> Ticket:
                 raw = source.read(_MAX_TICKET)
     except OSError as error:
         raise MissingPath(f"the ticket file {file!r} cannot be read: {error.strerror}") from error
-    return Ticket.parse(raw.decode("ascii", errors="replace"))
+    return kind.parse(raw.decode("ascii", errors="replace"))

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -63,14 +63,24 @@ _ERRORS: dict[api.ErrorCode, type[XferError]] = {
 }
 
 
+class Link(NamedTuple):
+    """A connection to the bus, and the broker behind it."""
+
+    client: Client
+    broker: BrokerClient
+
+
 @contextlib.asynccontextmanager
 async def connected(
-    context: Context, name: str, patience: Patience
-) -> AsyncIterator[tuple[Client, BrokerClient]]:
+    context: Context, name: str, patience: Patience, *, over: Link | None = None
+) -> AsyncIterator[Link]:
     """The bus and the broker of a context, for as long as the block lasts.
 
-    name: shown in the NATS server's connection list. Raises as `bus.connect`.
+    name: shown in the NATS server's connection list. over: use that connection, and leave it open. Raises as `bus.connect`.
     """
+    if over is not None:
+        yield Link(over.client, over.broker.with_patience(patience))
+        return
     said: list[str] = []
 
     def refused(text: str) -> None:
@@ -82,7 +92,7 @@ async def connected(
     )
     broker = BrokerClient(client, context.user, patience, said, context.ca)
     try:
-        yield client, broker
+        yield Link(client, broker)
     finally:
         with contextlib.suppress(Exception):  # whatever a dying connection says, we are done with it
             async with asyncio.timeout(2):

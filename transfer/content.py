@@ -25,7 +25,7 @@ class Content:
     """Open until `close`.
 
     tree: None for a stream, which cannot be read again. manifest: replaced, before `outgoing`, where an earlier
-    run sent one with other times and modes. label: for people. unreadable: (name, reason) of what will be missing.
+    run sent one with other times and modes. names: at the top. label: for people. unreadable: (name, reason) of what will be missing.
     """
 
     def __init__(self, entries: Sequence[Entry], source: Tree | Command | BinaryIO) -> None:
@@ -36,8 +36,9 @@ class Content:
         self.unreadable: list[tuple[str, str]] = [] if self.tree is None else self.tree.unreadable
         if not self.manifest.files:
             self.notices.append("there is no file in this transfer, only folders or links")
-        tops = sorted({e.path.split(b"/")[0].decode(errors="replace") for e in entries})
-        self.label = ", ".join(tops[:3]) + (", …" if len(tops) > 3 else "")
+        self.names = sorted({e.path.split(b"/")[0] for e in entries})
+        shown = [name.decode(errors="replace") for name in self.names[:3]]
+        self.label = ", ".join(shown) + (", …" if len(self.names) > 3 else "")
 
     def outgoing(self, codec: Codec) -> Outgoing | OutgoingStream:
         if isinstance(self._source, Tree):

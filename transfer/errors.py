@@ -19,6 +19,7 @@ XferError                          1   a bug, or something without a better name
 │   ├── CutShort                   6   the job says it is complete but its trailer is missing
 │   ├── ProtocolError              6   a message out of turn, out of bounds or unreadable
 │   └── UnsupportedVersion         1   made by a newer xfer
+├── PartialDelivery                3   some items of a room could not be fetched
 ├── JobGone                        4   not found or expired (a wrong secret looks the same)
 │   └── JobCancelled               4   its owner ended it
 ├── Refused                            the operator's rules
@@ -176,6 +177,13 @@ class UnsupportedVersion(PeerMisbehaved):
 
     code = 1
     hint = "upgrade xfer on this machine"
+
+
+class PartialDelivery(XferError):
+    """Some of a room's items could not be fetched; the others were. Each was told when it failed."""
+
+    code = 3
+    hint = "see what was said of each; the same command tries those again that can still be had"
 
 
 class JobGone(XferError):

@@ -101,6 +101,51 @@ class Summary(Event, frozen=True, tag="summary"):
     level: int | None = None
 
 
+class Posted(Event, frozen=True, tag="posted"):
+    """The job's ticket lies in a room, as this item. room: its name here."""
+
+    job: str
+    room: str
+    number: int
+
+
+class ItemBegun(Event, frozen=True, tag="item"):
+    """An item of a room is fetched from here on, until its summary or `item_failed`. bytes: None if unknown.
+
+    user: who posted it. host, sent (seconds since 1970): as the sender says.
+    """
+
+    number: int
+    job: str
+    label: str
+    files: int
+    bytes: int | None
+    user: str
+    host: str
+    sent: float
+
+
+class ItemFailed(Event, frozen=True, tag="item_failed"):
+    """It was not fetched; others may be. code, message, next: as in Failure."""
+
+    number: int
+    job: str
+    label: str
+    code: int
+    message: str
+    next: str
+
+
+class RoomSummary(Event, frozen=True, tag="room"):
+    """How fetching from a room ended. gone: items that expired, or were cancelled, before they were fetched."""
+
+    items: int
+    bytes: int
+    failed: int
+    gone: int
+    seconds: float
+
+
 class Unfinished(Event, frozen=True, tag="unfinished"):
     """A transfer that this host has begun and not ended. done, total: raw bytes; total is null while unknown.
 
@@ -135,6 +180,10 @@ AnyEvent = (
     | Stored
     | Receipt
     | Summary
+    | Posted
+    | ItemBegun
+    | ItemFailed
+    | RoomSummary
     | Unfinished
     | Failure
 )

@@ -15,7 +15,7 @@ import msgspec
 
 from transfer import api, bus, config, wire
 from transfer.assembly import Assembly
-from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.broker_client import BrokerClient, Link, Patience, connected
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.errors import (
@@ -70,6 +70,7 @@ async def fetch(
     concurrency: int | None = None,
     bwlimit: float | None = None,
     interfaces: Sequence[str] = (),
+    over: Link | None = None,
     on_event: Listener = ignore,
 ) -> Summary:
     """Fetch what a ticket stands for; returns when all of it is verified, synced and under its final name.
@@ -83,6 +84,7 @@ async def fetch(
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be taken; None: all that come.
         interfaces: names and addresses of this host's network interfaces to meet the sender on; empty: all that may.
+        over: a connection to use instead of one of its own.
         on_event: told what happens (`transfer.events`).
     Raises:
         XferError: see `transfer.errors`. What was written stays in a hidden folder beside the target
@@ -98,10 +100,8 @@ async def fetch(
     options = {"overwrite": overwrite, "rename": rename, "unsafe_links": unsafe_links}
     with ReceivedJob(ticket, output, **options, context=context.name) as job:
         try:
-            async with connected(context, "xfer fetch", Patience(patience, meter.waiting)) as (
-                client,
-                broker,
-            ):
+            waiting = Patience(patience, meter.waiting)
+            async with connected(context, "xfer fetch", waiting, over=over) as (client, broker):
                 opened = await broker.open(sealer)
                 if opened.state is api.JobState.VOID:
                     raise void(opened.cancelled)

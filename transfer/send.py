@@ -11,14 +11,14 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from transfer import api, bus, config, content, wire
 from transfer.announce import Announcer
-from transfer.broker_client import BrokerClient, Conflict, Patience, connected
+from transfer.broker_client import BrokerClient, Conflict, Link, Patience, connected
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec
 from transfer.content import Content
 from transfer.control import Control
 from transfer.effort import Effort
 from transfer.errors import CANCELLED, JobCancelled, JobGone, Refused, SourceTrouble, UsageError, XferError
-from transfer.events import Listener, Stored, Summary, TicketReady, ignore
+from transfer.events import Listener, Posted, Stored, Summary, TicketReady, ignore
 from transfer.hold import Hold
 from transfer.ice_urls import IceServers
 from transfer.ledger import Ledger
@@ -27,6 +27,8 @@ from transfer.model import FrameId, FrameSet, Kind, SegmentRef
 from transfer.opening import OnPause, open_job
 from transfer.plan import Part
 from transfer.receivers import Receivers
+from transfer.room import Item, Member
+from transfer.room_names import Room
 from transfer.safe import Safe
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute
@@ -57,11 +59,13 @@ async def send(
     links: Links = "preserve",
     resume: bool = True,
     ticket: Ticket | str | None = None,
+    room: Room | None = None,
     on_pause: OnPause = "wait",
     patience: float = 600.0,
     concurrency: int | None = None,
     bwlimit: float | None = None,
     interfaces: Sequence[str] = (),
+    over: Link | None = None,
     on_event: Listener = ignore,
 ) -> Summary:
     """Send files, folders, a stream or a command's output; returns once somebody has them or the store does.
@@ -78,11 +82,13 @@ async def send(
         exclude, links: see `transfer.source.scan`.
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
         ticket: go on with this job, begun here or on another host with the same files.
+        room: post the ticket there once it is stored; then no receiver is waited for, and the store takes all.
         on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
         patience: seconds that an outage of bus, broker or store is ridden out.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be sent; None: all that go.
         interfaces: names and addresses of this host's network interfaces to meet a peer on; empty: all that may.
+        over: a connection to use instead of one of its own.
         on_event: told what happens (`transfer.events`); the ticket comes first.
     Raises:
         XferError: see `transfer.errors`; PartialSource only after everything readable was sent.
@@ -108,13 +114,17 @@ async def send(
         receipt=receipt,
         compress=compress,
         context=context.name,
+        room=str(room.ticket) if room is not None else "",
     )
     _refuse_contradictions(again)
+    if room is not None:
+        via, wait = "s3", 0.0
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice)
         meter.total, meter.files = material.manifest.total, material.manifest.files
-        async with connected(context, "xfer send", Patience(patience, meter.waiting)) as (client, broker):
+        waiting = Patience(patience, meter.waiting)
+        async with connected(context, "xfer send", waiting, over=over) as (client, broker):
             locks = config.state_dir() / "locks"
             job = await open_job(
                 broker,
@@ -143,7 +153,7 @@ async def send(
             codec = Codec(job.sealer, compress)
             control = Control(client, broker, job.ticket.job, means.hold, meter)
             control.stands(job.state)
-            sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means, control)
+            sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means, control, room)
             with contextlib.closing(job):
                 async with announcer.on(client, context.user, job.ticket.job):
                     summary = await sender.run(via, threshold, wait, fetches, receipt)
@@ -157,6 +167,8 @@ def _refuse_contradictions(asked: SendAgain) -> None:
     """Before there is a job that could never be sent. Raises UsageError."""
     if asked.via == "webrtc" and asked.total is None:
         raise UsageError("a stream of unknown length goes through the store", hint="drop `--via webrtc`")
+    if asked.via == "webrtc" and asked.room:
+        raise UsageError("a room's members come later, and webrtc stores nothing", hint="drop `--via webrtc`")
     if asked.via == "webrtc" and asked.wait == 0:
         raise UsageError("webrtc needs a receiver, and none is waited for", hint="give --wait a time")
 
@@ -184,7 +196,9 @@ class _Sender:
         listener: Listener,
         means: _Means,
         control: Control,
+        room: Room | None,
     ) -> None:
+        self._names, self._room = material.names, room
         self._job, self._broker, self._codec, self._control = job, broker, codec, control
         self._meter, self._listener, self._means = meter, listener, means
         self._out = material.outgoing(codec)
@@ -373,11 +387,19 @@ class _Sender:
         await self._receivers.tell(wire.UseStore, segments=segments)
         self._meter.tell()
         self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
+        if self._room is not None:
+            await self._post(self._room)
         if not receipt:
             return self._summary("stored")
         while not self._receivers.receipts:
             await self._receivers.receipt_before(None, "stored; waiting for the receipt")
         return self._summary("receipt")
+
+    async def _post(self, room: Room) -> None:
+        """Whoever is killed before this has not ended: the next run does it, and again is the same as once."""
+        item = Item.of(self._job.ticket, self._names, self._meter.files, self._meter.total)
+        number = await Member(self._broker, room).post(item)
+        self._listener(Posted(job=self._job.ticket.job, room=room.name, number=number))
 
     async def _void(self, reason: str) -> None:
         """Tell whoever waits that this will never be complete, and the broker to forget it."""

@@ -34,7 +34,7 @@ class SendAgain(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for: enough to ask for it again. In the ledger's row.
 
     paths: absolute; they and `exclude` need not be text. total: bytes of what was there, None for a stream.
-    wait: seconds, None for ever. context: its name.
+    wait: seconds, None for ever. context: its name. room: the ticket of the one that it is posted to; empty: of none.
     """
 
     v: int = 1
@@ -50,6 +50,7 @@ class SendAgain(msgspec.Struct, frozen=True, kw_only=True):
     receipt: bool
     compress: str | int
     context: str
+    room: str = ""
 
     def place(self) -> bytes:
         """The same for the same paths, scanned in the same way, whatever has become of what is there."""

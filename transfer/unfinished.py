@@ -16,9 +16,10 @@ from transfer.lock import is_held
 from transfer.model import Kind
 from transfer.opening import OnPause
 from transfer.received import FetchAgain
+from transfer.room_names import known
 from transfer.send import send
 from transfer.sent import SendAgain
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
 
 
 def unfinished() -> list[Unfinished]:
@@ -91,6 +92,7 @@ async def resume(
         exclude=[os.fsdecode(pattern) for pattern in asked.exclude],
         links=asked.links,
         ticket=ticket,
+        room=known(RoomTicket.parse(asked.room)) if asked.room else None,
         on_pause=on_pause,
         patience=patience,
         concurrency=concurrency,

@@ -1,0 +1,259 @@
+"""Rooms: durable mailboxes of sealed tickets, for senders and receivers that are never there at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from typer import Argument, Option
+
+from cli.options import ContextName, Json, Quiet
+
+if TYPE_CHECKING:
+    from transfer.room import Member, Posted
+    from transfer.room_names import Room
+    from transfer.rooms_api import ConsumerLine, RoomInfo
+
+EXAMPLES = ("xfer room new backups", "xfer fetch --room backups -o /srv/backups/")
+EXAMPLES_OF = {
+    "new": ("xfer room new backups", "xfer room new jobs --tries 3 --ticket-file room.txt"),
+    "join": ("xfer room join xferroom1qw3…", "xfer room join --ticket-file room.txt --name nightly"),
+    "ls": ("xfer room ls", "xfer room ls --json"),
+    "show": ("xfer room show backups", "xfer room show jobs --as work --json"),
+    "retry": ("xfer room retry jobs", "xfer room retry jobs 17 --as work"),
+    "leave": ("xfer room leave backups", "xfer room leave backups --as laptop"),
+    "rm": ("xfer room rm backups", "xfer room rm backups --context team"),
+}
+Answer = TypeVar("Answer")
+RoomName = Annotated[str, Argument(metavar="ROOM", envvar="XFER_ROOM", help="Its name here, or its ticket")]
+As = Annotated[
+    str | None,
+    Option("--as", metavar="NAME", envvar="XFER_AS", help="The consumer; this host's name unless given"),
+]
+
+
+def new(
+    name: Annotated[str, Argument(metavar="NAME", help="What its members call it")],
+    tries: Annotated[
+        int,
+        Option(
+            "--tries", metavar="N", min=1, max=100, envvar="XFER_TRIES", help="Of an item that is shared (--work)"
+        ),
+    ] = 5,
+    ticket_file: Annotated[
+        str | None,
+        Option("--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help="Write the ticket to F (0600)"),
+    ] = None,
+    context: ContextName = None,
+) -> None:
+    """Make a room; its ticket, which lets others in, stands on stdout."""
+    import sys
+    from pathlib import Path
+
+    from cli.run import run
+    from cli.tickets import check_target, write_ticket
+    from transfer import room_names
+    from transfer.errors import UsageError
+    from transfer.room import make
+
+    room_names.check_name(name)
+    if any(room.name == name for room in room_names.rooms()):
+        raise UsageError(f"this host knows a room {name!r} already", hint="choose another name, or `xfer room leave` it")
+    target = Path(ticket_file) if ticket_file is not None else None
+    if target is not None:
+        check_target(target)
+    room = run(lambda: make(name, tries=tries, context=context), resume="run it again")
+    room_names.add(room)
+    if target is not None:
+        write_ticket(target, str(room.ticket))
+    else:
+        sys.stdout.write(f"{room.ticket}\n")
+        sys.stdout.flush()
+    sys.stderr.write(f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`\n")
+
+
+def join(
+    ticket: Annotated[
+        str | None,
+        Argument(metavar="TICKET", envvar="XFER_ROOM_TICKET", help="The room's", show_default=False),
+    ] = None,
+    ticket_file: Annotated[
+        str | None,
+        Option(
+            "--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help="Read the ticket from F; - is stdin"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, Option("--name", metavar="NAME", envvar="XFER_NAME", help="What to call it here")
+    ] = None,
+    context: ContextName = None,
+    quiet: Quiet = False,
+) -> None:
+    """Remember a room, under the name that its maker gave it."""
+    import sys
+
+    from cli.run import run
+    from cli.tickets import read_ticket
+    from transfer import config, room_names
+    from transfer.room import member
+    from transfer.ticket import RoomTicket
+
+    room = room_names.Room(
+        name=name or "", ticket=read_ticket(ticket, ticket_file, RoomTicket), context=config.load(context).name
+    )
+
+    async def called() -> str:
+        async with member(room) as us:
+            return us.name_in(await us.about())
+
+    own = run(called, resume="run it again")
+    named = room_names.Room(name=name or own, ticket=room.ticket, context=room.context)
+    room_names.add(named)
+    if not quiet:
+        sys.stderr.write(f"joined room {named.name}: `xfer fetch --room {named.name}` fetches what lies there\n")
+
+
+def ls(json: Json = False) -> None:
+    """List the rooms that this host has joined."""
+    import sys
+
+    from cli import table
+    from cli.ask import print_json
+    from transfer.room_names import rooms
+
+    found = rooms()
+    if json:
+        print_json([{"name": room.name, "room": room.ticket.id, "context": room.context} for room in found])
+    elif found:
+        table.write(("NAME", "SERVERS", "ID"), [(room.name, room.context, room.ticket.id) for room in found])
+    else:
+        sys.stderr.write("no rooms\n")
+
+
+def show(room: RoomName, consumer: As = None, json: Json = False, context: ContextName = None) -> None:
+    """What lies in a room, and who has had how much of it; with --as only what that consumer has not had."""
+    import sys
+
+    from cli.ask import print_json
+
+    async def look(us: Member) -> tuple[RoomInfo, list[Posted]]:
+        info = await us.about()
+        work = consumer is not None and any(c.name == consumer and not c.user for c in info.consumers)
+        return info, [item async for item in us.items(consumer or "", work=work)]
+
+    info, items = _ask(room, context, look)
+    if json:
+        print_json({"room": info.room, "owner": info.owner, "items": items, "consumers": info.consumers})
+        return
+    _show_items(items)
+    _show_consumers(info.consumers)
+    if not items and not info.consumers:
+        sys.stderr.write("nothing lies there\n")
+
+
+def retry(
+    room: RoomName,
+    items: Annotated[
+        list[int] | None, Argument(metavar="ITEM...", help="Their numbers; all that were given up unless said")
+    ] = None,
+    consumer: As = None,
+    quiet: Quiet = False,
+    context: ContextName = None,
+) -> None:
+    """Have items tried again that a shared consumer gave up."""
+    import sys
+
+    name = consumer or "work"
+
+    async def again(us: Member) -> int:
+        lines = [line for line in (await us.about()).consumers if line.name == name and not line.user]
+        given_up = [number for line in lines for number in line.given_up]
+        chosen = [number for number in given_up if not items or number in items]
+        await us.mark(name, "retry", work=True, again=chosen)
+        return len(chosen)
+
+    count = _ask(room, context, again)
+    if not quiet:
+        sys.stderr.write(f"{count} item{'' if count == 1 else 's'} will be tried again\n")
+
+
+def leave(room: RoomName, consumer: As = None, quiet: Quiet = False, context: ContextName = None) -> None:
+    """Forget a room, here and what this host has had of it; with --as only what that consumer has had."""
+    import sys
+
+    from cli.consumer import own_name
+    from transfer import room_names
+    from transfer.errors import JobGone
+
+    found = room_names.find(room)
+
+    async def forget(us: Member) -> None:
+        try:
+            await us.leave(consumer or own_name())
+        except JobGone:  # then there is nothing to forget but its name
+            return
+
+    _ask(room, context, forget)
+    if consumer is None and found.name:
+        room_names.remove(found.name)
+    if not quiet:
+        sys.stderr.write(f"left room {room}\n" if consumer is None else f"forgot what {consumer} has had\n")
+
+
+def rm(room: RoomName, quiet: Quiet = False, context: ContextName = None) -> None:
+    """Remove a room that you made, for all its members; what was sent stays until it expires."""
+    import sys
+
+    from transfer import room_names
+
+    found = room_names.find(room)
+    _ask(room, context, lambda us: us.remove())
+    if found.name:
+        room_names.remove(found.name)
+    if not quiet:
+        sys.stderr.write(f"room {room} is removed\n")
+
+
+def _ask(room: str, context: str | None, question: Callable[[Member], Awaitable[Answer]]) -> Answer:
+    from cli.run import run
+    from transfer import room_names
+    from transfer.room import member
+
+    found: Room = room_names.find(room)
+
+    async def work() -> Answer:
+        async with member(found, context) as us:
+            return await question(us)
+
+    return run(work, resume="run it again")
+
+
+def _show_items(items: list[Posted]) -> None:
+    from cli import table
+    from cli.units import show_size
+
+    rows = []
+    for posted in items:
+        item = posted.item
+        size = show_size(item.size) if item is not None and item.size is not None else "?"
+        sender = f"{posted.user}@{item.host}" if item is not None else posted.user
+        until: table.Cell = "gone" if posted.gone else table.When(posted.expires)
+        name = item.label if item is not None else f"({posted.wrong})"
+        rows.append((str(posted.number), table.When(posted.posted), size, until, sender, name))
+    table.write(("ITEM", "POSTED", "SIZE", "EXPIRES", "FROM", "NAMES"), rows, numbers={"ITEM", "SIZE"})
+
+
+def _show_consumers(lines: list[ConsumerLine]) -> None:
+    import sys
+
+    from cli import table
+
+    if not lines:
+        return
+    sys.stdout.write("\n")
+    rows = []
+    for line in lines:
+        given_up = ", ".join(f"{number}: {why}" for number, why in line.given_up.items()) or "-"
+        held = ", ".join(map(str, line.held)) or "-"
+        rows.append((line.name, line.user or "(shared)", str(line.left), held, table.When(line.seen), given_up))
+    table.write(("CONSUMER", "USER", "LEFT", "AT WORK ON", "SEEN", "GIVEN UP"), rows, numbers={"LEFT"})
