@@ -19,7 +19,7 @@ from transfer.redact import redact_logs
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else []))
 """SIGHUP: the terminal is gone. Windows has none."""
-_TICKET = re.compile(r"xfer1[a-z0-9]{20,}", re.IGNORECASE)
+_TICKET = re.compile(r"xfer(?:room)?1[a-z0-9]{20,}", re.IGNORECASE)
 _SHOW_CURSOR = b"\x1b[?25h\n"
 """Source: DEC VT220 manual, DECTCEM. A bar on the terminal hides the cursor."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from tenacity.stop import stop_base
 
-from transfer import api, bus
+from transfer import api, bus, rooms_api
 from transfer.config import Context
 from transfer.errors import (
     BrokerAbsent,
@@ -24,6 +24,7 @@ from transfer.errors import (
     Misuse,
     NotAllowed,
     OverQuota,
+    RoomGone,
     StoreUnreachable,
     UnsupportedVersion,
     UsageError,
@@ -36,6 +37,7 @@ from transfer.seal import Sealer
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
 
 Answer = TypeVar("Answer")
 ANSWER_WITHIN = 10.0
@@ -297,6 +299,49 @@ class BrokerClient:
     async def probe_end(self, slot: int) -> None:
         await self._call("probe_end", api.ProbeEnd(slot=slot), api.ProbeEnded, first=True)
 
+    async def room_new(self, sealer: Sealer, name: str, tries: int = 5) -> rooms_api.RoomInfo:
+        """sealer: of the room's ticket, here and below. name: sealed, base64."""
+        request = rooms_api.RoomNew(room=sealer.job, token_hash=sealer.token_hash(), name=name, tries=tries)
+        return await self._call("room_new", request, rooms_api.RoomInfo, first=True)
+
+    async def room_about(self, sealer: Sealer) -> rooms_api.RoomInfo:
+        """Raises RoomGone, as all below."""
+        request = rooms_api.RoomAbout(room=sealer.job, token=sealer.token())
+        with _of_a_room():
+            return await self._call("room_about", request, rooms_api.RoomInfo, first=True)
+
+    async def room_put(self, sealer: Sealer, job: str, sealed: str) -> int:
+        """The item's number. Raises JobGone: the room or the job is not there. Conflict: the job is not stored."""
+        request = rooms_api.RoomPut(room=sealer.job, token=sealer.token(), job=job, sealed=sealed)
+        return (await self._call("room_put", request, rooms_api.RoomPosted)).number
+
+    async def room_list(
+        self, sealer: Sealer, consumer: str = "", *, work: bool = False, after: int = 0, wait: float = 0.0
+    ) -> rooms_api.RoomPage:
+        """wait: seconds. No copy of the request is sent meanwhile: that a broker died is noticed at its end."""
+        request = rooms_api.RoomList(
+            room=sealer.job, token=sealer.token(), consumer=consumer, work=work, after=after, wait=wait
+        )
+        with _of_a_room():
+            return await self._call("room_list", request, rooms_api.RoomPage, wait=wait)
+
+    async def room_mark(self, sealer: Sealer, request: rooms_api.RoomMark) -> rooms_api.RoomMarked:
+        """request: its room and token are filled in."""
+        request = replace(request, room=sealer.job, token=sealer.token())
+        with _of_a_room():
+            return await self._call("room_mark", request, rooms_api.RoomMarked)
+
+    async def room_leave(self, sealer: Sealer, consumer: str) -> None:
+        request = rooms_api.RoomLeave(room=sealer.job, token=sealer.token(), consumer=consumer)
+        with _of_a_room():
+            await self._call("room_leave", request, rooms_api.RoomDone, first=True)
+
+    async def room_remove(self, sealer: Sealer) -> None:
+        """Raises NotAllowed: somebody else made it."""
+        request = rooms_api.RoomRemove(room=sealer.job, token=sealer.token())
+        with _of_a_room():
+            await self._call("room_remove", request, rooms_api.RoomDone, first=True)
+
     async def listen(self, mailbox: bus.Mailbox) -> None:
         """Open it; a bus that is away is ridden out here, too. Raises BusUnreachable."""
         async for attempt in self.patience.retrying(BusUnreachable):
@@ -310,10 +355,11 @@ class BrokerClient:
         return urls
 
     async def _call(
-        self, verb: str, request: api.Request, answer: type[Answer], *, first: bool = False
+        self, verb: str, request: api.Request, answer: type[Answer], *, first: bool = False, wait: float = 0.0
     ) -> Answer:
+        """first: of a run, see FIRST_CONTACT. wait: seconds that the broker is asked to wait before it answers."""
         if not first:
-            return await self._retried(self.patience, verb, request, answer)
+            return await self._retried(self.patience, verb, request, answer, wait)
         contact = Patience(min(FIRST_CONTACT, self.patience.seconds))
         election = Patience(min(ELECTED_WITHIN, self.patience.seconds), self.patience.on_wait)
         async for attempt in election.retrying(BrokerBusy):
@@ -322,20 +368,22 @@ class BrokerClient:
         raise AssertionError("retrying ends with an answer or an error")
 
     async def _retried(
-        self, patience: Patience, verb: str, request: api.Request, answer: type[Answer]
+        self, patience: Patience, verb: str, request: api.Request, answer: type[Answer], wait: float = 0.0
     ) -> Answer:
         async for attempt in patience.retrying(*_OUTAGES):
             with attempt:
-                return await self._ask(verb, request, answer)
+                return await self._ask(verb, request, answer, wait)
         raise AssertionError("retrying ends with an answer or an error")
 
-    async def _ask(self, verb: str, request: api.Request, answer: type[Answer]) -> Answer:
+    async def _ask(self, verb: str, request: api.Request, answer: type[Answer], wait: float) -> Answer:
         self._check_welcome()
         subject = bus.api_subject(self.user, verb)
         body = msgspec.json.encode(request)
-        asking = asyncio.ensure_future(
-            self._hedge.ask(lambda within: bus.request(self._client, subject, body, within))
-        )
+
+        async def send(within: float) -> Msg:
+            return await bus.request(self._client, subject, body, within)
+
+        asking = asyncio.ensure_future(send(wait + ANSWER_WITHIN) if wait else self._hedge.ask(send))
         try:
             while not asking.done():
                 await asyncio.wait({asking}, timeout=0.1)
@@ -361,6 +409,15 @@ class BrokerClient:
                 f"NATS lets user {self.user} in no more: it was removed, or has a new key",
                 hint="ask whoever runs the broker for a new invite",
             )
+
+
+@contextlib.contextmanager
+def _of_a_room() -> Iterator[None]:
+    """What is not found within is the room."""
+    try:
+        yield
+    except JobGone as error:
+        raise RoomGone(error.what) from None
 
 
 def _error(body: bytes, headers: dict[str, str]) -> XferError:

@@ -21,7 +21,8 @@ XferError                          1   a bug, or something without a better name
 │   └── UnsupportedVersion         1   made by a newer xfer
 ├── PartialDelivery                3   some items of a room could not be fetched
 ├── JobGone                        4   not found or expired (a wrong secret looks the same)
-│   └── JobCancelled               4   its owner ended it
+│   ├── JobCancelled               4   its owner ended it
+│   └── RoomGone                   4   a room that is not there (a wrong secret looks the same)
 ├── Refused                            the operator's rules
 │   ├── NotAllowed                 7   this user may not do that
 │   ├── UntrustedServer            7   a server is not the one that it claims to be
@@ -197,6 +198,12 @@ class JobCancelled(JobGone):
     """Its owner ended it, from this host or another."""
 
     hint = "send it again if that was not meant"
+
+
+class RoomGone(JobGone):
+    """A room was removed, or never was. A wrong secret looks the same on purpose."""
+
+    hint = "ask whoever made the room for its ticket"
 
 
 CANCELLED = "this transfer was cancelled by its owner"

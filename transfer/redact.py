@@ -10,7 +10,7 @@ from typing import Any
 WITHHELD = "(withheld)"
 _SECRETS = re.compile(
     r"""
-    xfer(?:join)?1[a-z0-9]{20,}                                                 # tickets, invites
+    xfer(?:join|room)?1[a-z0-9]{20,}                                            # tickets, invites
     | (?<=X-Amz-)(?:Signature|Credential|Security-Token)=[^&\s'")]+             # Source: AWS SigV4, query form
     | (?<=Authorization)["']?\s*[:=]\s*\S[^\r\n]*                               # the header, whatever its scheme
     | AWS4-HMAC-SHA256\s+Credential=[^\r\n]+

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from transfer.errors import DamagedData
 from transfer.model import FORMAT, Bytes
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
 
 NONCE, TAG = 12, 16
 OVERHEAD = 1 + NONCE + TAG
@@ -46,6 +46,8 @@ class Purpose(enum.Enum):
     TO_RECEIVER = "signal to receiver"
     TO_SENDER = "signal to sender"
     TOKEN = "token"
+    ROOM_ITEM = "room item"
+    ROOM_NAME = "room name"
 
 
 _CIPHERS: dict[Suite, Callable[[bytes], AESGCM | ChaCha20Poly1305]] = {
@@ -55,13 +57,15 @@ _CIPHERS: dict[Suite, Callable[[bytes], AESGCM | ChaCha20Poly1305]] = {
 
 
 class Sealer:
-    """Seals and opens everything of one job. Safe to use from many threads at once.
+    """Seals and opens everything of one job, or of one room. Safe to use from many threads at once.
+
+    job: the id that the keys are bound to, of the job or of the room.
 
     The two signal directions have keys of their own, so nobody's words come back as the other's.
     """
 
-    def __init__(self, ticket: Ticket, suite: Suite | None = None) -> None:
-        self.job = ticket.job
+    def __init__(self, ticket: Ticket | RoomTicket, suite: Suite | None = None) -> None:
+        self.job = ticket.id
         self._secret = ticket.secret
         self._suite = suite
         self._ciphers: dict[tuple[Purpose, int], AESGCM | ChaCha20Poly1305] = {}

@@ -15,9 +15,10 @@ import pytest
 
 from cli.tickets import check_target, read_ticket, write_ticket
 from transfer.errors import MistypedTicket, UsageError
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
 
 TICKET = str(Ticket("q" * 16, bytes(range(16))))
+ROOM = str(RoomTicket("q" * 16, bytes(range(16))))
 Xfer = Callable[..., subprocess.CompletedProcess[str]]
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes or terminals")
 
@@ -435,7 +436,9 @@ def test_a_terminal_that_is_closed_costs_no_checkpoint(configured: Mapping[str, 
 
 
 @posix_only
-@pytest.mark.parametrize("given", [("fetch", TICKET), ("send", f"--ticket={TICKET.upper()}", "f")])
+@pytest.mark.parametrize(
+    "given", [("fetch", TICKET), ("send", f"--ticket={TICKET.upper()}", "f"), ("room", "join", ROOM)]
+)
 def test_the_command_that_resumes_withholds_a_ticket_where_a_log_may_listen(
     child: Child, given: tuple[str, ...]
 ) -> None:
@@ -444,7 +447,10 @@ def test_the_command_that_resumes_withholds_a_ticket_where_a_log_may_listen(
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
-    shown = [word.replace(TICKET, "TICKET").replace(TICKET.upper(), "TICKET") for word in given]
+    shown = [
+        word.replace(TICKET, "TICKET").replace(ROOM, "TICKET").replace(TICKET.upper(), "TICKET")
+        for word in given
+    ]
     assert f"carry on with `xfer {' '.join(shown)} -o d/`" in said
 
 

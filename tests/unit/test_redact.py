@@ -15,9 +15,10 @@ import pytest
 from transfer.local.credentials import make_nkey
 from transfer.redact import WITHHELD, redact, redact_logs, secrets_in
 from transfer.seal import Sealer
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
 
 TICKET = str(Ticket.new())
+ROOM = str(RoomTicket.new())
 SEED = make_nkey()[0]
 TOKEN = Sealer(Ticket.new()).token()
 JWT = ".".join(
@@ -41,6 +42,7 @@ HEADER = f"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/s3/aws4_re
     [
         (f"carry on with {TICKET}", [TICKET]),
         (f"carry on with {TICKET.upper()}!", [TICKET.upper()]),
+        (f"join {ROOM}", [ROOM]),
         (f"GET {URL} failed", [SIGNATURE, "AKIDEXAMPLE", "tOkEn"]),
         (f"Authorization: {HEADER}", [SIGNATURE, "AKIDEXAMPLE"]),
         (f"{{'authorization': '{HEADER}'}}", [SIGNATURE, "AKIDEXAMPLE"]),
@@ -52,7 +54,7 @@ HEADER = f"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/s3/aws4_re
         ("nats://ann:hush@bus.test:4222 is away", ["hush", "ann"]),
         ("nats://t0ken@bus.test:4222 is away", ["t0ken"]),
     ],
-    ids=str.split("ticket TICKET url header dict bare bearer seed jwt token password address"),
+    ids=str.split("ticket TICKET room url header dict bare bearer seed jwt token password address"),
 )
 def test_secrets_are_withheld_and_found(text: str, secrets: list[str]) -> None:
     cleaned = redact(text)

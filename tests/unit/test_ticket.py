@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from transfer.bech32m import ALPHABET, check_of, fits
 from transfer.errors import MistypedTicket, UnsupportedVersion
-from transfer.ticket import JOB_SYMBOLS, PREFIX, SECRET_BYTES, SECRET_SYMBOLS, Ticket, is_job_id
+from transfer.ticket import JOB_SYMBOLS, SECRET_BYTES, SECRET_SYMBOLS, RoomTicket, Ticket, is_job_id
 
 LENGTH = 54
 tickets = st.builds(
     Ticket,
-    job=st.text(ALPHABET, min_size=JOB_SYMBOLS, max_size=JOB_SYMBOLS),
+    id=st.text(ALPHABET, min_size=JOB_SYMBOLS, max_size=JOB_SYMBOLS),
     secret=st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES),
 )
 
 
 def with_check(symbols: list[int]) -> str:
     """A ticket text of these symbols whose check characters are right."""
-    return "xfer1" + "".join(ALPHABET[s] for s in symbols + check_of(PREFIX, symbols))
+    return "xfer1" + "".join(ALPHABET[s] for s in symbols + check_of(Ticket.PREFIX, symbols))
 
 
 @given(tickets)
@@ -66,7 +66,7 @@ def test_twenty_thousand_random_pairs_of_wrong_characters_are_found() -> None:
         wrong = symbols.copy()
         for place in chance.sample(range(len(symbols)), 2):
             wrong[place] ^= chance.randrange(1, 32)
-        assert not fits(PREFIX, wrong)
+        assert not fits(Ticket.PREFIX, wrong)
 
 
 @pytest.mark.parametrize(
@@ -171,3 +171,33 @@ def test_a_ticket_that_was_wrapped_is_whole_again() -> None:
     ticket = Ticket.new()
     text = str(ticket)
     assert Ticket.parse(text[:20] + "\r\n  " + text[20:40] + " " + text[40:]) == ticket
+
+
+def test_a_rooms_ticket_is_read_back_and_is_no_jobs() -> None:
+    room = RoomTicket.new()
+    assert str(room).startswith("xferroom1")
+    assert RoomTicket.parse(str(room).upper()) == room
+    assert room != Ticket(room.id, room.secret)
+    assert repr(room) == f"RoomTicket({room.room}, secret withheld)"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "what", "head"),
+    [
+        (Ticket, RoomTicket, "that is a room's ticket, not a transfer's ticket", "xfer1"),
+        (RoomTicket, Ticket, "that is a transfer's ticket, not a room's ticket", "xferroom1"),
+    ],
+)
+def test_a_ticket_of_the_other_kind_is_told_so(
+    wanted: type[Ticket | RoomTicket], given: type[Ticket | RoomTicket], what: str, head: str
+) -> None:
+    with pytest.raises(MistypedTicket) as raised:
+        wanted.parse(str(given.new()))
+    assert raised.value.what == what
+    assert raised.value.next_step == f"give the one that starts with {head}"
+
+
+def test_a_mistyped_ticket_of_a_room_is_asked_for_again_by_its_own_prefix() -> None:
+    with pytest.raises(MistypedTicket) as raised:
+        RoomTicket.parse(str(RoomTicket.new())[:-1])
+    assert raised.value.next_step == "copy the whole ticket again; it starts with xferroom1"

@@ -45,7 +45,7 @@ from transfer.model import (
     Trailer,
 )
 from transfer.seal import NONCE, Purpose, Sealer, Suite
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "format.json").read_text())
 TICKET = Ticket(VECTORS["ticket"]["job"], bytes.fromhex(VECTORS["ticket"]["secret"]))
@@ -91,6 +91,9 @@ def test_the_format_version_is_the_one_these_vectors_are_of() -> None:
 def test_a_tickets_text() -> None:
     assert str(TICKET) == VECTORS["ticket"]["text"]
     assert Ticket.parse(VECTORS["ticket"]["text"]) == TICKET
+    room = RoomTicket(TICKET.id, TICKET.secret)
+    assert str(room) == VECTORS["room_ticket"]
+    assert RoomTicket.parse(VECTORS["room_ticket"]) == room
 
 
 def test_the_token_and_what_the_broker_stores_of_it() -> None:
