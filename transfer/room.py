@@ -17,7 +17,7 @@ import msgspec
 
 from transfer import config, rooms_api
 from transfer.broker_client import FIRST_CONTACT, BrokerClient, Patience, connected
-from transfer.errors import DamagedData, JobGone, UnsupportedVersion, XferError
+from transfer.errors import DamagedData, RoomGone, UnsupportedVersion, XferError
 from transfer.room_names import Room
 from transfer.seal import OVERHEAD, Purpose, Sealer
 from transfer.ticket import RoomTicket, Ticket
@@ -131,8 +131,8 @@ class Member:
     ) -> rooms_api.RoomMarked:
         """As `RoomMark`."""
         mark = rooms_api.RoomMark(
-            room=self._sealer.job,
-            token=self._sealer.token(),
+            room="",
+            token="",
             consumer=consumer,
             holder=holder,
             work=work,
@@ -144,7 +144,7 @@ class Member:
             again=[*again],
         )
         with _named(self.room):
-            return await self._broker.room_mark(mark)
+            return await self._broker.room_mark(self._sealer, mark)
 
     async def leave(self, consumer: str) -> None:
         """Have the room forget what this consumer has had."""
@@ -222,11 +222,9 @@ def _named(room: Room) -> Iterator[None]:
     """The broker does not know what the room is called."""
     try:
         yield
-    except JobGone:
+    except RoomGone as gone:
         called = f"room {room.name}" if room.name else "that room"
-        raise JobGone(
-            f"{called} is no more, or never was", hint="ask whoever made it for its ticket, and join it again"
-        ) from None
+        raise RoomGone(f"{called} is no more, or never was", hint=gone.hint) from None
 
 
 _item_encoder = msgspec.msgpack.Encoder()
