@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import options
+from cli.options import Ca, Json, NatsCreds
+
 if TYPE_CHECKING:
     from transfer.config import Context
 
@@ -29,7 +32,6 @@ EXAMPLES_OF = {
 }
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name")]
-Json = Annotated[bool, typer.Option("--json", envvar="XFER_JSON", help="As JSON")]
 
 
 def ls(json: Json = False) -> None:
@@ -48,22 +50,9 @@ def ls(json: Json = False) -> None:
 
 def add(
     name: Name,
-    nats_url: Annotated[
-        str,
-        typer.Option("--nats-url", metavar="URL", envvar="NATS_URL", help="Where NATS is: nats://HOST:4222"),
-    ],
-    nats_creds: Annotated[
-        Path | None,
-        typer.Option(
-            "--nats-creds", metavar="FILE", envvar="NATS_CREDS", help="A .creds file, or an nkey seed"
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca", metavar="FILE", envvar="XFER_CA", help="Authorities that vouch for NATS and S3, as PEM"
-        ),
-    ] = None,
+    nats_url: Annotated[str, options.nats_url()],
+    nats_creds: NatsCreds = None,
+    ca: Ca = None,
     user: Annotated[
         str | None,
         typer.Option(

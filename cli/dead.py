@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import options
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ EXAMPLES_OF = {
 }
 
 Job = Annotated[str | None, typer.Argument(metavar="JOB", help="Of which job; see `xfer dead ls`")]
-All = Annotated[bool, typer.Option("--all", envvar="XFER_ALL", help="All of them")]
+All = Annotated[bool, options.everything("All of them")]
 
 
 def ls(json: Json = False, context: ContextName = None) -> None:

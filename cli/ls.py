@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
+from cli import options
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ EXAMPLES = ("xfer ls", "xfer ls --state paused --json")
 
 
 def ls(
-    every: Annotated[
-        bool, Option("--all", envvar="XFER_ALL", help="Also what was delivered or is void, for a day")
-    ] = False,
+    every: Annotated[bool, options.everything("Also what was delivered or is void, for a day")] = False,
     state: Annotated[
         Literal["open", "paused", "stored", "delivered", "void"] | None,
         Option("--state", envvar="XFER_STATE", help="Only these"),

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from typer import Argument, Context, Exit, Option
 
+from cli import options
+from cli.options import Bwlimit, Concurrency, Interface, JsonEvents, Patience
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,43 +28,13 @@ def resume(
     list_only: Annotated[
         bool, Option("--list", envvar="XFER_LIST", help="Only list what is unfinished on this host")
     ] = False,
-    patience: Annotated[
-        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
-    ] = "10m",
-    concurrency: Annotated[
-        int | None,
-        Option(
-            "--concurrency",
-            metavar="N",
-            min=1,
-            max=64,
-            envvar="XFER_CONCURRENCY",
-            help="Requests at once; adapts",
-        ),
-    ] = None,
-    bwlimit: Annotated[
-        str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
-    ] = None,
-    interface: Annotated[
-        list[str] | None,
-        Option(
-            "--interface",
-            metavar="NAME",
-            envvar="XFER_INTERFACE",
-            help="Meet the peer on this one; repeatable",
-        ),
-    ] = None,
-    context: Annotated[
-        str | None,
-        Option(
-            "--context", metavar="NAME", envvar="XFER_CONTEXT", help="Where to look for JOB if it is not here"
-        ),
-    ] = None,
-    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
-    quiet: Annotated[
-        bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
-    ] = False,
+    patience: Patience = "10m",
+    concurrency: Concurrency = None,
+    bwlimit: Bwlimit = None,
+    interface: Interface = None,
+    context: Annotated[str | None, options.context("Where to look for JOB if it is not here")] = None,
+    json: JsonEvents = False,
+    quiet: Annotated[bool, options.quiet("Only tickets, and errors")] = False,
 ) -> None:
     """Go on with what did not end here; with a paused JOB, wherever it is."""
     from functools import partial

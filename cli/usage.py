@@ -6,8 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
+from cli import options
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def usage(
         ),
     ] = None,
     everybody: Annotated[
-        bool, Option("--all", envvar="XFER_USAGE_ALL", help="Everybody, and all together; for admins")
+        bool, options.everything("Everybody, and all together; for admins", "XFER_USAGE_ALL")
     ] = False,
     json: Json = False,
     context: ContextName = None,

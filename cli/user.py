@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Json
+from cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from transfer.local.folder import Folder
@@ -23,10 +23,6 @@ EXAMPLES_OF = {
 }
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _")]
-Dir = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="The folder given to xfer up"),
-]
 
 
 def ls(dir: Dir = None, json: Json = False) -> None:
