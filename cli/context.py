@@ -36,16 +36,18 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name")]
 
 def ls(json: Json = False) -> None:
     """List the contexts; a star marks the current one."""
+    from cli.table import write
     from transfer import config
 
     current, contexts = config.current(), config.contexts()
     if json:
         _write_json([_shown(context) | {"current": name == current} for name, context in contexts.items()])
         return
-    width = max(map(len, contexts), default=0)
-    for name, context in contexts.items():
-        mark = "*" if name == current else " "
-        sys.stdout.write(f"{mark} {name:{width}}  {context.public_url}  {context.user}\n")
+    rows = [
+        ("*" if name == current else "", name, context.user, context.public_url)
+        for name, context in contexts.items()
+    ]
+    write(("", "NAME", "USER", "NATS"), rows)
 
 
 def add(

@@ -23,8 +23,7 @@ def extend(
     """Give a job another expiry, later or sooner."""
     from cli.ask import ask, say_changed
     from cli.misuse import called
-    from cli.render import moment
-    from cli.units import parse_duration
+    from cli.units import moment, parse_duration
     from transfer.jobs import Jobs
 
     seconds = parse_duration(expire, option=called(arguments, "expire"), command="extend")

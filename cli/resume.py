@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Exit, Option
 
@@ -13,6 +13,7 @@ from cli.options import Bwlimit, Concurrency, Interface, JsonEvents, Patience
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cli.table import Cell
     from transfer.errors import XferError
     from transfer.events import Unfinished
 
@@ -41,6 +42,7 @@ def resume(
 
     from cli.exits import report
     from cli.misuse import called
+    from cli.render import Ndjson, line_of
     from cli.run import same_command
     from cli.show import show
     from cli.units import parse_duration, parse_rate
@@ -62,7 +64,7 @@ def resume(
             if not jobs:
                 return
     if list_only or not jobs:
-        _list(jobs, sys.stdout, json=json, quiet=quiet)
+        _list(jobs, json=json, quiet=quiet)
         return
 
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
@@ -80,8 +82,10 @@ def resume(
     codes = []
     for which in jobs:
         if which.running and job is None:
-            if json or not quiet:
-                _list([which], sys.stderr, json=json, quiet=quiet)
+            if json:
+                Ndjson(sys.stdout.buffer)(which)
+            elif not quiet:
+                sys.stderr.write(f"{line_of(which)}\n")
             continue
         try:
             show(partial(go_on, which), json=json, quiet=quiet, resume=same_command())
@@ -98,12 +102,11 @@ def resume(
 
 def _named(start: str, jobs: Sequence[Unfinished]) -> list[Unfinished]:
     """Those of the one job whose id begins so: its send and its fetch may both be here. Raises UsageError."""
-    from transfer.errors import UsageError
+    from transfer.jobs import only
 
     found = [which for which in jobs if which.job.startswith(start)]
-    ids = sorted({which.job for which in found})
-    if len(ids) > 1:
-        raise UsageError(f"{start!r} may be {', '.join(ids)}", hint="write a longer part of the one you mean")
+    if found:
+        only(start, [which.job for which in found])
     return found
 
 
@@ -169,9 +172,10 @@ def _say_lifted(job: str, *, json: bool, quiet: bool) -> None:
         sys.stderr.write(told + "\n")
 
 
-def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -> None:
-    """One a line; with json on stdout. That there is none is said, too."""
-    from cli.render import Ndjson, line_of
+def _list(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> None:
+    """On stdout. That there is none is said, too."""
+    from cli.render import Ndjson
+    from cli.table import write
     from transfer.events import Event, Notice
 
     nothing = "nothing is unfinished on this host"
@@ -181,6 +185,14 @@ def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -
         for event in events:
             view(event)
         return
-    out.writelines(line_of(which) + "\n" for which in jobs)
+    write(("JOB", "SIDE", "DONE", "BEGUN", "WHAT"), [*map(_row, jobs)], numbers=("DONE",))
     if not jobs and not quiet:
         sys.stderr.write(nothing + "\n")
+
+
+def _row(which: Unfinished) -> list[Cell]:
+    from cli.render import done_of
+    from cli.table import When
+
+    running = ", another run works on it" if which.running else ""
+    return [which.job, which.side, done_of(which), When(which.begun), which.label + running]

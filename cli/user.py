@@ -27,9 +27,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - an
 
 def ls(dir: Dir = None, json: Json = False) -> None:
     """List the users, and since when each has its key."""
-    import time
-
     from cli.ask import print_json
+    from cli.table import When, write
     from transfer.local.folder import Folder
     from transfer.local.users import listed
 
@@ -37,10 +36,7 @@ def ls(dir: Dir = None, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    width = max((len(user.name) for user in found), default=0)
-    for user in found:
-        made = "-" if user.since is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(user.since))
-        sys.stdout.write(f"{user.name:{width}}  {made:16}  {user.nkey}\n")
+    write(("NAME", "KEY MADE", "NKEY"), [(user.name, When(user.since), user.nkey) for user in found])
 
 
 def add(name: Name, dir: Dir = None) -> None:
