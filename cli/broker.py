@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from cli import options
+from cli.options import Ca, NatsCreds
+
 EXAMPLES = (
     "xfer broker --nats-url tls://bus.example:4222 --nats-creds broker.nk --bucket xfer",
     "xfer broker permissions ann bob",
@@ -29,22 +32,9 @@ class Form(enum.StrEnum):
 
 
 def broker(
-    nats_url: Annotated[
-        str | None,
-        typer.Option("--nats-url", metavar="URL", envvar="NATS_URL", help="Where NATS is: nats://HOST:4222"),
-    ] = None,
-    nats_creds: Annotated[
-        Path | None,
-        typer.Option(
-            "--nats-creds", metavar="FILE", envvar="NATS_CREDS", help="A .creds file, or an nkey seed"
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca", metavar="FILE", envvar="XFER_CA", help="Authorities that vouch for NATS and S3, as PEM"
-        ),
-    ] = None,
+    nats_url: Annotated[str | None, options.nats_url()] = None,
+    nats_creds: NatsCreds = None,
+    ca: Ca = None,
     endpoint_url: Annotated[
         str | None,
         typer.Option(

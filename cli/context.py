@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import options
+from cli.options import Ca, Json, NatsCreds
+
 if TYPE_CHECKING:
     from transfer.config import Context
 
@@ -29,41 +32,29 @@ EXAMPLES_OF = {
 }
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name")]
-Json = Annotated[bool, typer.Option("--json", envvar="XFER_JSON", help="As JSON")]
 
 
 def ls(json: Json = False) -> None:
     """List the contexts; a star marks the current one."""
+    from cli.table import write
     from transfer import config
 
     current, contexts = config.current(), config.contexts()
     if json:
         _write_json([_shown(context) | {"current": name == current} for name, context in contexts.items()])
         return
-    width = max(map(len, contexts), default=0)
-    for name, context in contexts.items():
-        mark = "*" if name == current else " "
-        sys.stdout.write(f"{mark} {name:{width}}  {context.public_url}  {context.user}\n")
+    rows = [
+        ("*" if name == current else "", name, context.user, context.public_url)
+        for name, context in contexts.items()
+    ]
+    write(("", "NAME", "USER", "NATS"), rows)
 
 
 def add(
     name: Name,
-    nats_url: Annotated[
-        str,
-        typer.Option("--nats-url", metavar="URL", envvar="NATS_URL", help="Where NATS is: nats://HOST:4222"),
-    ],
-    nats_creds: Annotated[
-        Path | None,
-        typer.Option(
-            "--nats-creds", metavar="FILE", envvar="NATS_CREDS", help="A .creds file, or an nkey seed"
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca", metavar="FILE", envvar="XFER_CA", help="Authorities that vouch for NATS and S3, as PEM"
-        ),
-    ] = None,
+    nats_url: Annotated[str, options.nats_url()],
+    nats_creds: NatsCreds = None,
+    ca: Ca = None,
     user: Annotated[
         str | None,
         typer.Option(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import options
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -20,26 +20,30 @@ if TYPE_CHECKING:
 EXAMPLES = ("xfer dead ls", "xfer dead retry --all")
 EXAMPLES_OF = {
     "ls": ("xfer dead ls", "xfer dead ls --json"),
-    "retry": ("xfer dead retry q3xw5e7r9t2y4u6i", "xfer dead retry --all"),
-    "drop": ("xfer dead drop q3xw5e7r9t2y4u6i", "xfer dead drop --all --json"),
+    "retry": ("xfer dead retry q3xw", "xfer dead retry --all"),
+    "drop": ("xfer dead drop q3xw", "xfer dead drop --all --json"),
 }
 
-Job = Annotated[str | None, typer.Argument(metavar="JOB", help="Of which job; see `xfer dead ls`")]
-All = Annotated[bool, typer.Option("--all", envvar="XFER_ALL", help="All of them")]
+Job = Annotated[str | None, typer.Argument(metavar="JOB", help="Of which job: its id, or how that begins")]
+All = Annotated[bool, options.everything("All of them")]
 
 
 def ls(json: Json = False, context: ContextName = None) -> None:
     """List dead letters: what was owed, why it could not be done."""
     from cli.ask import ask, print_json
+    from cli.table import When, write
 
     found = ask(context, lambda broker: broker.dead_list())
     if json:
         print_json(found)
         return
-    for letter in found.letters:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(letter.time))
-        tries = f"{letter.tries} {'try' if letter.tries == 1 else 'tries'}"
-        sys.stdout.write(f"{letter.job}  {letter.kind:7} {when}  {tries:9} {letter.reason}\n")
+    rows = [
+        (letter.job, letter.kind, When(letter.time), str(letter.tries), letter.reason)
+        for letter in found.letters
+    ]
+    write(("JOB", "KIND", "GIVEN UP", "TRIES", "REASON"), rows, numbers=("TRIES",))
+    if not rows:
+        sys.stderr.write("no dead letters\n")
     if found.more:
         sys.stderr.write(f"and {found.more} more\n")
 
@@ -54,6 +58,17 @@ def drop(job: Job = None, all: All = False, json: Json = False, context: Context
     _settle("dropped", lambda broker, which: broker.dead_drop(which), job, all, json, context)
 
 
+async def _find(broker: BrokerClient, job: str) -> str | None:
+    """The whole id of the only job with a letter that begins so; None if there is none. Raises UsageError."""
+    from transfer.jobs import only
+    from transfer.ticket import is_job_id
+
+    if is_job_id(job):
+        return job
+    found = [letter.job for letter in (await broker.dead_list(job)).letters if letter.job.startswith(job)]
+    return only(job, found) if found and job else None
+
+
 def _settle(
     done: str, settle: Settle, job: str | None, all_of_them: bool, json: bool, context: str | None
 ) -> None:
@@ -66,7 +81,8 @@ def _settle(
 
     async def settle_all(broker: BrokerClient) -> list[str]:
         if job is not None:
-            return await settle(broker, job)
+            whole = await _find(broker, job)
+            return await settle(broker, whole) if whole else []
         letters = await broker.dead_list()  # what dies anew meanwhile is not settled again and again
         left, jobs = len(letters.letters) + letters.more, list[str]()
         while left > 0 and (some := await settle(broker, None)):
@@ -77,7 +93,7 @@ def _settle(
     jobs = ask(context, settle_all)
     if job is not None and not jobs:
         raise JobGone(
-            f"there is no dead letter of job {job}", hint="`xfer dead ls` shows those that are there"
+            f"there is no dead letter of job {job!r}", hint="`xfer dead ls` shows those that are there"
         )
     if json:
         print_json({done: jobs})

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from cli import options
+from cli.options import Dir
 
 EXAMPLES = ("xfer down", "xfer down --dir /srv/xfer")
 
 
 def down(
-    dir: Annotated[
-        Path | None,
-        typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="The folder given to xfer up"),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="XFER_QUIET", help="Say nothing")] = False,
+    dir: Dir = None,
+    quiet: Annotated[bool, options.quiet("Say nothing")] = False,
 ) -> None:
     """Stop the local servers; their data stays."""
     from transfer.local.folder import Folder

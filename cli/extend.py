@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Context, Option
+from typer import Context
 
+from cli import options
 from cli.options import ContextName, Job, Json, Quiet
 
 EXAMPLES = ("xfer extend qw3e --expire 7d", "xfer extend qw3ey7x9 --expire 1h --json")
@@ -14,9 +15,7 @@ EXAMPLES = ("xfer extend qw3e --expire 7d", "xfer extend qw3ey7x9 --expire 1h --
 def extend(
     arguments: Context,
     job: Job,
-    expire: Annotated[
-        str, Option("--expire", metavar="TIME", envvar="XFER_EXPIRE", help="From now on, or once stored")
-    ],
+    expire: Annotated[str, options.expire("From now on, or once stored")],
     json: Json = False,
     quiet: Quiet = False,
     context: ContextName = None,
@@ -24,8 +23,7 @@ def extend(
     """Give a job another expiry, later or sooner."""
     from cli.ask import ask, say_changed
     from cli.misuse import called
-    from cli.render import moment
-    from cli.units import parse_duration
+    from cli.units import moment, parse_duration
     from transfer.jobs import Jobs
 
     seconds = parse_duration(expire, option=called(arguments, "expire"), command="extend")

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from typer import Argument, Context, Option
 
+from cli import options
+from cli.options import Bwlimit, Concurrency, ContextName, Interface, JsonEvents, Patience, Quiet
+
 EXAMPLES = (
     "xfer fetch xfer1qw3… -o downloads/",
     "xfer fetch --ticket-file t.txt -o - | tar x",
@@ -23,12 +26,7 @@ def fetch(
             show_default=False,
         ),
     ] = None,
-    ticket_file: Annotated[
-        str | None,
-        Option(
-            "--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help="Read the ticket from F; - is stdin"
-        ),
-    ] = None,
+    ticket_file: Annotated[str | None, options.ticket_file("Read the ticket from F; - is stdin")] = None,
     output: Annotated[
         str,
         Option(
@@ -49,38 +47,13 @@ def fetch(
         bool,
         Option("--unsafe-links", envvar="XFER_UNSAFE_LINKS", help="Make links that leave the folder, too"),
     ] = False,
-    patience: Annotated[
-        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
-    ] = "10m",
-    concurrency: Annotated[
-        int | None,
-        Option(
-            "--concurrency",
-            metavar="N",
-            min=1,
-            max=64,
-            envvar="XFER_CONCURRENCY",
-            help="Requests at once; adapts",
-        ),
-    ] = None,
-    bwlimit: Annotated[
-        str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
-    ] = None,
-    interface: Annotated[
-        list[str] | None,
-        Option(
-            "--interface",
-            metavar="NAME",
-            envvar="XFER_INTERFACE",
-            help="Meet the peer on this one; repeatable",
-        ),
-    ] = None,
-    context: Annotated[
-        str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
-    ] = None,
-    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only errors")] = False,
+    patience: Patience = "10m",
+    concurrency: Concurrency = None,
+    bwlimit: Bwlimit = None,
+    interface: Interface = None,
+    context: ContextName = None,
+    json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch what a ticket stands for, verify it and put it in place."""
     import sys

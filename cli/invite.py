@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cli.user import Dir, Name
+from cli.options import Dir
+from cli.user import Name
 
 EXAMPLES = ("xfer invite ann", "xfer invite ann --dir /srv/xfer > ann.txt")
 

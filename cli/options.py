@@ -1,14 +1,99 @@
-"""Options that several commands share."""
+"""Options that several commands share, each defined once: names, variable, help.
+
+An alias is the whole parameter; where commands differ in type or words, the function gives the option itself.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
-Json = Annotated[bool, Option("--json", envvar="XFER_JSON", help="As JSON")]
+
+def json(help: str) -> Any:
+    """`--json`, of a bool."""
+    return Option("--json", envvar="XFER_JSON", help=help)
+
+
+def quiet(help: str) -> Any:
+    """`--quiet`, of a bool."""
+    return Option("--quiet", "-q", envvar="XFER_QUIET", help=help)
+
+
+def folder(help: str) -> Any:
+    """`--dir`, of a path or None."""
+    return Option("--dir", metavar="DIR", envvar="XFER_DIR", help=help)
+
+
+def everything(help: str, envvar: str = "XFER_ALL") -> Any:
+    """`--all`, of a bool."""
+    return Option("--all", envvar=envvar, help=help)
+
+
+def expire(help: str) -> Any:
+    """`--expire`, of a duration's text."""
+    return Option("--expire", metavar="TIME", envvar="XFER_EXPIRE", help=help)
+
+
+def ticket_file(help: str) -> Any:
+    """`--ticket-file`, of a path or None."""
+    return Option("--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help=help)
+
+
+def nats_url() -> Any:
+    """`--nats-url`, of a text."""
+    return Option("--nats-url", metavar="URL", envvar="NATS_URL", help="Where NATS is: nats://HOST:4222")
+
+
+def context(help: str) -> Any:
+    """`--context`, of a name or None."""
+    return Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help=help)
+
+
+# any command
+
 Job = Annotated[str, Argument(metavar="JOB", help="Its id, or how that begins")]
-ContextName = Annotated[
-    str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
+ContextName = Annotated[str | None, context("Which servers")]
+Json = Annotated[bool, json("As JSON")]
+JsonEvents = Annotated[bool, json("Events as NDJSON on stdout")]
+Quiet = Annotated[bool, quiet("Only errors")]
+
+# those that move bytes
+
+Patience = Annotated[
+    str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
 ]
-Quiet = Annotated[bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only errors")]
+Concurrency = Annotated[
+    int | None,
+    Option(
+        "--concurrency",
+        metavar="N",
+        min=1,
+        max=64,
+        envvar="XFER_CONCURRENCY",
+        help="Requests at once; adapts",
+    ),
+]
+Bwlimit = Annotated[
+    str | None,
+    Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+]
+Interface = Annotated[
+    list[str] | None,
+    Option(
+        "--interface", metavar="NAME", envvar="XFER_INTERFACE", help="Meet the peer on this one; repeatable"
+    ),
+]
+
+# those about servers
+
+Dir = Annotated[Path | None, folder("The folder given to xfer up")]
+NatsCreds = Annotated[
+    Path | None,
+    Option("--nats-creds", metavar="FILE", envvar="NATS_CREDS", help="A .creds file, or an nkey seed"),
+]
+Ca = Annotated[
+    Path | None,
+    Option("--ca", metavar="FILE", envvar="XFER_CA", help="Authorities that vouch for NATS and S3, as PEM"),
+]

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Protocol, Self, TextIO
 
 import msgspec
 
-from cli.units import show_duration, show_size
+from cli.units import moment, show_duration, show_size
 from transfer.events import (
     Event,
     Notice,
@@ -30,7 +30,7 @@ from transfer.paths import printable as escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
 
 EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -164,7 +164,6 @@ class Bars(Quiet):
             BarColumn,
             TextColumn,
             TimeRemainingColumn,
-            TransferSpeedColumn,
         )
         from rich.progress import (
             Progress as Bar,
@@ -180,7 +179,7 @@ class Bars(Quiet):
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[size]}", markup=False),
-            TransferSpeedColumn(),
+            _speed(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[route]}", markup=False),
             console=self._console,
@@ -260,6 +259,19 @@ class Bars(Quiet):
             self._shown = None
 
 
+def _speed() -> ProgressColumn:
+    """The library's own has another way to write sizes."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("?" if speed is None else f"{show_size(speed)}/s", style="progress.data.speed")
+
+    return Speed()
+
+
 def choose(out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool) -> View:
     """The view that fits.
 
@@ -316,10 +328,13 @@ def told(event: Event, stored: Stored | None) -> str | None:
 
 
 def line_of(job: Unfinished) -> str:
-    """`qw3e…  send   12.3 MB of 45.6 MB  2026-11-21 08:12 UTC  report.pdf`: in a list, or alone."""
-    done = show_size(job.done) + ("" if job.total is None else f" of {show_size(job.total)}")
+    """`qw3e…  send  12.3 MB of 45.6 MB  2026-11-21 08:12 UTC  report.pdf`: alone; a list of them is a table."""
     running = ", another run works on it" if job.running else ""
-    return f"{job.job}  {job.side:5}  {done:20}  {moment(job.begun)}  {printable(job.label)}{running}"
+    return f"{job.job}  {job.side}  {done_of(job)}  {moment(job.begun)}  {printable(job.label)}{running}"
+
+
+def done_of(job: Unfinished) -> str:
+    return show_size(job.done) + ("" if job.total is None else f" of {show_size(job.total)}")
 
 
 def ended(event: Summary, stored: Stored | None) -> str:
@@ -336,8 +351,3 @@ def ended(event: Summary, stored: Stored | None) -> str:
     first, more = event.paths[:3], len(event.paths) - 3
     names = ", ".join(map(printable, first)) + (f" and {more} more" if more > 0 else "")
     return f"fetched: wrote {names or 'it to stdout'}, verified ({facts})"
-
-
-def moment(seconds: float) -> str:
-    """seconds: since 1970; shown to the minute, in the zone of whoever reads."""
-    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(seconds)).strip()

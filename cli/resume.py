@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Exit, Option
+
+from cli import options
+from cli.options import Bwlimit, Concurrency, Interface, JsonEvents, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cli.table import Cell
     from transfer.errors import XferError
     from transfer.events import Unfinished
 
@@ -25,49 +29,20 @@ def resume(
     list_only: Annotated[
         bool, Option("--list", envvar="XFER_LIST", help="Only list what is unfinished on this host")
     ] = False,
-    patience: Annotated[
-        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
-    ] = "10m",
-    concurrency: Annotated[
-        int | None,
-        Option(
-            "--concurrency",
-            metavar="N",
-            min=1,
-            max=64,
-            envvar="XFER_CONCURRENCY",
-            help="Requests at once; adapts",
-        ),
-    ] = None,
-    bwlimit: Annotated[
-        str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
-    ] = None,
-    interface: Annotated[
-        list[str] | None,
-        Option(
-            "--interface",
-            metavar="NAME",
-            envvar="XFER_INTERFACE",
-            help="Meet the peer on this one; repeatable",
-        ),
-    ] = None,
-    context: Annotated[
-        str | None,
-        Option(
-            "--context", metavar="NAME", envvar="XFER_CONTEXT", help="Where to look for JOB if it is not here"
-        ),
-    ] = None,
-    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
-    quiet: Annotated[
-        bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
-    ] = False,
+    patience: Patience = "10m",
+    concurrency: Concurrency = None,
+    bwlimit: Bwlimit = None,
+    interface: Interface = None,
+    context: Annotated[str | None, options.context("Where to look for JOB if it is not here")] = None,
+    json: JsonEvents = False,
+    quiet: Annotated[bool, options.quiet("Only tickets, and errors")] = False,
 ) -> None:
     """Go on with what did not end here; with a paused JOB, wherever it is."""
     from functools import partial
 
     from cli.exits import report
     from cli.misuse import called
+    from cli.render import Ndjson, line_of
     from cli.run import same_command
     from cli.show import show
     from cli.units import parse_duration, parse_rate
@@ -89,7 +64,7 @@ def resume(
             if not jobs:
                 return
     if list_only or not jobs:
-        _list(jobs, sys.stdout, json=json, quiet=quiet)
+        _list(jobs, json=json, quiet=quiet)
         return
 
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
@@ -107,8 +82,10 @@ def resume(
     codes = []
     for which in jobs:
         if which.running and job is None:
-            if json or not quiet:
-                _list([which], sys.stderr, json=json, quiet=quiet)
+            if json:
+                Ndjson(sys.stdout.buffer)(which)
+            elif not quiet:
+                sys.stderr.write(f"{line_of(which)}\n")
             continue
         try:
             show(partial(go_on, which), json=json, quiet=quiet, resume=same_command())
@@ -125,12 +102,11 @@ def resume(
 
 def _named(start: str, jobs: Sequence[Unfinished]) -> list[Unfinished]:
     """Those of the one job whose id begins so: its send and its fetch may both be here. Raises UsageError."""
-    from transfer.errors import UsageError
+    from transfer.jobs import only
 
     found = [which for which in jobs if which.job.startswith(start)]
-    ids = sorted({which.job for which in found})
-    if len(ids) > 1:
-        raise UsageError(f"{start!r} may be {', '.join(ids)}", hint="write a longer part of the one you mean")
+    if found:
+        only(start, [which.job for which in found])
     return found
 
 
@@ -196,9 +172,10 @@ def _say_lifted(job: str, *, json: bool, quiet: bool) -> None:
         sys.stderr.write(told + "\n")
 
 
-def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -> None:
-    """One a line; with json on stdout. That there is none is said, too."""
-    from cli.render import Ndjson, line_of
+def _list(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> None:
+    """On stdout. That there is none is said, too."""
+    from cli.render import Ndjson
+    from cli.table import write
     from transfer.events import Event, Notice
 
     nothing = "nothing is unfinished on this host"
@@ -208,6 +185,14 @@ def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -
         for event in events:
             view(event)
         return
-    out.writelines(line_of(which) + "\n" for which in jobs)
+    write(("JOB", "SIDE", "DONE", "BEGUN", "WHAT"), [*map(_row, jobs)], numbers=("DONE",))
     if not jobs and not quiet:
         sys.stderr.write(nothing + "\n")
+
+
+def _row(which: Unfinished) -> list[Cell]:
+    from cli.render import done_of
+    from cli.table import When
+
+    running = ", another run works on it" if which.running else ""
+    return [which.job, which.side, done_of(which), When(which.begun), which.label + running]

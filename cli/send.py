@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from typer import Argument, Context, Option
 
+from cli import options
+from cli.options import Bwlimit, Concurrency, ContextName, Interface, JsonEvents, Patience
+
 EXAMPLES = (
     "xfer send report.pdf photos/",
     "pg_dump shop | xfer send - --name shop.sql --wait 0 --expire 7d",
@@ -35,9 +38,7 @@ def send(
     wait: Annotated[
         str, Option("--wait", metavar="TIME", envvar="XFER_WAIT", help="For a receiver, or 0, or forever")
     ] = "60s",
-    expire: Annotated[
-        str, Option("--expire", metavar="TIME", envvar="XFER_EXPIRE", help="How long it is kept once stored")
-    ] = "24h",
+    expire: Annotated[str, options.expire("How long it is kept once stored")] = "24h",
     fetches: Annotated[
         int | None,
         Option(
@@ -73,13 +74,7 @@ def send(
         ),
     ] = None,
     ticket_file: Annotated[
-        Path | None,
-        Option(
-            "--ticket-file",
-            metavar="F",
-            envvar="XFER_TICKET_FILE",
-            help="Write the ticket to F (0600), not to stdout",
-        ),
+        Path | None, options.ticket_file("Write the ticket to F (0600), not to stdout")
     ] = None,
     no_resume: Annotated[
         bool,
@@ -97,40 +92,13 @@ def send(
             "--ticket-from", metavar="F", envvar="XFER_TICKET_FROM", help="The same; read the ticket from F"
         ),
     ] = None,
-    patience: Annotated[
-        str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
-    ] = "10m",
-    concurrency: Annotated[
-        int | None,
-        Option(
-            "--concurrency",
-            metavar="N",
-            min=1,
-            max=64,
-            envvar="XFER_CONCURRENCY",
-            help="Requests at once; adapts",
-        ),
-    ] = None,
-    bwlimit: Annotated[
-        str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
-    ] = None,
-    interface: Annotated[
-        list[str] | None,
-        Option(
-            "--interface",
-            metavar="NAME",
-            envvar="XFER_INTERFACE",
-            help="Meet the peer on this one; repeatable",
-        ),
-    ] = None,
-    context: Annotated[
-        str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
-    ] = None,
-    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
-    quiet: Annotated[
-        bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only the ticket, and errors")
-    ] = False,
+    patience: Patience = "10m",
+    concurrency: Concurrency = None,
+    bwlimit: Bwlimit = None,
+    interface: Interface = None,
+    context: ContextName = None,
+    json: JsonEvents = False,
+    quiet: Annotated[bool, options.quiet("Only the ticket, and errors")] = False,
 ) -> None:
     """Send files to whoever gets the ticket, which stands on stdout."""
     import sys

@@ -47,9 +47,8 @@ def facts(job: str, found: JobStatus) -> dict[str, object]:
 
 def told(job: str, found: JobStatus, now: float) -> list[tuple[str, str]]:
     """For people, at most 80 columns. now: seconds since 1970."""
-    from cli.ls import count, span
-    from cli.render import moment
-    from cli.units import show_size
+    from cli.ls import count
+    from cli.units import ago, moment, show_size, span
 
     segments = "1 segment" if len(found.complete) == 1 else f"{len(found.complete)} segments"
     stored = segments if found.stored is None else f"{show_size(found.stored)} in {segments}"
@@ -59,8 +58,8 @@ def told(job: str, found: JobStatus, now: float) -> list[tuple[str, str]]:
         ("job", job),
         ("state", found.state.value),
         ("size", "not known" if found.size is None else show_size(found.size)),
-        ("created", f"{moment(found.created)}, {span(now - found.created)} ago"),
-        ("expires", f"{moment(found.expires)}, in {span(found.expires - now)}"),
+        ("created", f"{moment(found.created)}, {ago(found.created, now)}"),
+        ("expires", f"{moment(found.expires)}, {ago(found.expires, now)}"),
         ("stored", stored),
         ("fetched", count(len(found.receivers), found.fetches)),
     ]

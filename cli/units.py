@@ -1,11 +1,23 @@
-"""Quantities as people write and read them: sizes and durations."""
+"""Quantities as people write and read them: sizes, durations, moments."""
 
 from __future__ import annotations
+
+import time
 
 from transfer.errors import UsageError
 from transfer.units import QUANTITY, SIZES, show_duration, show_size
 
-__all__ = ["parse_duration", "parse_rate", "parse_size", "show_duration", "show_size"]
+__all__ = [
+    "ago",
+    "iso",
+    "moment",
+    "parse_duration",
+    "parse_rate",
+    "parse_size",
+    "show_duration",
+    "show_size",
+    "span",
+]
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -47,6 +59,29 @@ def parse_duration(text: str, *, option: str, command: str) -> float:
     hint = f"write 60s, 10m, 24h, 7d or plain seconds; see `xfer {command} --help`"
     number, unit = _split(text, _SECONDS, f"{option} {text!r} is not a duration", hint)
     return number * _SECONDS[unit]
+
+
+def span(seconds: float) -> str:
+    """`45 s`, `12 min`, `5 h`, `12 d`: roughly, in few columns."""
+    for most, length, unit in ((90, 1, "s"), (5400, 60, "min"), (36 * 3600, 3600, "h")):
+        if seconds < most:
+            return f"{max(0, round(seconds / length))} {unit}"
+    return f"{round(seconds / 86_400)} d"
+
+
+def ago(seconds: float, now: float) -> str:
+    """`3 min ago`, `in 5 h`. seconds, now: since 1970."""
+    return f"in {span(seconds - now)}" if seconds > now else f"{span(now - seconds)} ago"
+
+
+def moment(seconds: float) -> str:
+    """seconds: since 1970; shown to the minute, in the zone of whoever reads."""
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(seconds)).strip()
+
+
+def iso(seconds: float) -> str:
+    """`2026-11-21T08:12:05Z`. seconds: since 1970. Source: RFC 3339, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _split(text: str, units: dict[str, int] | dict[str, float], wrong: str, hint: str) -> tuple[float, str]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import options
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,10 +26,7 @@ _OURS_ALONE = ("XFER_DETACH", "XFER_QUIET")
 
 
 def up(
-    dir: Annotated[
-        Path | None,
-        typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="Where the servers keep everything"),
-    ] = None,
+    dir: Annotated[Path | None, options.folder("Where the servers keep everything")] = None,
     listen: Annotated[
         str | None,
         typer.Option(
@@ -52,13 +51,8 @@ def up(
             "--detach", envvar="XFER_DETACH", help="Return once they answer; stop them with xfer down"
         ),
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="XFER_JSON", help="Say what runs where as JSON")
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", envvar="XFER_QUIET", help="No notices about restarts and contexts"),
-    ] = False,
+    json: Annotated[bool, options.json("Say what runs where as JSON")] = False,
+    quiet: Annotated[bool, options.quiet("No notices about restarts and contexts")] = False,
 ) -> None:
     """Run NATS, an S3 store and a broker here, until `xfer down`."""
     import asyncio

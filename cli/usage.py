@@ -6,8 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
+from cli import options
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = ("xfer usage", "xfer usage --all --json")
 
+COLUMNS = ("USER", "TODAY", "THIS MONTH", "STORED", "OPEN JOBS")
 BAR = 10
-DAY = 86_400
 
 
 def usage(
@@ -27,13 +28,14 @@ def usage(
         ),
     ] = None,
     everybody: Annotated[
-        bool, Option("--all", envvar="XFER_USAGE_ALL", help="Everybody, and all together; for admins")
+        bool, options.everything("Everybody, and all together; for admins", "XFER_USAGE_ALL")
     ] = False,
     json: Json = False,
     context: ContextName = None,
 ) -> None:
     """Show what you have used of your quota."""
     from cli.ask import ask, print_json
+    from cli.table import write
     from transfer.errors import UsageError
 
     if everybody and user:
@@ -43,18 +45,22 @@ def usage(
         if json:
             print_json(report)
         else:
-            _write([*_table([*report.users, *([report.total] if report.total else [])])])
+            write(
+                COLUMNS,
+                _rows([*report.users, *([report.total] if report.total else [])]),
+                numbers=COLUMNS[1:],
+            )
         return
     one = ask(context, lambda broker: broker.usage(user))
     if json:
         print_json(one)
     else:
-        _write(_page(one, time.time()))
+        sys.stdout.writelines(f"{line}\n" for line in _page(one, time.time()))
 
 
 def _page(one: UserUsage, now: float) -> list[str]:
     """Four bars and the requests, within 80 columns."""
-    from cli.units import show_size
+    from cli.units import ago, show_size
 
     rows = [
         ("today", one.day, show_size),
@@ -66,30 +72,23 @@ def _page(one: UserUsage, now: float) -> list[str]:
     for name, used, show in rows:
         of = f"{show(used.used)} of {show(used.limit)}" if used.limit is not None else show(used.used)
         left = "no limit" if used.limit is None else f"{show(max(0, used.limit - used.used))} left"
-        resets = f"resets in {_until(used.resets - now)}" if used.resets and used.limit is not None else ""
+        resets = f"resets {ago(used.resets, now)}" if used.resets and used.limit is not None else ""
         lines.append(f"  {name:10}  {_bar(used)}  {of:>22}  {left:14}  {resets}".rstrip())
     if one.requests_per_minute is not None:
         lines.append(f"  {'requests':10}  at most {one.requests_per_minute:,} a minute")
     return lines
 
 
-def _table(users: list[UserUsage]) -> list[str]:
-    """One line each, within 80 columns unless a name is long."""
+def _rows(users: list[UserUsage]) -> list[tuple[str, ...]]:
     from cli.units import show_size
 
-    head = ("user", "today", "this month", "stored", "open jobs")
-    rows = [
+    return [
         (
             one.user or "all together",
             *(_of(used, show_size) for used in (one.day, one.month, one.stored)),
             _of(one.jobs, _number),
         )
         for one in users
-    ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-        for row in [head, *rows]
     ]
 
 
@@ -109,15 +108,3 @@ def _bar(used: Used) -> str:
     share = 1.0 if used.used >= used.limit else used.used / used.limit
     filled = min(BAR, int(share * BAR) + (0 < share * BAR < 1))
     return full * filled + empty * (BAR - filled)
-
-
-def _until(seconds: float) -> str:
-    """Short enough for a line's end."""
-    seconds = max(0.0, seconds)
-    if seconds >= DAY:
-        return f"{seconds / DAY:.0f} d"
-    return f"{seconds // 3600:.0f} h" if seconds >= 3600 else f"{seconds // 60:.0f} min"
-
-
-def _write(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Json
+from cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from transfer.local.folder import Folder
@@ -23,17 +23,12 @@ EXAMPLES_OF = {
 }
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _")]
-Dir = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", envvar="XFER_DIR", help="The folder given to xfer up"),
-]
 
 
 def ls(dir: Dir = None, json: Json = False) -> None:
     """List the users, and since when each has its key."""
-    import time
-
     from cli.ask import print_json
+    from cli.table import When, write
     from transfer.local.folder import Folder
     from transfer.local.users import listed
 
@@ -41,10 +36,7 @@ def ls(dir: Dir = None, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    width = max((len(user.name) for user in found), default=0)
-    for user in found:
-        made = "-" if user.since is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(user.since))
-        sys.stdout.write(f"{user.name:{width}}  {made:16}  {user.nkey}\n")
+    write(("NAME", "KEY MADE", "NKEY"), [(user.name, When(user.since), user.nkey) for user in found])
 
 
 def add(name: Name, dir: Dir = None) -> None:

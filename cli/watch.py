@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from cli import options
 from cli.options import ContextName, Job, Quiet
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def watch(
         int,
         Option("--from", metavar="SEQ", min=0, envvar="XFER_FROM", help="Replay from this sequence on"),
     ] = 0,
-    json: Annotated[
-        bool, Option("--json", envvar="XFER_JSON", help="What is announced as NDJSON, with its sequence")
-    ] = False,
+    json: Annotated[bool, options.json("What is announced as NDJSON, with its sequence")] = False,
     quiet: Quiet = False,
     context: ContextName = None,
 ) -> None:

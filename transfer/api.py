@@ -438,7 +438,12 @@ class BrokerInfo(msgspec.Struct, frozen=True):
 
 
 class DeadList(Request, frozen=True):
-    """verb `dead_list`, admins only: what brokers owe the store and gave up, at most a page."""
+    """verb `dead_list`, admins only: what brokers owe the store and gave up, at most a page.
+
+    begins: how the job's id does.
+    """
+
+    begins: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

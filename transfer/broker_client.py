@@ -278,8 +278,9 @@ class BrokerClient:
     async def info(self) -> api.BrokerInfo:
         return await self._call("info", api.Info(), api.BrokerInfo, first=True)
 
-    async def dead_list(self) -> api.DeadLetters:
-        return await self._call("dead_list", api.DeadList(), api.DeadLetters, first=True)
+    async def dead_list(self, begins: str = "") -> api.DeadLetters:
+        """begins: how the job's id does."""
+        return await self._call("dead_list", api.DeadList(begins=begins), api.DeadLetters, first=True)
 
     async def dead_retry(self, job: str | None) -> list[str]:
         """The jobs concerned. job: None for a page of all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from transfer import api, config
 from transfer.bech32m import ALPHABET
@@ -25,6 +25,15 @@ async def jobs(context: config.Context | None = None) -> AsyncIterator[Jobs]:
     where = context or config.load()
     async with connected(where, "xfer", Patience(FIRST_CONTACT)) as (_client, broker):
         yield Jobs(broker)
+
+
+def only(start: str, ids: Collection[str]) -> str:
+    """The one id that begins so. ids: all that do, at least one. Raises UsageError if there are several."""
+    first, *others = sorted(set(ids))
+    if others:
+        shown = ", ".join([first, *others][:_SHOWN]) + (", …" if len(others) >= _SHOWN else "")
+        raise UsageError(f"{start!r} may be {shown}", hint="write a longer part of the one you mean")
+    return first
 
 
 class Jobs:
@@ -56,10 +65,7 @@ class Jobs:
             found = [line.job for line in await self.list(begins=job)]
         if not found:
             raise JobGone(f"no job of yours is called {job!r}", hint="see `xfer ls --all`")
-        if len(found) > 1:
-            shown = ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
-            raise UsageError(f"{job!r} may be {shown}", hint="write a longer part of the one you mean")
-        return found[0]
+        return only(job, found)
 
     async def status(self, job: str) -> tuple[str, api.JobStatus]:
         """Its id, and how it stands, the bytes that the store has of it included."""

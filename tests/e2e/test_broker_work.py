@@ -7,7 +7,7 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -370,36 +370,53 @@ async def letters(client: Client, count: int) -> list[api.DeadLetter]:
 
 
 def test_dead_letters_on_the_command_line(servers: Servers, xfer: Run) -> None:
-    jobs = sorted(Ticket.new().job for _ in range(3))
+    one, other = sorted(Ticket.new().job for _ in range(2))
+    jobs = [one, other, other[:-1] + ("q" if other[-1] != "q" else "p")]
+    another = "another"  # a kind that no sweep takes for paid
 
-    async def bury() -> None:
+    async def work(do: Callable[[Queue, JetStreamContext], Awaitable[None]]) -> None:
         client = await bus.connect(
             servers.nats_url, servers.dir / "credentials" / "broker.nk", "broker", "test"
         )
-        queue = Queue(client)
-        await queue.keep()
-        for job in jobs:
-            await queue.bury(Item(DELETE, job), "the store refuses the broker (AccessDenied)", 16)
+        await do(Queue(client), jetstream(client))
         await client.close()
 
-    asyncio.run(bury())
-    listed = json.loads(xfer("dead", "ls", "--json", env=servers.env).stdout)
+    async def bury(queue: Queue, _jetstream: JetStreamContext) -> None:
+        await queue.keep()
+        for job in jobs:
+            await queue.bury(Item(another, job), "the store refuses the broker (AccessDenied)", 16)
+
+    async def clear(_queue: Queue, jetstream: JetStreamContext) -> None:
+        await jetstream.purge_stream(work_module.WORK, subject=f"xfer.work.{another}.>")
+
+    def dead(*args: str) -> tuple[int, str, str]:
+        ended = xfer("dead", *args, env=servers.env)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    assert dead("drop", "--all")[0] == 0
+    assert dead("ls") == (0, "", "no dead letters\n")
+    asyncio.run(work(bury))
+    listed = json.loads(dead("ls", "--json")[1])
     ours = [row for row in listed["letters"] if row["job"] in jobs]
-    assert [row["job"] for row in ours] == jobs
+    assert sorted(row["job"] for row in ours) == sorted(jobs)
     assert {row["tries"] for row in ours} == {16}
-    shown = xfer("dead", "ls", env=servers.env).stdout
-    assert f"{jobs[0]}  delete " in shown
-    assert "16 tries  the store refuses the broker (AccessDenied)" in shown
-    one = xfer("dead", "retry", jobs[0], env=servers.env)
-    assert (one.returncode, one.stderr) == (0, "retried 1\n")
-    other = xfer("dead", "drop", jobs[1], "--json", env=servers.env)
-    assert json.loads(other.stdout) == {"dropped": [jobs[1]]}
-    assert xfer("dead", "drop", "--all", env=servers.env).returncode == 0
-    assert json.loads(xfer("dead", "ls", "--json", env=servers.env).stdout) == {"letters": [], "more": 0}
-    missing = xfer("dead", "retry", jobs[1], env=servers.env)
-    assert missing.returncode == 4
-    assert "there is no dead letter of job" in missing.stderr
-    assert xfer("dead", "retry", env=servers.env).returncode == 2
+    shown = dead("ls")[1]
+    assert shown.splitlines()[0].split() == ["JOB", "KIND", "GIVEN", "UP", "TRIES", "REASON"]
+    assert f"{one}  another  " in shown
+    assert "16  the store refuses the broker (AccessDenied)" in shown
+    code, _, said = dead("drop", other[:-1])
+    assert (code, other in said, jobs[2] in said) == (2, True, True)
+    assert "write a longer part of the one you mean" in said
+    begins = next(one[:length] for length in range(1, 16) if one[:length] != other[:length])
+    assert dead("retry", begins) == (0, "", "retried 1\n")
+    asyncio.run(work(clear))
+    assert json.loads(dead("drop", other, "--json")[1]) == {"dropped": [other]}
+    assert dead("drop", "--all")[0] == 0
+    assert json.loads(dead("ls", "--json")[1]) == {"letters": [], "more": 0}
+    for missing in (other, other[:5], ""):
+        code, _, said = dead("retry", missing)
+        assert (code, f"there is no dead letter of job {missing!r}" in said) == (4, True)
+    assert dead("retry")[0] == 2
 
 
 def test_whoever_is_no_admin_gets_7(place: Place, broker: Path, xfer: Run, tmp_path: Path) -> None:

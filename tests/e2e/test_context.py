@@ -24,7 +24,7 @@ def test_contexts_are_added_listed_chosen_shown_and_forgotten(xfer: Run) -> None
     assert xfer(*ADD, "office", *OFFICE).returncode == 0
     assert xfer(*ADD, "home", "--nats-url", "tls://home.example", "--user", "ann").returncode == 0
     assert xfer("context", "ls").stdout == (
-        "* office  nats://bus.example:4222  ann\n  home    tls://home.example  ann\n"
+        "   NAME    USER  NATS\n*  office  ann   nats://bus.example:4222\n   home    ann   tls://home.example\n"
     )
     assert xfer("context", "use", "home").returncode == 0
     assert "tls://home.example" in xfer("context", "show").stdout

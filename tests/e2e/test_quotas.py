@@ -290,7 +290,7 @@ async def test_over_quota_says_what_is_used_what_is_left_and_when_it_resets(
     await field.rule(f'[quota.users.{user}]\nbytes_per_day = "10GB"\nopen_jobs = 2')
     await Job(client, user).create(size=9_200 * MB)
     refused = await Job(client, user).create(size=2 * GB)
-    said = "over quota: 9.2 GB of 10 GB used today, 800 MB left, this needs 2 GB; it resets at 00:00 UTC (in "
+    said = "over quota: 9.20 GB of 10.00 GB used today, 800.0 MB left, this needs 2.00 GB; it resets at 00:00 UTC (in "
     assert (refused.code, refused.message[: len(said)]) == (ErrorCode.OVER_QUOTA, said)
     await Job(client, user).create(size=1)
     refused = await Job(client, user).create(size=1)

@@ -51,7 +51,7 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
     assert refused.returncode == 7
     assert refused.stdout == ""
     said = " ".join(refused.stderr.split())
-    assert "used today, 1 MB left, this needs 2" in said
+    assert "used today, 1.0 MB left, this needs 2" in said
     assert "over quota: " in said
     assert "it resets at 00:00 UTC (in " in said
     assert "Traceback" not in said
@@ -82,7 +82,7 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
     assert [each["user"] for each in everybody["users"]] == ["local"]
     assert everybody["total"]["day"]["used"] == mine["day"]["used"]
     table = xfer("usage", "--all", env=ours.env).stdout.splitlines()
-    assert table[0].split() == ["user", "today", "this", "month", "stored", "open", "jobs"]
+    assert table[0].split() == ["USER", "TODAY", "THIS", "MONTH", "STORED", "OPEN", "JOBS"]
     assert [line.split("  ")[0] for line in table[1:]] == ["local", "all together"]
 
     rules.write_text("[quota]\nbytes_per_day = 5\n")
@@ -108,7 +108,7 @@ def test_a_stream_that_outgrows_the_quota_ends_with_exit_7_and_gives_back_what_i
     produce = f"{sys.executable} -c 'import os, sys; sys.stdout.buffer.write(os.urandom(30_000_000))'"
     refused = xfer("send", "--from-command", produce, "--name", "noise", "--wait", "0", env=ours.env)
     assert refused.returncode == 7, refused.stderr
-    assert "used today, 1 MB left, this needs" in " ".join(refused.stderr.split())
+    assert "used today, 1.0 MB left, this needs" in " ".join(refused.stderr.split())
     deadline = time.monotonic() + 60
     while True:
         after = json.loads(xfer("usage", "--json", env=ours.env).stdout)

@@ -98,16 +98,17 @@ def test_days_and_months_end_in_utc() -> None:
     [
         (
             Limits(bytes_per_day=10 * 10**9),
-            "over quota: 9.2 GB of 10 GB used today, 800 MB left, this needs 2 GB; it resets at 00:00 UTC (in 12 h 00 min)",
+            "over quota: 9.20 GB of 10.00 GB used today, 800.0 MB left, this needs 2.00 GB; "
+            "it resets at 00:00 UTC (in 12 h 00 min)",
         ),
         (
             Limits(bytes_per_month=10 * 10**9),
-            "over quota: 9.2 GB of 10 GB used this month, 800 MB left, this needs 2 GB; "
+            "over quota: 9.20 GB of 10.00 GB used this month, 800.0 MB left, this needs 2.00 GB; "
             "it resets on the 1st at 00:00 UTC (in 16 days)",
         ),
         (
             Limits(stored_bytes=10 * 10**9),
-            "over quota: 9.2 GB of 10 GB stored, 800 MB left, this needs 2 GB; "
+            "over quota: 9.20 GB of 10.00 GB stored, 800.0 MB left, this needs 2.00 GB; "
             "it falls when a transfer is void, expires or has had its last fetch",
         ),
         (Limits(open_jobs=1), "over quota: 1 of 1 jobs are open; another can begin when one ends"),

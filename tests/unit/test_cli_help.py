@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+import cli
 from cli.main import COMMANDS, GROUPS, WORDS, root
 
 BELOW = {**GROUPS, **WORDS}
@@ -110,3 +113,15 @@ def test_a_close_name_is_offered() -> None:
     run = subprocess.run([sys.executable, "-m", "cli", "fecth"], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "xfer: there is no command 'fecth'; did you mean `xfer fetch`?\n"
+
+
+def test_an_option_of_several_commands_is_defined_once() -> None:
+    """One name with one variable is one option: in cli/options.py, if more than one command has it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for file in sorted(Path(cli.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Option") and node.args:
+                variable = next((ast.unparse(k.value) for k in node.keywords if k.arg == "envvar"), "")
+                found.setdefault((ast.unparse(node.args[0]), variable), []).append(file.name)
+    assert len(found) > 30
+    assert {option: files for option, files in found.items() if len(files) > 1} == {}

@@ -394,7 +394,7 @@ def test_an_unfinished_transfer_is_a_line_without_control_characters() -> None:
         running=False,
     )  # fmt: skip
     begun = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(0)).strip()
-    assert line_of(job) == f"{'j' * 16}  send   12.3 MB of 45.6 MB    {begun}  a\\x1b[31m"
+    assert line_of(job) == f"{'j' * 16}  send  12.3 MB of 45.6 MB  {begun}  a\\x1b[31m"
     busy = msgspec.structs.replace(job, total=None, side="fetch", running=True)
     assert "  fetch  12.3 MB  " in line_of(busy)
     assert line_of(busy).endswith(", another run works on it")

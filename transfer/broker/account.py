@@ -195,13 +195,8 @@ def _sentence(index: int, limit: int, used: int, asked: int, now: float, whose: 
         ),
         ("stored", "it falls when a transfer is void, expires or has had its last fetch"),
     )[index]
-    left = _size(max(0, limit - used))
-    return f"{over}: {_size(used)} of {_size(limit)} {what}, {left} left, this needs {_size(asked)}; {until}"
-
-
-def _size(count: int) -> str:
-    number, unit = show_size(count).split(" ")
-    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}"
+    left = show_size(max(0, limit - used))
+    return f"{over}: {show_size(used)} of {show_size(limit)} {what}, {left} left, this needs {show_size(asked)}; {until}"
 
 
 def _long(seconds: float) -> str:

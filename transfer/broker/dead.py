@@ -24,9 +24,9 @@ class DeadLetters:
             "dead_drop": verb(api.DeadDrop, self.drop),
         }
 
-    async def show(self, user: str, _request: api.DeadList) -> api.DeadLetters:
+    async def show(self, user: str, request: api.DeadList) -> api.DeadLetters:
         self._admit(user)
-        dead = sorted(await self._queue.dead())
+        dead = sorted(item for item in await self._queue.dead() if item.job.startswith(request.begins))
         letters = []
         for item in dead[: api.DEAD_PAGE]:
             letter = await self._queue.letter(item)

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from transfer.config import state_dir
 from transfer.doctor.finding import Finding, away
+from transfer.units import show_size
 
 LEAST_FREE, LITTLE_FREE = 50_000_000, 1_000_000_000
 """Bytes beside the state folder: without so many no ledger can be kept; a fetch may soon find none."""
@@ -37,7 +38,7 @@ def _disk() -> Finding:
         return Finding(
             "disk", "fail", f"{folder} cannot be written ({error.strerror})", "mend it, or set XFER_HOME", 1
         )
-    said = f"{folder} can be written, {free / 1e9:.1f} GB free"
+    said = f"{folder} can be written, {show_size(free)} free"
     if free < LEAST_FREE:
         return away("disk", said, "free some space: what is safe is noted there")
     if free < LITTLE_FREE:
@@ -72,7 +73,7 @@ def _cipher() -> Finding:
         cipher.encrypt(nonce, block, None)
         best = min(best, time.perf_counter() - begun)
     name = "AES-256-GCM" if fastest_suite() is Suite.AES_256_GCM else "ChaCha20-Poly1305"
-    return Finding("cipher", "ok", f"{name}; AES makes {_BLOCK / best / 1e9:.1f} GB/s here")
+    return Finding("cipher", "ok", f"{name}; AES makes {show_size(_BLOCK / best)}/s here")
 
 
 def installed(name: str) -> str:
