@@ -6,6 +6,8 @@ from typing import Annotated
 
 from typer import Argument, Context, Option
 
+from cli.options import Deadline, EventsFd, watched
+
 EXAMPLES = (
     "xfer fetch xfer1qw3… -o downloads/",
     "xfer fetch --ticket-file t.txt -o - | tar x",
@@ -79,7 +81,9 @@ def fetch(
     context: Annotated[
         str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
     ] = None,
+    deadline: Deadline = None,
     json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
+    events_fd: EventsFd = None,
     quiet: Annotated[bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only errors")] = False,
 ) -> None:
     """Fetch what a ticket stands for, verify it and put it in place."""
@@ -94,6 +98,7 @@ def fetch(
     from transfer.config import load
     from transfer.errors import UsageError
 
+    until = watched(arguments, deadline, events_fd)
     if not output:
         raise UsageError("-o is empty", hint="name a folder or a file; is a variable not set?")
     if output == "-" and json:
@@ -128,4 +133,4 @@ def fetch(
         interfaces=interface or (),
         patience=seconds,
     )
-    show(call, json=json, quiet=quiet, resume=same_command())
+    show(call, json=json, quiet=quiet, resume=same_command(), until=until)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress where there is no terminal; a transfer that takes less says none at all."""
 Clock = Callable[[], float]
 
 
@@ -97,10 +97,17 @@ class Ndjson(Quiet):
 
 
 class Lines(Quiet):
-    """A line of progress every 10 s on stderr, and one for each thing that happens. The summary is the last."""
+    """A line of progress every 10 s on stderr, and one for each thing that happens. The summary is the last.
 
-    def __init__(self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic) -> None:
+    terse: for logs. Warnings, a line every 10 s, and the summary only if there was such a line: what is done soon is
+    done in silence.
+    """
+
+    def __init__(
+        self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic, *, terse: bool = False
+    ) -> None:
         super().__init__(out)
+        self._terse, self._begun = terse, False
         self._err = err
         self._clock = clock
         self._said = clock()
@@ -123,13 +130,14 @@ class Lines(Quiet):
                 fresh = self._paused != event.what
                 self._paused = event.what
             self._now, self._until = event, deadline(event, self._clock())
-            if fresh:
+            if fresh and not self._terse:
                 self._progress()
         elif isinstance(event, Stored):
             self._stored = event
         elif text := told(event, self._stored):
             self._paused = ""
-            self._line(text)
+            if not self._terse or self._deserved(event):
+                self._line(text)
         self._ended = isinstance(event, Summary)
         self.tick()
 
@@ -137,8 +145,13 @@ class Lines(Quiet):
         if not self._ended and self._clock() - self._said >= EVERY:
             self._progress()
 
+    def _deserved(self, event: Event) -> bool:
+        """Whether a log gets it at once: a warning, or the end of what it has read about."""
+        return event.warning if isinstance(event, Notice) else self._begun and isinstance(event, Summary)
+
     def _progress(self) -> None:
         now = self._clock()
+        self._begun = self._begun or self._now is not None
         if isinstance(self._now, Waiting):
             self._line(waiting(self._now, self._until, now))
         elif self._now is not None:
@@ -260,17 +273,22 @@ class Bars(Quiet):
             self._shown = None
 
 
-def choose(out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool) -> View:
+def choose(
+    out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool, terse: bool = True
+) -> View:
     """The view that fits.
 
     Args:
         out: where a ticket goes. json: where NDJSON goes, if it is wanted. dumb: TERM=dumb.
+        terse: a log is told little, as of `Lines`.
     """
     if json is not None:
         return Ndjson(json)
     if quiet:
         return Quiet(out)
-    return Bars(out, err) if err.isatty() and not dumb else Lines(out, err)
+    if err.isatty():
+        return Lines(out, err) if dumb else Bars(out, err)
+    return Lines(out, err, terse=terse)
 
 
 def printable(text: str) -> str:

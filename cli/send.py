@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Context, Option
 
+from cli.options import Deadline, EventsFd, watched
+
 EXAMPLES = (
     "xfer send report.pdf photos/",
     "pg_dump shop | xfer send - --name shop.sql --wait 0 --expire 7d",
@@ -97,6 +99,15 @@ def send(
             "--ticket-from", metavar="F", envvar="XFER_TICKET_FROM", help="The same; read the ticket from F"
         ),
     ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Option(
+            "--idempotency-key",
+            metavar="KEY",
+            envvar="XFER_IDEMPOTENCY_KEY",
+            help="Every run with this KEY is one transfer",
+        ),
+    ] = None,
     patience: Annotated[
         str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
     ] = "10m",
@@ -127,7 +138,9 @@ def send(
     context: Annotated[
         str | None, Option("--context", metavar="NAME", envvar="XFER_CONTEXT", help="Which servers")
     ] = None,
+    deadline: Deadline = None,
     json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
+    events_fd: EventsFd = None,
     quiet: Annotated[
         bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only the ticket, and errors")
     ] = False,
@@ -148,6 +161,7 @@ def send(
     from transfer.errors import UsageError
     from transfer.events import Event, TicketReady
 
+    until = watched(arguments, deadline, events_fd)
     paths = paths or []
     stdin = "-" in paths
     _check_source(paths, stdin=stdin, command=from_command, name=name)
@@ -183,7 +197,7 @@ def send(
     servers = load(context)
     resume = same_command()
     if stdin or from_command is not None:
-        resume = "a stream cannot be resumed: send it again as a new job"
+        resume = "a stream cannot be resumed: send it again from its start"
 
     from transfer.send import send as transfer_send
 
@@ -206,12 +220,13 @@ def send(
         links=links,
         resume=not no_resume,
         ticket=claim,
+        idempotency_key=idempotency_key,
         concurrency=concurrency,
         bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="send"),
         interfaces=interface or (),
         patience=outage,
     )
-    show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume)
+    show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume, until=until)
 
 
 def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: str | None) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
-from cli import memory
+from cli import events_fd, memory
 from cli.render import View, choose
 from cli.run import run
 from transfer.events import Event, Listener, Summary
@@ -22,13 +22,22 @@ class Call(Protocol):
 
 
 def show(
-    call: Call, *, first: Callable[[Event], Event] | None = None, json: bool, quiet: bool, resume: str
+    call: Call,
+    *,
+    first: Callable[[Event], Event] | None = None,
+    json: bool,
+    quiet: bool,
+    resume: str,
+    terse: bool = True,
+    until: float | None = None,
 ) -> Summary:
-    """Run `call` to its end and show what it tells.
+    """Run `call` to its end and show what it tells; with --events-fd, there as well.
 
     Args:
         first: gets each event, and gives the one to show in its place.
         resume: hint for whoever interrupts it.
+        terse: whether a log is told only what it needs (`render.Lines`).
+        until: deadline, as of `run`.
     """
     memory.settle()
     view = choose(
@@ -37,10 +46,13 @@ def show(
         json=sys.stdout.buffer if json else None,
         quiet=quiet,
         dumb=os.environ.get("TERM") == "dumb",
+        terse=terse,
     )
 
     def on_event(event: Event) -> None:
-        view(first(event) if first is not None else event)
+        shown = first(event) if first is not None else event
+        events_fd.tell(shown)
+        view(shown)
 
     async def work() -> Summary:
         clock = asyncio.create_task(_tick(view))
@@ -50,7 +62,7 @@ def show(
             clock.cancel()
 
     with view:
-        return run(work, resume=resume)
+        return run(work, resume=resume, until=until)
 
 
 async def _tick(view: View) -> None:

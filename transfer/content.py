@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from transfer import chunks
-from transfer.codec import Codec
+from transfer.codec import Codec, digest_of
 from transfer.errors import MissingPath, PartialSource, UnsafeName, UsageError
 from transfer.model import MAX_MANIFEST, Entry, EntryKind
-from transfer.outgoing import Command, Outgoing, OutgoingStream, no_verdict, stream_reader
+from transfer.outgoing import Outgoing, OutgoingStream, no_verdict, stream_reader
 from transfer.paths import POSIX, admit
+from transfer.producer import Command
 from transfer.source import Links, Tree, scan
 
 ENTRY = 32
@@ -45,6 +48,13 @@ class Content:
         if isinstance(self._source, Command):
             return OutgoingStream(self._source.read, self.manifest, codec, self._source.verdict)
         return OutgoingStream(stream_reader(self._source), self.manifest, codec, no_verdict)
+
+    def identity(self) -> bytes:
+        """Equal as long as the source is the same. Of a stream only its name tells, of a command its text as well."""
+        if self.tree is not None:
+            return self.tree.identity()
+        command = self._source.text if isinstance(self._source, Command) else ""
+        return digest_of(msgspec.msgpack.encode((command, [entry.path for entry in self.manifest.entries])))
 
     def raise_if_partial(self) -> None:
         """Raises PartialSource, once the rest was sent."""
