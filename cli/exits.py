@@ -1,4 +1,4 @@
-"""How a run ends badly: one or two lines on stderr, an `error` event with --json, the exit code.
+"""How a run ends badly: a line on stderr (two on a narrow terminal), an `error` event with --json, the exit code.
 
 A traceback never reaches the terminal: that of a bug goes to a file in the state folder, without secrets.
 """
@@ -13,9 +13,14 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cli import events_fd
 from transfer.errors import NO_ROOM, DiskFull, Interrupted, XferError
 from transfer.redact import redact
+
+if TYPE_CHECKING:
+    from transfer.events import Failure
 
 SIGINT = 2
 SIGPIPE = 13
@@ -38,19 +43,25 @@ def report(error: BaseException, *, json: bool) -> int:
     else:
         code, kind, what = 1, "InternalError", redact(f"internal error: {type(own).__name__}: {own}")
         next_step = _where(keep_traceback(error))
-    if json:
-        _emit(code, kind, what, next_step)
+    if json or events_fd.attached():
+        from transfer.events import Failure
+
+        failure = Failure(code=code, kind=kind, message=what, next=next_step)
+        events_fd.tell(failure)
+        if json:
+            _emit(failure)
     complain(what, next_step)
     return code
 
 
 def complain(what: str, next_step: str) -> None:
-    """`xfer: <sentence>; <next step>` on stderr; two lines where it does not fit 80 columns."""
+    """`xfer: <sentence>; <next step>` on stderr; two lines on a terminal where it does not fit 80 columns."""
     from transfer.paths import printable
 
     label = "\x1b[1;31mxfer:\x1b[0m" if coloured() else "xfer:"
     what, next_step = printable(what, limit=1000), printable(next_step, limit=1000)
-    between = "; " if len(what) + len(next_step) < 73 else ";\n      "
+    fits = len(what) + len(next_step) < 73 or not sys.stderr.isatty()
+    between = "; " if fits else ";\n      "
     print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -92,15 +103,11 @@ def reader_gone() -> bool:
     return bool(poll.poll(0))  # without a wish for events, only errors and hang-ups are reported
 
 
-def _emit(code: int, kind: str, what: str, next_step: str) -> None:
-    import msgspec
-
-    from transfer.events import Failure
+def _emit(failure: Failure) -> None:
+    from cli.render import Ndjson
 
     try:
-        sys.stdout.buffer.write(
-            msgspec.json.encode(Failure(code=code, kind=kind, message=what, next=next_step)) + b"\n"
-        )
+        Ndjson(sys.stdout.buffer)(failure)
         sys.stdout.buffer.flush()
     except OSError:
         return  # nobody reads stdout, or its disk is full; stderr and the exit code still tell

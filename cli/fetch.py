@@ -7,11 +7,22 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from cli import options
-from cli.options import Bwlimit, Concurrency, ContextName, Interface, JsonEvents, Patience, Quiet
+from cli.options import (
+    Bwlimit,
+    Concurrency,
+    ContextName,
+    Deadline,
+    EventsFd,
+    Interface,
+    JsonEvents,
+    Patience,
+    Quiet,
+    watched,
+)
 
 EXAMPLES = (
     "xfer fetch xfer1qw3… -o downloads/",
-    "xfer fetch --ticket-file t.txt -o - | tar x",
+    "xfer fetch --room backups --as nightly -o /srv/backups/",
 )
 
 
@@ -47,12 +58,43 @@ def fetch(
         bool,
         Option("--unsafe-links", envvar="XFER_UNSAFE_LINKS", help="Make links that leave the folder, too"),
     ] = False,
+    room: Annotated[
+        str | None,
+        Option("--room", metavar="ROOM", envvar="XFER_ROOM", help="What lies there that was not had yet"),
+    ] = None,
+    consumer: Annotated[
+        str | None,
+        Option(
+            "--as", metavar="NAME", envvar="XFER_AS", help="Who has had it; this host's name unless given"
+        ),
+    ] = None,
+    work: Annotated[
+        bool, Option("--work", envvar="XFER_WORK", help="Share the room: each item to one of its fetchers")
+    ] = False,
+    latest: Annotated[
+        bool, Option("--latest", envvar="XFER_LATEST", help="Only the newest item; all unless given")
+    ] = False,
+    match: Annotated[
+        list[str] | None,
+        Option("--match", metavar="GLOB", envvar="XFER_MATCH", help="Only items of such names; repeatable"),
+    ] = None,
+    follow: Annotated[bool, Option("--follow", envvar="XFER_FOLLOW", help="Go on waiting for more")] = False,
+    expect: Annotated[
+        bool,
+        Option(
+            "--error-on-no-transfer",
+            envvar="XFER_ERROR_ON_NO_TRANSFER",
+            help="Exit 9 if there is nothing new",
+        ),
+    ] = False,
     patience: Patience = "10m",
     concurrency: Concurrency = None,
     bwlimit: Bwlimit = None,
     interface: Interface = None,
     context: ContextName = None,
+    deadline: Deadline = None,
     json: JsonEvents = False,
+    events_fd: EventsFd = None,
     quiet: Quiet = False,
 ) -> None:
     """Fetch what a ticket stands for, verify it and put it in place."""
@@ -60,6 +102,7 @@ def fetch(
     from functools import partial
 
     from cli.misuse import called, typed
+    from cli.room_view import ItemByItem
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import read_ticket
@@ -67,6 +110,7 @@ def fetch(
     from transfer.config import load
     from transfer.errors import UsageError
 
+    until = watched(arguments, deadline, events_fd)
     if not output:
         raise UsageError("-o is empty", hint="name a folder or a file; is a variable not set?")
     if output == "-" and json:
@@ -75,6 +119,41 @@ def fetch(
         raise UsageError("stdout is closed", hint="name a folder or a file with -o")
     if overwrite and rename:
         raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
+    seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
+    rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="fetch")
+    where = sys.stdout.buffer if output == "-" else output
+    if room is not None and not (typed(arguments, "ticket") or typed(arguments, "ticket_file")):
+        from cli.consumer import SHARED, own_name
+        from transfer.room_fetch import fetch_room
+        from transfer.room_names import find
+
+        if output == "-" and not latest:
+            raise UsageError("one item goes to stdout", hint="say --latest, or name a folder with -o")
+        if latest and follow:
+            raise UsageError("--latest takes one item, and --follow goes on", hint="choose one of them")
+        target = find(room)
+        taking = partial(
+            fetch_room,
+            target,
+            where,
+            consumer=consumer or (SHARED if work else own_name()),
+            work=work,
+            which="latest" if latest else "all",
+            match=match or (),
+            follow=follow,
+            expect=expect,
+            context=context,
+            overwrite=overwrite,
+            rename=rename,
+            unsafe_links=unsafe_links,
+            concurrency=concurrency,
+            bwlimit=rate,
+            interfaces=interface or (),
+            patience=seconds,
+        )
+        show(taking, json=json, quiet=quiet, resume=same_command(), until=until, view=ItemByItem)
+        return
+    _refuse_of_rooms(arguments)
     if ticket is not None and ticket_file is not None:
         both = typed(arguments, "ticket"), typed(arguments, "ticket_file")
         if both == (True, True):
@@ -83,7 +162,6 @@ def fetch(
             )
         ticket = None if both == (False, True) else ticket
     claim = read_ticket(ticket, ticket_file)
-    seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
     servers = load(context)
 
     from transfer.fetch import fetch as transfer_fetch
@@ -91,14 +169,24 @@ def fetch(
     call = partial(
         transfer_fetch,
         claim,
-        sys.stdout.buffer if output == "-" else output,
+        where,
         context=servers,
         overwrite=overwrite,
         rename=rename,
         unsafe_links=unsafe_links,
         concurrency=concurrency,
-        bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="fetch"),
+        bwlimit=rate,
         interfaces=interface or (),
         patience=seconds,
     )
-    show(call, json=json, quiet=quiet, resume=same_command())
+    show(call, json=json, quiet=quiet, resume=same_command(), until=until)
+
+
+def _refuse_of_rooms(arguments: Context) -> None:
+    """What says something about a room, and there is none. Raises UsageError."""
+    from cli.misuse import called, typed
+    from transfer.errors import UsageError
+
+    for name in ("consumer", "work", "latest", "match", "follow", "expect"):
+        if typed(arguments, name):
+            raise UsageError(f"{called(arguments, name)} is about a room", hint="name one with --room")

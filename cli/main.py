@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("send", "fetch", "resume"),
+    "room",
     *("ls", "status", "watch", "pause", "cancel", "rm", "extend"),
     *("up", "down", "broker", "user", "invite", "join", "context"),
     *("usage", "doctor", "dead"),
@@ -25,6 +26,7 @@ GROUPS = {
     "context": ("ls", "add", "use", "show", "rm"),
     "user": ("ls", "add", "rotate", "rm"),
     "dead": ("ls", "retry", "drop"),
+    "room": ("new", "join", "ls", "show", "retry", "leave", "rm"),
 }
 """Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
 WORDS = {"broker": ("permissions",)}

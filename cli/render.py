@@ -17,8 +17,12 @@ import msgspec
 from cli.units import moment, show_duration, show_size
 from transfer.events import (
     Event,
+    ItemBegun,
+    ItemFailed,
     Notice,
+    Posted,
     Progress,
+    RoomSummary,
     RouteChosen,
     Stored,
     Summary,
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TaskID
 
 EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress where there is no terminal; a transfer that takes less says none at all."""
 Clock = Callable[[], float]
 
 
@@ -97,10 +101,17 @@ class Ndjson(Quiet):
 
 
 class Lines(Quiet):
-    """A line of progress every 10 s on stderr, and one for each thing that happens. The summary is the last."""
+    """A line of progress every 10 s on stderr, and one for each thing that happens. The summary is the last.
 
-    def __init__(self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic) -> None:
+    terse: for logs. Warnings, a line every 10 s, and the summary only if there was such a line: what is done soon is
+    done in silence.
+    """
+
+    def __init__(
+        self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic, *, terse: bool = False
+    ) -> None:
         super().__init__(out)
+        self._terse, self._begun = terse, False
         self._err = err
         self._clock = clock
         self._said = clock()
@@ -123,13 +134,14 @@ class Lines(Quiet):
                 fresh = self._paused != event.what
                 self._paused = event.what
             self._now, self._until = event, deadline(event, self._clock())
-            if fresh:
+            if fresh and not self._terse:
                 self._progress()
         elif isinstance(event, Stored):
             self._stored = event
         elif text := told(event, self._stored):
             self._paused = ""
-            self._line(text)
+            if not self._terse or self._deserved(event):
+                self._line(text)
         self._ended = isinstance(event, Summary)
         self.tick()
 
@@ -137,8 +149,15 @@ class Lines(Quiet):
         if not self._ended and self._clock() - self._said >= EVERY:
             self._progress()
 
+    def _deserved(self, event: Event) -> bool:
+        """Whether a log gets it at once: a warning, or the end of what it has read about."""
+        if isinstance(event, ItemFailed):
+            return True
+        return event.warning if isinstance(event, Notice) else self._begun and isinstance(event, Summary)
+
     def _progress(self) -> None:
         now = self._clock()
+        self._begun = self._begun or self._now is not None
         if isinstance(self._now, Waiting):
             self._line(waiting(self._now, self._until, now))
         elif self._now is not None:
@@ -272,17 +291,22 @@ def _speed() -> ProgressColumn:
     return Speed()
 
 
-def choose(out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool) -> View:
+def choose(
+    out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool, terse: bool = True
+) -> View:
     """The view that fits.
 
     Args:
         out: where a ticket goes. json: where NDJSON goes, if it is wanted. dumb: TERM=dumb.
+        terse: a log is told little, as of `Lines`.
     """
     if json is not None:
         return Ndjson(json)
     if quiet:
         return Quiet(out)
-    return Bars(out, err) if err.isatty() and not dumb else Lines(out, err)
+    if err.isatty():
+        return Lines(out, err) if dumb else Bars(out, err)
+    return Lines(out, err, terse=terse)
 
 
 def printable(text: str) -> str:
@@ -322,9 +346,28 @@ def told(event: Event, stored: Stored | None) -> str | None:
         return f"route: {event.route} ({printable(event.reason)})"
     if isinstance(event, Summary):
         return ended(event, stored)
+    if isinstance(event, Posted):
+        return f"posted to {printable(event.room) or 'the room'} as item {event.number}"
+    if isinstance(event, ItemBegun):
+        size = "" if event.bytes is None else f", {show_size(event.bytes)}"
+        return f"item {event.number} of {event.user}@{printable(event.host)}: {printable(event.label)}{size}"
+    if isinstance(event, ItemFailed):
+        return f"item {event.number} ({printable(event.label)}): {printable(event.message)}; {event.next}"
+    if isinstance(event, RoomSummary):
+        return came(event)
     if isinstance(event, Unfinished):
         return f"going on: {line_of(event)}"
     return None
+
+
+def came(event: RoomSummary) -> str:
+    """What became of a room's items."""
+    if not event.items and not event.failed and not event.gone:
+        return "nothing new in the room"
+    items = "1 item" if event.items == 1 else f"{event.items} items"
+    failed = f", {event.failed} failed" if event.failed else ""
+    gone = f", {event.gone} expired before" if event.gone else ""
+    return f"{items}, {show_size(event.bytes)} in {show_duration(event.seconds)}{failed}{gone}"
 
 
 def line_of(job: Unfinished) -> str:

@@ -37,7 +37,12 @@ def new(
     tries: Annotated[
         int,
         Option(
-            "--tries", metavar="N", min=1, max=100, envvar="XFER_TRIES", help="Of an item that is shared (--work)"
+            "--tries",
+            metavar="N",
+            min=1,
+            max=100,
+            envvar="XFER_TRIES",
+            help="Of an item that is shared (--work)",
         ),
     ] = 5,
     ticket_file: Annotated[
@@ -58,7 +63,9 @@ def new(
 
     room_names.check_name(name)
     if any(room.name == name for room in room_names.rooms()):
-        raise UsageError(f"this host knows a room {name!r} already", hint="choose another name, or `xfer room leave` it")
+        raise UsageError(
+            f"this host knows a room {name!r} already", hint="choose another name, or `xfer room leave` it"
+        )
     target = Path(ticket_file) if ticket_file is not None else None
     if target is not None:
         check_target(target)
@@ -69,7 +76,9 @@ def new(
     else:
         sys.stdout.write(f"{room.ticket}\n")
         sys.stdout.flush()
-    sys.stderr.write(f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`\n")
+    sys.stderr.write(
+        f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`\n"
+    )
 
 
 def join(
@@ -99,7 +108,9 @@ def join(
     from transfer.ticket import RoomTicket
 
     room = room_names.Room(
-        name=name or "", ticket=read_ticket(ticket, ticket_file, RoomTicket), context=config.load(context).name
+        name=name or "",
+        ticket=read_ticket(ticket, ticket_file, RoomTicket),
+        context=config.load(context).name,
     )
 
     async def called() -> str:
@@ -110,7 +121,9 @@ def join(
     named = room_names.Room(name=name or own, ticket=room.ticket, context=room.context)
     room_names.add(named)
     if not quiet:
-        sys.stderr.write(f"joined room {named.name}: `xfer fetch --room {named.name}` fetches what lies there\n")
+        sys.stderr.write(
+            f"joined room {named.name}: `xfer fetch --room {named.name}` fetches what lies there\n"
+        )
 
 
 def ls(json: Json = False) -> None:
@@ -154,7 +167,8 @@ def show(room: RoomName, consumer: As = None, json: Json = False, context: Conte
 def retry(
     room: RoomName,
     items: Annotated[
-        list[int] | None, Argument(metavar="ITEM...", help="Their numbers; all that were given up unless said")
+        list[int] | None,
+        Argument(metavar="ITEM...", help="Their numbers; all that were given up unless said"),
     ] = None,
     consumer: As = None,
     quiet: Quiet = False,
@@ -255,5 +269,7 @@ def _show_consumers(lines: list[ConsumerLine]) -> None:
     for line in lines:
         given_up = ", ".join(f"{number}: {why}" for number, why in line.given_up.items()) or "-"
         held = ", ".join(map(str, line.held)) or "-"
-        rows.append((line.name, line.user or "(shared)", str(line.left), held, table.When(line.seen), given_up))
+        rows.append(
+            (line.name, line.user or "(shared)", str(line.left), held, table.When(line.seen), given_up)
+        )
     table.write(("CONSUMER", "USER", "LEFT", "AT WORK ON", "SEEN", "GIVEN UP"), rows, numbers={"LEFT"})

@@ -1,4 +1,4 @@
-"""Run one coroutine: the first SIGINT, SIGTERM or SIGHUP cancels it, a second one ends the process at once."""
+"""Run one coroutine: the first SIGINT, SIGTERM or SIGHUP, or its deadline, cancels it; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import shlex
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import TypeVar
 
-from transfer.errors import Interrupted
+from transfer.errors import Interrupted, OutOfTime
 from transfer.redact import redact_logs
 
 T = TypeVar("T")
@@ -24,7 +25,9 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 """Source: DEC VT220 manual, DECTCEM. A bar on the terminal hides the cursor."""
 
 
-def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = None) -> T:
+def run(
+    make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = None, until: float | None = None
+) -> T:
     """asyncio.run(make()), in the main thread, with signals as cancellation.
 
     What is cancelled may checkpoint for as long as it needs. What it returns or raises then stands:
@@ -32,9 +35,11 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
 
     Args:
         resume: the hint for whoever interrupted it.
+        until: the deadline, seconds of time.monotonic; it cancels as a signal does. None: none.
 
     Raises:
         Interrupted: a signal came and the coroutine ended by the cancellation.
+        OutOfTime: the same of the deadline.
     """
     redact_logs()
     heard: list[int] = []
@@ -56,7 +61,15 @@ def run(make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = No
         cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
         if heard:
             raise asyncio.CancelledError
-        return await make()
+        try:
+            async with asyncio.timeout_at(
+                None if until is None else loop.time() + until - time.monotonic()
+            ) as limit:
+                return await make()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise OutOfTime("the deadline passed before it was done", hint=resume) from None
 
     # signal.signal and not loop.add_signal_handler: Windows lacks the latter, and both event loops
     # wake up for a Python-level handler. A signal that our parent had us ignore stays ignored: SIGHUP under nohup.

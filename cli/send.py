@@ -8,12 +8,24 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Option
 
 from cli import options
-from cli.options import Bwlimit, Concurrency, ContextName, Interface, JsonEvents, Patience
+from cli.options import (
+    Bwlimit,
+    Concurrency,
+    ContextName,
+    Deadline,
+    EventsFd,
+    Interface,
+    JsonEvents,
+    Patience,
+    watched,
+)
 
 EXAMPLES = (
     "xfer send report.pdf photos/",
-    "pg_dump shop | xfer send - --name shop.sql --wait 0 --expire 7d",
+    "pg_dump shop | xfer send - --name shop.sql --room backups",
 )
+EXPIRE, EXPIRE_IN_ROOM = "24h", "7d"
+"""Whoever fetches every night must not come a minute late."""
 
 
 def send(
@@ -38,7 +50,9 @@ def send(
     wait: Annotated[
         str, Option("--wait", metavar="TIME", envvar="XFER_WAIT", help="For a receiver, or 0, or forever")
     ] = "60s",
-    expire: Annotated[str, options.expire("How long it is kept once stored")] = "24h",
+    expire: Annotated[
+        str | None, options.expire("How long it is kept once stored: 24h, in a room 7d")
+    ] = None,
     fetches: Annotated[
         int | None,
         Option(
@@ -80,6 +94,10 @@ def send(
         bool,
         Option("--no-resume", envvar="XFER_NO_RESUME", help="Start anew, and void what an earlier run left"),
     ] = False,
+    room: Annotated[
+        str | None,
+        Option("--room", metavar="ROOM", envvar="XFER_ROOM", help="Post it there; nobody is waited for"),
+    ] = None,
     ticket: Annotated[
         str | None,
         Option(
@@ -92,12 +110,23 @@ def send(
             "--ticket-from", metavar="F", envvar="XFER_TICKET_FROM", help="The same; read the ticket from F"
         ),
     ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Option(
+            "--idempotency-key",
+            metavar="KEY",
+            envvar="XFER_IDEMPOTENCY_KEY",
+            help="Every run with this KEY is one transfer",
+        ),
+    ] = None,
     patience: Patience = "10m",
     concurrency: Concurrency = None,
     bwlimit: Bwlimit = None,
     interface: Interface = None,
     context: ContextName = None,
+    deadline: Deadline = None,
     json: JsonEvents = False,
+    events_fd: EventsFd = None,
     quiet: Annotated[bool, options.quiet("Only the ticket, and errors")] = False,
 ) -> None:
     """Send files to whoever gets the ticket, which stands on stdout."""
@@ -115,14 +144,17 @@ def send(
     from transfer.config import load
     from transfer.errors import UsageError
     from transfer.events import Event, TicketReady
+    from transfer.room import servers_of
+    from transfer.room_names import find
 
+    until = watched(arguments, deadline, events_fd)
     paths = paths or []
     stdin = "-" in paths
     _check_source(paths, stdin=stdin, command=from_command, name=name)
     level = _level(compress, option=called(arguments, "compress"))
     if ticket_file is not None:
         check_target(ticket_file)
-    elif sys.__stdout__ is None:
+    elif sys.__stdout__ is None and room is None:
         raise UsageError(
             "stdout is closed, and the ticket goes there", hint="have it written with --ticket-file"
         )
@@ -137,9 +169,12 @@ def send(
         raise UsageError("--no-resume starts anew, and a ticket goes on", hint="choose one of them")
 
     def keep_ticket(event: Event) -> Event:
-        if ticket_file is None or not isinstance(event, TicketReady) or event.ticket is None:
+        if not isinstance(event, TicketReady) or event.ticket is None:
             return event
-        write_ticket(ticket_file, event.ticket)
+        if ticket_file is not None:
+            write_ticket(ticket_file, event.ticket)
+        elif room is None:
+            return event
         return replace(event, ticket=None)
 
     def seconds(text: str, name: str) -> float:
@@ -147,11 +182,13 @@ def send(
 
     smallest = parse_size(threshold, option=called(arguments, "threshold"), command="send")
     lull = None if wait == "forever" else seconds(wait, "wait")
-    kept, outage = seconds(expire, "expire"), seconds(patience, "patience")
-    servers = load(context)
+    kept = seconds(expire or (EXPIRE_IN_ROOM if room is not None else EXPIRE), "expire")
+    outage = seconds(patience, "patience")
+    posted_to = find(room) if room is not None else None
+    servers = load(context) if posted_to is None else servers_of(posted_to, context)
     resume = same_command()
     if stdin or from_command is not None:
-        resume = "a stream cannot be resumed: send it again as a new job"
+        resume = "a stream cannot be resumed: send it again from its start"
 
     from transfer.send import send as transfer_send
 
@@ -174,12 +211,14 @@ def send(
         links=links,
         resume=not no_resume,
         ticket=claim,
+        room=posted_to,
+        idempotency_key=idempotency_key,
         concurrency=concurrency,
         bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="send"),
         interfaces=interface or (),
         patience=outage,
     )
-    show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume)
+    show(call, first=keep_ticket, json=json, quiet=quiet, resume=resume, until=until)
 
 
 def _check_source(paths: list[str], *, stdin: bool, command: str | None, name: str | None) -> None:

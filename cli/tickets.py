@@ -52,10 +52,8 @@ def check_target(path: Path) -> None:
 def _is_ticket(raw: bytes) -> bool:
     for kind in (Ticket, RoomTicket):
         with contextlib.suppress(MistypedTicket):
-            try:
+            with contextlib.suppress(UnsupportedVersion):  # a newer xfer's
                 kind.parse(raw.decode("ascii", errors="replace"))
-            except UnsupportedVersion:  # a newer xfer's
-                pass
             return True
     return False
 

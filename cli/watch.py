@@ -49,7 +49,7 @@ def watch(
         on_event(summary)
         return summary
 
-    show(shown, json=False, quiet=quiet, resume=again)
+    show(shown, json=False, quiet=quiet, resume=again, terse=False)
 
 
 def _write(heard: Heard) -> None:

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from transfer import chunks
-from transfer.codec import Codec
+from transfer.codec import Codec, digest_of
 from transfer.errors import MissingPath, PartialSource, UnsafeName, UsageError
 from transfer.model import MAX_MANIFEST, Entry, EntryKind
-from transfer.outgoing import Command, Outgoing, OutgoingStream, no_verdict, stream_reader
+from transfer.outgoing import Outgoing, OutgoingStream, no_verdict, stream_reader
 from transfer.paths import POSIX, admit
+from transfer.producer import Command
 from transfer.source import Links, Tree, scan
 
 ENTRY = 32
@@ -25,7 +28,8 @@ class Content:
     """Open until `close`.
 
     tree: None for a stream, which cannot be read again. manifest: replaced, before `outgoing`, where an earlier
-    run sent one with other times and modes. names: at the top. label: for people. unreadable: (name, reason) of what will be missing.
+    run sent one with other times and modes. names: at the top. label: for people.
+    unreadable: (name, reason) of what will be missing.
     """
 
     def __init__(self, entries: Sequence[Entry], source: Tree | Command | BinaryIO) -> None:
@@ -46,6 +50,13 @@ class Content:
         if isinstance(self._source, Command):
             return OutgoingStream(self._source.read, self.manifest, codec, self._source.verdict)
         return OutgoingStream(stream_reader(self._source), self.manifest, codec, no_verdict)
+
+    def identity(self) -> bytes:
+        """Equal as long as the source is the same. Of a stream only its name tells, of a command its text as well."""
+        if self.tree is not None:
+            return self.tree.identity()
+        command = self._source.text if isinstance(self._source, Command) else ""
+        return digest_of(msgspec.msgpack.encode((command, [entry.path for entry in self.manifest.entries])))
 
     def raise_if_partial(self) -> None:
         """Raises PartialSource, once the rest was sent."""

@@ -12,7 +12,7 @@ XferError                          1   a bug, or something without a better name
 ├── SourceTrouble                      what is to be sent
 │   ├── PartialSource              3   some of it could not be read
 │   ├── SourceChanged              6   a file changed while, or since, it was sent
-│   └── CommandFailed              1   the producing command failed
+│   └── CommandFailed              3   the producing command failed
 ├── PeerMisbehaved                     the other end, or whoever stands between
 │   ├── DamagedData                6   bytes that do not open or do not match their digest
 │   ├── UnsafeName                 6   a name that must not be written here
@@ -141,6 +141,7 @@ class SourceChanged(SourceTrouble):
 class CommandFailed(SourceTrouble):
     """The producing command failed, so what it wrote is not complete."""
 
+    code = 3
     hint = "mend the command and send again; the receiver was told that this one is void"
 
 

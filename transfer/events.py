@@ -57,9 +57,11 @@ class Progress(Event, frozen=True, tag="progress"):
 
 
 class Notice(Event, frozen=True, tag="notice"):
-    """Something worth a line that does not end the transfer: a skipped pipe, an escaped name."""
+    """Something worth a line that does not end the transfer. warning: what was sent or written is not what was asked
+    for (a skipped pipe, an escaped name), and not only how it goes (a connection that was lost and is back)."""
 
     text: str
+    warning: bool = False
 
 
 class Stored(Event, frozen=True, tag="stored"):

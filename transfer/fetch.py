@@ -202,7 +202,7 @@ class _Receiver:
                     task.result()
             await _to_its_end(self._place.publish, self._receipt())
             for notice in self._place.sink.notices:
-                self._meter.notice(notice)
+                self._meter.notice(notice, warning=True)
             if peer is not None and self._meter.route == "webrtc":
                 await asyncio.wait({peer}, timeout=PARTING)
         finally:
@@ -340,7 +340,7 @@ class _Receiver:
             self._place.receipt_given = isinstance(error, JobGone) or self._place.row is None
             later = "" if self._place.receipt_given else ", and the same command gives it later"
             self._meter.notice(
-                f"the receipt could not be given ({error.what}); the files are complete{later}"
+                f"the receipt could not be given ({error.what}); the files are complete{later}", warning=True
             )
         meter = self._meter
         meter.total = receipt.total

@@ -25,6 +25,8 @@ from transfer.model import FrameId, IndexedFrame, Kind
 SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 """How long another process' commit is waited for."""
+KEYS_KEPT = 365 * 86_400.0
+"""Seconds for which an idempotency key is remembered after its job was begun."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, side TEXT NOT NULL, job TEXT NOT NULL, key BLOB NOT NULL, secret BLOB NOT NULL,
@@ -43,6 +45,9 @@ CREATE TABLE IF NOT EXISTS parts (
 CREATE TABLE IF NOT EXISTS deliveries (
   consumer BLOB, number INTEGER, place BLOB NOT NULL, had INTEGER NOT NULL, PRIMARY KEY (consumer, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS self (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS idempotency (
+  scope TEXT, key TEXT, job TEXT NOT NULL, secret BLOB NOT NULL, source BLOB NOT NULL, created REAL NOT NULL,
+  summary BLOB NOT NULL, PRIMARY KEY (scope, key)) WITHOUT ROWID;
 """
 
 
@@ -94,6 +99,15 @@ class SourceRow(NamedTuple):
 
     place: bytes
     facts: bytes
+
+
+class KeyRow(NamedTuple):
+    """The job that was begun with an idempotency key. source: its identity. summary: as packed by `settle`, empty before."""
+
+    job: str
+    secret: bytes
+    source: bytes
+    summary: bytes
 
 
 _UNUSABLE = "make that file and its folder writable, or choose another place with XFER_HOME"
@@ -214,6 +228,30 @@ class Ledger:
         with self._transaction():
             for table in ("frames", "blocks", "segments", "parts", "sources", "jobs"):
                 self._db.execute(f"DELETE FROM {table} WHERE id = ?", (job.id,))
+
+    # idempotency keys: they outlive the job's own row
+
+    def keyed(self, scope: str, key: str) -> KeyRow | None:
+        """scope: whose key it is."""
+        rows = self._query(
+            "SELECT job, secret, source, summary FROM idempotency WHERE scope = ? AND key = ?", (scope, key)
+        )
+        return KeyRow(*rows[0]) if rows else None
+
+    def keep_key(self, scope: str, key: str, job: str, secret: bytes, source: bytes) -> None:
+        """From now on the key means this job, which has not ended. Forgets keys of long ago."""
+        now = time.time()
+        with self._transaction():
+            self._db.execute("DELETE FROM idempotency WHERE created < ?", (now - KEYS_KEPT,))
+            self._db.execute(
+                "INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?,?,?,?)",
+                (scope, key, job, secret, source, now, b""),
+            )
+
+    def settle(self, job: str, summary: bytes) -> None:
+        """The job ended well: whoever comes with its key, if it has one, is told this."""
+        with self._transaction():
+            self._db.execute("UPDATE idempotency SET summary = ? WHERE job = ?", (summary, job))
 
     # frames
 

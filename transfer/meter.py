@@ -94,5 +94,6 @@ class Meter:
                 self.tell()
             self._listener(Waiting(what=what, left=left, on=on))
 
-    def notice(self, text: str) -> None:
-        self._listener(Notice(text=text))
+    def notice(self, text: str, *, warning: bool = False) -> None:
+        """warning: as of `Notice`."""
+        self._listener(Notice(text=text, warning=warning))

@@ -38,6 +38,7 @@ async def open_job(
     ticket: Ticket | None,
     resume: bool,
     on_pause: OnPause = "wait",
+    new: Ticket | None = None,
 ) -> SentJob:
     """The job to work on; it is locked for us, and at the broker.
 
@@ -47,6 +48,7 @@ async def open_job(
         ticket: of the job to continue, wherever it was begun; then no other will do.
         resume: carry on with the unfinished job of this source, if nobody works on it.
         on_pause: what to do about a job that is paused.
+        new: begin this one, whatever else is unfinished.
     Raises:
         SourceChanged: a part of what was there before is stored, or what is stored of `ticket` is something else.
         JobGone: the ticket's job. NotAllowed: it is another user's. Locked: another run works on it.
@@ -57,8 +59,10 @@ async def open_job(
             raise UsageError(
                 "a stream cannot be continued", hint="send it as a new transfer, without a ticket"
             )
-        return SentJob(await _create(broker, material, again), None, None, None)
+        return SentJob(await _create(broker, material, again, new), ledger, None, None)
     opening = _Opening(broker, ledger, locks, material, material.tree, again, meter, on_pause)
+    if new is not None:
+        return await opening.new(new)
     if ticket is not None:
         return await opening.continued(ticket)
     if resume and (found := await opening.found()) is not None:
@@ -67,8 +71,10 @@ async def open_job(
     return await opening.new()
 
 
-async def _create(broker: BrokerClient, material: Content, again: SendAgain) -> Ticket:
-    ticket = Ticket.new()
+async def _create(
+    broker: BrokerClient, material: Content, again: SendAgain, ticket: Ticket | None = None
+) -> Ticket:
+    ticket = ticket or Ticket.new()
     await broker.create(
         api.Create(
             job=ticket.job,
@@ -98,8 +104,8 @@ class _Opening:
         self._identity = tree.identity()
         self._source = SourceRow(again.place(), pack(tree))
 
-    async def new(self) -> SentJob:
-        ticket = await _create(self._broker, self._material, self._again)
+    async def new(self, ticket: Ticket | None = None) -> SentJob:
+        ticket = await _create(self._broker, self._material, self._again, ticket)
         lock = self._lock(ticket.job)
         return SentJob(ticket, self._ledger, self._add(ticket), lock)
 

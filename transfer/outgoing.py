@@ -7,7 +7,6 @@ import contextlib
 import os
 import queue
 import select
-import subprocess
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from transfer import chunks
 from transfer.chunks import Extent, Manifest
 from transfer.codec import Codec, Encoded, Room, digest_of, room
 from transfer.digests import Digests
-from transfer.errors import CommandFailed, SourceTrouble
+from transfer.errors import SourceTrouble
 from transfer.model import INDEX_LIMIT, TRAILER, FrameId, FrameSet, Kind
 
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
@@ -274,46 +273,3 @@ def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
         return piece
 
     return read
-
-
-class Command:
-    """A producing shell command: its stdout is the source, its exit status the verdict."""
-
-    def __init__(self, command: str) -> None:
-        self._closed = False
-        self._reading = threading.Lock()
-        # Unbuffered: a thread that still reads a buffered one at the interpreter's end makes it abort.
-        self._process = subprocess.Popen(
-            command,
-            shell=True,
-            stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            bufsize=0,
-        )
-        assert self._process.stdout is not None
-        self._stream = self._process.stdout
-        self._read = stream_reader(self._stream)  # type: ignore[arg-type]
-
-    def read(self, size: int) -> bytes:
-        """Blocking: up to that many bytes, empty at the end."""
-        with self._reading:
-            piece = b"" if self._closed else self._read(size)
-        if self._closed:
-            self.close()
-        return piece
-
-    def verdict(self) -> None:
-        """Raises CommandFailed unless it ended with 0."""
-        status = self._process.wait()
-        if status:
-            how = f"was killed by signal {-status}" if status < 0 else f"failed with exit code {status}"
-            raise CommandFailed(f"the command whose output was sent {how}")
-
-    def close(self) -> None:
-        """End it without waiting: what the shell has started may hold the pipe long after, and a read with it."""
-        self._closed = True
-        if self._process.poll() is None:
-            self._process.terminate()
-        if self._reading.acquire(blocking=False):  # else the read that is under way closes the pipe
-            self._stream.close()
-            self._reading.release()

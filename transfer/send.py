@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import BinaryIO, Literal, NamedTuple
 
 from transfer import api, bus, config, content, wire
@@ -21,6 +22,7 @@ from transfer.errors import CANCELLED, JobCancelled, JobGone, Refused, SourceTro
 from transfer.events import Listener, Posted, Stored, Summary, TicketReady, ignore
 from transfer.hold import Hold
 from transfer.ice_urls import IceServers
+from transfer.idempotency import check_key, open_keyed, repeat
 from transfer.ledger import Ledger
 from transfer.meter import Meter
 from transfer.model import FrameId, FrameSet, Kind, SegmentRef
@@ -60,6 +62,7 @@ async def send(
     resume: bool = True,
     ticket: Ticket | str | None = None,
     room: Room | None = None,
+    idempotency_key: str | None = None,
     on_pause: OnPause = "wait",
     patience: float = 600.0,
     concurrency: int | None = None,
@@ -83,6 +86,9 @@ async def send(
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
         ticket: go on with this job, begun here or on another host with the same files.
         room: post the ticket there once it is stored; then no receiver is waited for, and the store takes all.
+        idempotency_key: the name of this very transfer, chosen by whoever may have to ask for it again: as long as it
+            is there, every call with the same key by the same user on this host is about one job. See
+            `transfer.idempotency` for what that means.
         on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
         patience: seconds that an outage of bus, broker or store is ridden out.
         concurrency: requests to the store at once; None: as many as pay.
@@ -96,6 +102,8 @@ async def send(
     if expire <= 0:
         raise UsageError("a transfer that expires at once cannot be fetched", hint="give --expire a time")
     check_interfaces(interfaces)
+    if idempotency_key is not None:
+        check_key(idempotency_key, alone=ticket is None and resume)
     announcer = Announcer(on_event)
     meter = Meter(announcer)
     context = context or config.load()
@@ -121,22 +129,21 @@ async def send(
         via, wait = "s3", 0.0
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
-            meter.notice(notice)
+            meter.notice(notice, warning=True)
         meter.total, meter.files = material.manifest.total, material.manifest.files
         waiting = Patience(patience, meter.waiting)
         async with connected(context, "xfer send", waiting, over=over) as (client, broker):
             locks = config.state_dir() / "locks"
-            job = await open_job(
-                broker,
-                ledger,
-                locks,
-                material,
-                again,
-                meter,
-                ticket=ticket,
-                resume=resume,
-                on_pause=on_pause,
-            )
+            opening = partial(open_job, broker, ledger, locks, material, again, meter, on_pause=on_pause)
+            if idempotency_key is None:
+                job = await opening(ticket=ticket, resume=resume)
+            else:
+                job = await open_keyed(idempotency_key, opening, broker, ledger, locks, material, again)
+            if job.ended is not None:
+                with contextlib.closing(job):
+                    summary = repeat(job, job.ended, on_event)
+                material.raise_if_partial()
+                return summary
             mailbox = bus.Mailbox(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
@@ -158,7 +165,7 @@ async def send(
                 async with announcer.on(client, context.user, job.ticket.job):
                     summary = await sender.run(via, threshold, wait, fetches, receipt)
                 on_event(summary)
-                job.end()  # not before it was said: who dies in between says it in the next run
+                job.end(summary)  # not before it was said: who dies in between says it in the next run
     material.raise_if_partial()
     return summary
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from transfer import api
 from transfer.broker_client import BrokerClient
 from transfer.codec import digest_of
+from transfer.events import Stored, Summary
 from transfer.ledger import JobRow, Ledger, PartRow, SegmentRow
 from transfer.lock import FileLock
 from transfer.model import TRAILER, FrameId, SegmentRef
@@ -79,13 +80,20 @@ def lock_path(locks: Path, job: str) -> Path:
     return locks / f"send-{job}.lock"
 
 
+class Ended(NamedTuple):
+    """stored: as it is told of, None if it was delivered and is not kept."""
+
+    summary: Summary
+    stored: Stored | None
+
+
 class SentJob:
     """A job that exists at the broker. It is the S3 route's PartLog.
 
     row: None for a stream, which has no identity to find it by. remains: what an earlier run stored.
     digests: of the frames in `remains`. state: as the broker has it; an earlier run may have ended the job
     and died before it could say so. receipts: sealed, those that came while nobody listened. found: an
-    earlier run made it.
+    earlier run made it. ended: how an earlier run with its idempotency key ended it, if nothing is left to do.
     """
 
     def __init__(
@@ -98,7 +106,9 @@ class SentJob:
         self.state = api.JobState.OPEN
         self.receipts: list[str] = []
         self.found = False
-        self._ledger, self._row, self._lock = ledger, row, lock
+        self.ended: Ended | None = None
+        self._ledger, self._row = ledger, row
+        self._locks = [lock] if lock is not None else []
 
     @property
     def resumable(self) -> bool:
@@ -116,15 +126,21 @@ class SentJob:
         if self._ledger and self._row:
             self._ledger.complete_segment(self._row, ref.number, ref.size)
 
-    def end(self) -> None:
-        """The job needs no more from this side."""
+    def end(self, summary: Summary | None = None) -> None:
+        """The job needs no more from this side. summary: of one that ended well."""
+        if self._ledger and summary is not None:
+            self._ledger.settle(self.ticket.job, msgspec.msgpack.encode(summary))
         if self._ledger and self._row:
             self._ledger.end(self._row)
             self._row = None
 
     def close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        for lock in self._locks:
+            lock.close()
+
+    def hold(self, lock: FileLock) -> None:
+        """Until `close`."""
+        self._locks.append(lock)
 
     async def recall(self, broker: BrokerClient, status: api.JobStatus) -> None:
         """Find out what is stored of what the ledger says was made, and forget the rest."""

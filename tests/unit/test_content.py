@@ -66,6 +66,7 @@ def test_what_was_not_readable_is_listed_in_the_end_and_not_without_end(tmp_path
 
 def test_the_verdict_on_a_failing_command_is_its_exit_code() -> None:
     material = content.of_command("exit 3", "out")
+    assert material._source.read(1) == b""  # type: ignore[union-attr]
     with pytest.raises(CommandFailed, match="exit code 3"):
         material._source.verdict()  # type: ignore[union-attr]
     material.close()

@@ -9,7 +9,6 @@ import os
 import random
 import sys
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from transfer.codec import Codec, Encoded, Room, digest_of
 from transfer.content import Content, of_command, of_stream
 from transfer.errors import CommandFailed, SourceChanged, SourceTrouble
 from transfer.model import TRAILER, Entry, EntryKind, FrameId, FrameSet, Kind
-from transfer.outgoing import AHEAD, WORKERS, Command, Outgoing, OutgoingStream, no_verdict
+from transfer.outgoing import AHEAD, WORKERS, Outgoing, OutgoingStream, no_verdict
 from transfer.seal import Sealer
 from transfer.source import Tree, scan
 from transfer.ticket import Ticket
@@ -509,33 +508,3 @@ async def test_a_reader_thread_never_keeps_the_process_alive() -> None:
     await collect(frames)
     outgoing.close()
     assert gone("input", before)
-
-
-@posix_only
-def test_closing_a_command_does_not_wait_for_what_it_has_started(tmp_path: Path) -> None:
-    """The shell dies at once; its child still holds the pipe, and a read of it is under way."""
-    os.mkfifo(fifo := tmp_path / "fifo")
-    feed = os.open(fifo, os.O_RDWR)
-    command = Command(f"cat '{fifo}'; true")
-    try:
-        os.write(feed, b"up")
-        assert command.read(100) == b"up"
-        ends: list[bytes] = []
-        reader = threading.Thread(target=lambda: ends.append(command.read(100)), daemon=True)
-        reader.start()
-        deadline = time.monotonic() + SOON
-        while not command._reading.locked() and time.monotonic() < deadline:
-            os.sched_yield()
-        closer = threading.Thread(target=command.close, daemon=True)
-        closer.start()
-        closer.join(SOON / 4)
-        assert not closer.is_alive()
-        assert reader.is_alive()
-    finally:
-        os.close(feed)  # cat ends
-    reader.join(SOON)
-    assert ends == [b""]
-    assert command._stream.closed
-    with pytest.raises(CommandFailed):
-        command.verdict()
-    command.close()
