@@ -10,6 +10,7 @@ from cli import options
 from cli.options import (
     Bwlimit,
     Concurrency,
+    Consumer,
     ContextName,
     Deadline,
     EventsFd,
@@ -58,16 +59,8 @@ def fetch(
         bool,
         Option("--unsafe-links", envvar="XFER_UNSAFE_LINKS", help="Make links that leave the folder, too"),
     ] = False,
-    room: Annotated[
-        str | None,
-        Option("--room", metavar="ROOM", envvar="XFER_ROOM", help="What lies there that was not had yet"),
-    ] = None,
-    consumer: Annotated[
-        str | None,
-        Option(
-            "--as", metavar="NAME", envvar="XFER_AS", help="Who has had it; this host's name unless given"
-        ),
-    ] = None,
+    room: Annotated[str | None, options.room("What lies there that was not had yet")] = None,
+    consumer: Consumer = None,
     work: Annotated[
         bool, Option("--work", envvar="XFER_WORK", help="Share the room: each item to one of its fetchers")
     ] = False,

@@ -86,6 +86,24 @@ Interface = Annotated[
     ),
 ]
 
+# those of rooms
+
+
+def room(help: str) -> Any:
+    """`--room`, of a name (or a ticket) or None."""
+    return Option("--room", metavar="ROOM", envvar="XFER_ROOM", help=help)
+
+
+def name(help: str) -> Any:
+    """`--name`, of a name or None."""
+    return Option("--name", metavar="NAME", envvar="XFER_NAME", help=help)
+
+
+Consumer = Annotated[
+    str | None,
+    Option("--as", metavar="NAME", envvar="XFER_AS", help="Who has had it; this host's name unless given"),
+]
+
 # those about servers
 
 Dir = Annotated[Path | None, folder("The folder given to xfer up")]

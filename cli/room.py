@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from typer import Argument, Option
 
-from cli.options import ContextName, Json, Quiet
+from cli import options
+from cli.options import Consumer, ContextName, Json, Quiet
 
 if TYPE_CHECKING:
     from transfer.room import Member, Posted
@@ -26,10 +27,6 @@ EXAMPLES_OF = {
 }
 Answer = TypeVar("Answer")
 RoomName = Annotated[str, Argument(metavar="ROOM", envvar="XFER_ROOM", help="Its name here, or its ticket")]
-As = Annotated[
-    str | None,
-    Option("--as", metavar="NAME", envvar="XFER_AS", help="The consumer; this host's name unless given"),
-]
 
 
 def new(
@@ -45,10 +42,7 @@ def new(
             help="Of an item that is shared (--work)",
         ),
     ] = 5,
-    ticket_file: Annotated[
-        str | None,
-        Option("--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help="Write the ticket to F (0600)"),
-    ] = None,
+    ticket_file: Annotated[str | None, options.ticket_file("Write the ticket to F (0600)")] = None,
     context: ContextName = None,
 ) -> None:
     """Make a room; its ticket, which lets others in, stands on stdout."""
@@ -86,15 +80,8 @@ def join(
         str | None,
         Argument(metavar="TICKET", envvar="XFER_ROOM_TICKET", help="The room's", show_default=False),
     ] = None,
-    ticket_file: Annotated[
-        str | None,
-        Option(
-            "--ticket-file", metavar="F", envvar="XFER_TICKET_FILE", help="Read the ticket from F; - is stdin"
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, Option("--name", metavar="NAME", envvar="XFER_NAME", help="What to call it here")
-    ] = None,
+    ticket_file: Annotated[str | None, options.ticket_file("Read the ticket from F; - is stdin")] = None,
+    name: Annotated[str | None, options.name("What to call it here")] = None,
     context: ContextName = None,
     quiet: Quiet = False,
 ) -> None:
@@ -143,7 +130,7 @@ def ls(json: Json = False) -> None:
         sys.stderr.write("no rooms\n")
 
 
-def show(room: RoomName, consumer: As = None, json: Json = False, context: ContextName = None) -> None:
+def show(room: RoomName, consumer: Consumer = None, json: Json = False, context: ContextName = None) -> None:
     """What lies in a room, and who has had how much of it; with --as only what that consumer has not had."""
     import sys
 
@@ -170,7 +157,7 @@ def retry(
         list[int] | None,
         Argument(metavar="ITEM...", help="Their numbers; all that were given up unless said"),
     ] = None,
-    consumer: As = None,
+    consumer: Consumer = None,
     quiet: Quiet = False,
     context: ContextName = None,
 ) -> None:
@@ -191,7 +178,9 @@ def retry(
         sys.stderr.write(f"{count} item{'' if count == 1 else 's'} will be tried again\n")
 
 
-def leave(room: RoomName, consumer: As = None, quiet: Quiet = False, context: ContextName = None) -> None:
+def leave(
+    room: RoomName, consumer: Consumer = None, quiet: Quiet = False, context: ContextName = None
+) -> None:
     """Forget a room, here and what this host has had of it; with --as only what that consumer has had."""
     import sys
 

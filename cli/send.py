@@ -74,10 +74,7 @@ def send(
     links: Annotated[
         Literal["skip", "follow", "preserve"], Option("--links", envvar="XFER_LINKS", help="Symbolic links")
     ] = "preserve",
-    name: Annotated[
-        str | None,
-        Option("--name", metavar="NAME", envvar="XFER_NAME", help="What to call the stream of - or CMD"),
-    ] = None,
+    name: Annotated[str | None, options.name("What to call the stream of - or CMD")] = None,
     from_command: Annotated[
         str | None,
         Option(
@@ -94,10 +91,7 @@ def send(
         bool,
         Option("--no-resume", envvar="XFER_NO_RESUME", help="Start anew, and void what an earlier run left"),
     ] = False,
-    room: Annotated[
-        str | None,
-        Option("--room", metavar="ROOM", envvar="XFER_ROOM", help="Post it there; nobody is waited for"),
-    ] = None,
+    room: Annotated[str | None, options.room("Post it there; nobody is waited for")] = None,
     ticket: Annotated[
         str | None,
         Option(
