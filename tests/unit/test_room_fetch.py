@@ -1,0 +1,291 @@
+"""Fetching from a room: each item exactly once for a consumer and its ledger, wherever a run dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from transfer import rooms_api
+from transfer.errors import DestinationExists, JobGone, NothingToDo, PartialDelivery, StoreUnreachable
+from transfer.events import Event, ItemBegun, ItemFailed, Listener, RoomSummary, Summary
+from transfer.ledger import Ledger
+from transfer.room import Item, Posted
+from transfer.room_fetch import _chooser, _Run
+from transfer.ticket import Ticket
+
+OWN = b"consumer"
+
+
+class Killed(BaseException):
+    """kill -9, as seen from inside: nothing after it is done."""
+
+
+class Room:
+    """A room of some items, and one consumer of it, as the broker keeps them. kill_at: the step at which the run dies.
+
+    Before and after each request is a step, since a request may have been carried out when the answer is lost.
+    """
+
+    user = "ann"
+
+    def __init__(self, count: int) -> None:
+        self.tickets = [Ticket.new() for _ in range(count)]
+        self.gone: set[int] = set()
+        self.had: set[int] = set()
+        self.held: dict[int, str] = {}
+        self.failed: dict[int, str] = {}
+        self.known = True
+        self.steps = 0
+        self.kill_at: int | None = None
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.kill_at:
+            raise Killed
+
+    def posted(self, number: int) -> Posted:
+        ticket = self.tickets[number - 1]
+        return Posted(
+            number=number,
+            job=ticket.job,
+            item=Item.of(ticket, [b"file%d" % number], 1, 5),
+            wrong="",
+            user="bob",
+            posted=time.time(),
+            expires=time.time() + 60,
+            gone=number in self.gone,
+            busy=0.0,
+            failed=0,
+        )
+
+    async def about(self) -> rooms_api.RoomInfo:
+        lines = [
+            rooms_api.ConsumerLine(name="me", user="ann", left=0, held=[], given_up={}, seen=0.0)
+        ] * self.known
+        return rooms_api.RoomInfo(
+            room="r", owner="bob", name="", created=0.0, tries=5, items=len(self.tickets), consumers=lines
+        )
+
+    async def items(
+        self, _consumer: str, *, work: bool, after: int, wait: float
+    ) -> AsyncGenerator[Posted, None]:
+        for number in range(after + 1, len(self.tickets) + 1):
+            if number not in self.had:
+                yield self.posted(number)
+
+    async def mark(
+        self,
+        _consumer: str,
+        holder: str,
+        *,
+        work: bool,
+        take: Sequence[int] = (),
+        hold: Sequence[int] = (),
+        had: Sequence[int] = (),
+        failed: dict[int, str] | None = None,
+    ) -> rooms_api.RoomMarked:
+        self.step()
+        for number in take:
+            if number not in self.had:
+                self.held.setdefault(number, holder)
+        self.had.update(had)
+        for number in (*had, *(failed or {})):
+            self.held.pop(number, None)
+        self.failed.update(failed or {})
+        self.step()
+        return rooms_api.RoomMarked(
+            sorted(n for n, who in self.held.items() if who == holder), time.time() + 60
+        )
+
+
+class Disk:
+    """What `fetch` does: the files are published once, whatever runs again. wrong: what an item fails with."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.published: list[int] = []
+        self.owed: set[int] = set()
+        self.wrong: dict[int, Exception] = {}
+
+    async def one(self, posted: Posted, listener: Listener) -> Summary:
+        """As `transfer.fetch`: what is published but not yet said is only said."""
+        if posted.number in self.wrong:
+            raise self.wrong[posted.number]
+        self.room.step()
+        if posted.number not in self.owed:
+            self.published.append(posted.number)
+            self.owed.add(posted.number)
+        self.room.step()
+        summary = Summary(
+            job=posted.job,
+            outcome="fetched",
+            bytes=5,
+            wire=5,
+            seconds=0.1,
+            route="s3",
+            files=1,
+            chunks=1,
+            resent=0,
+            digest="",
+        )
+        listener(summary)
+        self.room.step()
+        self.owed.discard(posted.number)
+        return summary
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+async def run(
+    room: Room, disk: Disk, path: Path, *, match: Sequence[str] = (), latest: bool = False
+) -> list[Event]:
+    events: list[Event] = []
+    with closing(Ledger(path)) as ledger:
+
+        async def one(posted: Posted, listener: Listener) -> Summary:
+            ledger.begin_delivery(OWN, posted.number, os.fsencode("/out"))
+            return await disk.one(posted, listener)
+
+        this = _Run(room, ledger, OWN, "me", "holder", False, events.append, one)  # type: ignore[arg-type]
+        await this.settle()
+        await this.take_all(_chooser(match), "latest" if latest else "all", follow=False)
+        this.end(expect=False)
+    return events
+
+
+def steps_of_a_whole_run(tmp: Path) -> int:
+    room = Room(3)
+    asyncio.run(run(room, Disk(room), tmp / "whole.db"))
+    return room.steps
+
+
+def test_wherever_a_run_is_killed_each_item_is_delivered_once(tmp_path: Path) -> None:
+    whole = steps_of_a_whole_run(tmp_path)
+    assert whole > 15
+    for kill_at in range(1, whole + 1):
+        room = Room(3)
+        disk = Disk(room)
+        path = tmp_path / f"{kill_at}.db"
+        room.kill_at = kill_at
+        with pytest.raises(Killed):
+            asyncio.run(run(room, disk, path))
+        asyncio.run(run(room, disk, path))
+        assert disk.published == [1, 2, 3], f"killed at step {kill_at}"
+        assert room.had == {1, 2, 3}
+        with closing(Ledger(path)) as ledger:
+            assert ledger.deliveries(OWN) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_again_and_again_it_still_is_delivered_once(path: Path, seed: int) -> None:
+    room, chance = Room(5), random.Random(seed)
+    disk = Disk(room)
+    for _ in range(200):
+        room.kill_at = room.steps + chance.randint(1, 9)
+        try:
+            asyncio.run(run(room, disk, path))
+        except Killed:
+            continue
+        break
+    assert disk.published == [1, 2, 3, 4, 5]
+
+
+def test_what_fails_is_told_and_the_others_come(path: Path) -> None:
+    room = Room(3)
+    disk = Disk(room)
+    disk.wrong[2] = DestinationExists("file2 is there already")
+    with pytest.raises(PartialDelivery, match="1 of 3 items"):
+        asyncio.run(run(room, disk, path))
+    assert disk.published == [1, 3]
+    assert room.failed == {2: "file2 is there already"}
+    del disk.wrong[2]
+    asyncio.run(run(room, disk, path))
+    assert disk.published == [1, 3, 2]
+
+
+def test_a_single_item_ends_as_its_fetch_does(path: Path) -> None:
+    room = Room(1)
+    disk = Disk(room)
+    disk.wrong[1] = DestinationExists("file1 is there already")
+    with pytest.raises(DestinationExists):
+        asyncio.run(run(room, disk, path))
+
+
+def test_an_outage_ends_the_run_and_gives_nothing_up(path: Path) -> None:
+    room = Room(3)
+    disk = Disk(room)
+    disk.wrong[2] = StoreUnreachable("the store is away")
+    with pytest.raises(StoreUnreachable):
+        asyncio.run(run(room, disk, path))
+    assert (disk.published, room.failed, set(room.held)) == ([1], {}, {2})
+    disk.wrong.clear()
+    asyncio.run(run(room, disk, path))
+    assert disk.published == [1, 2, 3]
+
+
+def test_what_expired_is_told_once(path: Path) -> None:
+    room = Room(3)
+    room.gone = {1}
+    disk = Disk(room)
+    with pytest.raises(PartialDelivery, match="because they expired"):
+        asyncio.run(run(room, disk, path))
+    assert disk.published == [2, 3]
+    assert asyncio.run(run(room, disk, path))[-1] == RoomSummary(
+        items=0, bytes=0, failed=0, gone=0, seconds=0.0
+    )
+
+
+def test_what_expires_while_it_is_fetched_is_told_too(path: Path) -> None:
+    room = Room(2)
+    disk = Disk(room)
+    disk.wrong[1] = JobGone("this transfer has been delivered")
+    with pytest.raises(PartialDelivery):
+        asyncio.run(run(room, disk, path))
+    assert disk.published == [2]
+    assert room.had == {1, 2}
+
+
+def test_what_was_gone_before_a_consumer_came_is_not_its_loss(path: Path) -> None:
+    room = Room(3)
+    room.gone, room.known = {1, 2}, False
+    disk = Disk(room)
+    events = asyncio.run(run(room, disk, path))
+    assert disk.published == [3]
+    assert not any(isinstance(event, ItemFailed) for event in events)
+
+
+def test_only_what_matches_is_taken(path: Path) -> None:
+    room = Room(12)
+    disk = Disk(room)
+    asyncio.run(run(room, disk, path, match=["*1"]))
+    assert disk.published == [1, 11]
+    asyncio.run(run(room, disk, path, match=["file1?", "nothing"]))
+    assert disk.published == [1, 11, 10, 12]
+
+
+def test_the_latest_leaves_the_others(path: Path) -> None:
+    room = Room(3)
+    disk = Disk(room)
+    events = asyncio.run(run(room, disk, path, latest=True))
+    assert disk.published == [3]
+    assert [event.label for event in events if isinstance(event, ItemBegun)] == ["file3"]
+    asyncio.run(run(room, disk, path))
+    assert disk.published == [3, 1, 2]
+
+
+def test_nothing_new_may_be_an_error(path: Path) -> None:
+    room = Room(0)
+    with closing(Ledger(path)) as ledger:
+        this = _Run(room, ledger, OWN, "me", "holder", False, lambda _: None, Disk(room).one)  # type: ignore[arg-type]
+        with pytest.raises(NothingToDo):
+            this.end(expect=True)
