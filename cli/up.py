@@ -33,7 +33,8 @@ def up(
             "--listen",
             metavar="HOST",
             envvar="XFER_LISTEN",
-            help="Let others in, at this address of ours or 0.0.0.0, always with TLS",
+            help="Let others in, with TLS, at this address of ours or 0.0.0.0; "
+            "stays so the next time, until: loopback",
         ),
     ] = None,
     advertise: Annotated[
@@ -70,10 +71,13 @@ def up(
 
     def ready(running: Running) -> None:
         _save_context(running, old, tell)
+        if news := _listening_told(before, where, kept=listen is None):
+            tell(news)
         _say(running, json=json)
 
     folder, old = Folder.at(dir), config.contexts().get(CONTEXT)
-    where = listening.chosen(listen, advertise)
+    before = listening.remembered(folder)
+    where = listening.chosen(listen, advertise, before)
     try:
         if detach:
             ready(_detached(folder, where))
@@ -81,6 +85,26 @@ def up(
             asyncio.run(serve(folder, on_ready=ready, tell=tell, where=where))
     except Locked as locked:
         raise _run_already(folder, old, tell) or locked from None
+
+
+def _listening_told(before: Listening | None, where: Listening | None, *, kept: bool) -> str:
+    """What a run's listening means for those who relied on that of the run before; kept: nothing was asked for."""
+    import shlex
+
+    from transfer.local.listening import LOOPBACK_ONLY
+
+    if before is None or (before == where and not kept):
+        return ""
+    if where is None:
+        again = shlex.join(["xfer", "up", "--listen", before.host, "--advertise", before.name])
+        return (
+            f"others, who used {before.name}, do not reach the servers any more; `{again}` lets them in again"
+        )
+    if kept and before == where:
+        return f"lets others in at {where.name}, as before; `--listen {LOOPBACK_ONLY}` ends that"
+    if before.name != where.name:
+        return f"others are let in at {where.name} now, and not at {before.name}: give them new invites"
+    return ""
 
 
 def _run_already(folder: Folder, old: Context | None, tell: Callable[[str], None]) -> Locked | None:
@@ -113,12 +137,13 @@ def _detached(folder: Folder, where: Listening | None) -> Running:
     from transfer.errors import XferError
     from transfer.events import Failure
     from transfer.local.folder import LOG_UP
+    from transfer.local.listening import LOOPBACK_ONLY
     from transfer.local.supervisor import Running
 
     folder.make()
     with folder.hold():  # if they run already, say so here and now
         log = folder.open_log(LOG_UP)
-    opened = ["--listen", where.host, "--advertise", where.name] if where else []
+    opened = ["--listen", where.host, "--advertise", where.name] if where else ["--listen", LOOPBACK_ONLY]
     try:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli", "up", "--dir", str(folder.root), "--json", *opened],

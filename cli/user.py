@@ -22,7 +22,7 @@ EXAMPLES_OF = {
     "rm": ("xfer user rm ann", "xfer user rm ann --dir /srv/xfer"),
 }
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, _ and, later on, -")]
 
 
 def ls(dir: Dir = None, json: Json = False) -> None:

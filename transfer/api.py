@@ -61,11 +61,15 @@ class ErrorCode(enum.Enum):
 
 
 class ApiError(msgspec.Struct, frozen=True):
-    """The body of a refused request; sent with the micro service's error headers. retry_after: seconds."""
+    """The body of a refused request; sent with the micro service's error headers. retry_after: seconds.
+
+    paced: it is about how often this user may ask, whatever was asked for.
+    """
 
     code: ErrorCode
     message: str
     retry_after: float | None = None
+    paced: bool = False
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -389,7 +389,10 @@ class BrokerClient:
             while not asking.done():
                 await asyncio.wait({asking}, timeout=0.1)
                 if not asking.done() and any("xfer.api." in r or "_INBOX_" in r for r in self._refusals):
-                    raise NotAllowed(f"NATS does not let user {self.user} talk to the broker")
+                    raise NotAllowed(
+                        f"NATS does not let user {self.user} talk to the broker",
+                        hint="have the operator check this user's permissions (`xfer broker permissions`)",
+                    )
             message = asking.result()
         except TimeoutError:
             raise BrokerAbsent("the broker does not answer") from None
@@ -421,6 +424,12 @@ def _of_a_room() -> Iterator[None]:
         raise RoomGone(error.what) from None
 
 
+def _more_often(retry_after: float | None) -> str:
+    """What to do for who asked more often than it may. retry_after: seconds; None: it may never ask."""
+    more = "have the operator allow this user more requests_per_minute in the broker's rules"
+    return f"run the same command again in {max(1, round(retry_after))} s, or {more}" if retry_after else more
+
+
 def _error(body: bytes, headers: dict[str, str]) -> XferError:
     try:
         stated = msgspec.json.decode(body, type=api.ApiError)
@@ -431,7 +440,7 @@ def _error(body: bytes, headers: dict[str, str]) -> XferError:
     if stated.code is api.ErrorCode.PAUSED:
         return JobPaused(stated.message)
     kind = BrokerBusy if stated.code is api.ErrorCode.BUSY else _ERRORS.get(stated.code, XferError)
-    error = kind(stated.message)
+    error = kind(stated.message, hint=_more_often(stated.retry_after) if stated.paced else None)
     if stated.retry_after is not None:
         error.retry_after = stated.retry_after  # type: ignore[attr-defined]
     return error

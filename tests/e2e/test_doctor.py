@@ -182,6 +182,35 @@ def test_wrong_credentials_exit_7(servers: Servers, xfer: Run, tmp_path: Path) -
     found = Doctor(xfer, env)()
     assert found.code == 7
     assert found.checks["NATS"]["state"] == "fail"
+    assert found.checks["NATS"]["next"] == (
+        "user eve was removed there, or has a new key: have whoever runs the servers look (`xfer user ls`)"
+        " and give you a new invite (`xfer invite eve`), then `xfer join` it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("allowed", "exit_code", "check", "said", "advice"),
+    [
+        (0, 7, "broker", "this user may ask nothing of the broker", "have the operator allow this user more"),
+        (1, 5, "S3", "that is more than 1 request a minute", "run the same command again in "),
+    ],
+)
+async def test_who_may_not_ask_so_often_is_told_that_and_not_to_mend_what_is_well(
+    xfer: Run, place: Place, tmp_path: Path, allowed: int, exit_code: int, check: str, said: str, advice: str
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f"[quota.users.carol]\nrequests_per_minute = {allowed}\n")
+    with (
+        _alone(place, tmp_path) as alone,
+        broker_process(alone, tmp_path / "log", XFER_RULES=str(rules)),
+    ):
+        await _with_a_broker(alone)
+        found = await asyncio.to_thread(doctor(xfer, alone, tmp_path, XFER_USER="carol"))
+    assert found.code == exit_code
+    assert found.checks[check]["state"] == "fail"
+    assert said in found.checks[check]["said"]
+    assert found.checks[check]["next"].startswith(advice)
+    assert "requests_per_minute in the broker's rules" in found.checks[check]["next"]
 
 
 def test_a_user_that_the_server_does_not_let_ask_exits_7_and_says_whom_to_ask(

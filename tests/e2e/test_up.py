@@ -24,6 +24,9 @@ from botocore.exceptions import ClientError
 
 from transfer import api, bus
 from transfer.errors import NotAllowed
+from transfer.local import listening
+from transfer.local.folder import Folder
+from transfer.local.listening import Listening
 from transfer.seal import hash_token
 from transfer.ticket import Ticket
 
@@ -367,6 +370,32 @@ def test_detached_servers_outlive_the_command_and_end_with_down(tmp_path: Path, 
     again = xfer("down", "--dir", folder)
     assert again.returncode == 0
     assert "nothing runs" in again.stderr
+
+
+@linux
+def test_servers_that_let_others_in_go_on_doing_so_until_told_otherwise(tmp_path: Path, xfer: Run) -> None:
+    folder = Folder.at(tmp_path / "data")
+    folder.make()
+    listening.remember(folder, Listening("127.0.0.2", "127.0.0.2"))  # as an earlier `--listen` left it
+
+    def up(*args: str) -> tuple[dict[str, Any], str]:
+        started = xfer("up", "--detach", "--json", "--dir", folder.root, *args)
+        assert started.returncode == 0, started.stderr
+        try:
+            return json.loads(started.stdout), started.stderr
+        finally:
+            assert xfer("down", "--dir", folder.root).returncode == 0
+
+    said, notices = up()
+    assert said["nats_url"].startswith("tls://127.0.0.2:")
+    assert said["ca"] == str(folder.authority)
+    assert "lets others in at 127.0.0.2, as before; `--listen loopback` ends that" in notices
+    said, notices = up("--listen", "loopback")
+    assert said["nats_url"].startswith("nats://127.0.0.1:")
+    assert said["ca"] is None
+    assert "others, who used 127.0.0.2, do not reach the servers any more" in notices
+    assert "`xfer up --listen 127.0.0.2 --advertise 127.0.0.2` lets them in again" in notices
+    assert listening.remembered(folder) is None
 
 
 @linux

@@ -26,6 +26,7 @@ from transfer import api, bus
 from transfer.errors import NotAllowed
 from transfer.invite import Invite
 from transfer.local import ports
+from transfer.local.folder import Folder
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
@@ -356,13 +357,15 @@ def test_users_are_listed_with_the_day_of_their_key(team: Team) -> None:
         (("rotate", "nobody"), 2, "there is no user 'nobody'"),
         (("add", "a.b"), 2, "'a.b' cannot be a user on the bus"),
         (("add", "../x"), 2, "cannot be a user on the bus"),
+        (("add", "--", "-ann"), 2, "'-ann' would be taken for an option"),
         (("add", "Local"), 2, "differs from the user local in letter case only"),
     ],
 )
 def test_what_cannot_be_done_with_users_is_said(
-    open_servers: Servers, xfer: Run, args: tuple[str, str], code: int, sentence: str
+    open_servers: Servers, xfer: Run, args: tuple[str, ...], code: int, sentence: str
 ) -> None:
-    said = xfer("user", *args, "--dir", open_servers.dir, env=open_servers.env)
+    verb, *name = args
+    said = xfer("user", verb, "--dir", open_servers.dir, *name, env=open_servers.env)
     assert said.returncode == code
     assert sentence in said.stderr
 
@@ -374,10 +377,17 @@ def test_a_user_that_is_there_is_not_added_again(team: Team) -> None:
     assert "`xfer user rotate ann` gives it a new key" in again.stderr
 
 
-def test_users_may_be_added_before_the_servers_have_ever_run(xfer: Run, tmp_path: Path) -> None:
+def test_users_may_be_added_while_no_servers_run_but_not_where_there_are_none(
+    xfer: Run, tmp_path: Path
+) -> None:
     folder = tmp_path / "data"
-    assert xfer("user", "rm", "ann", "--dir", folder).returncode == 2
+    for verb in (("ls",), ("add", "ann"), ("rm", "ann"), ("rotate", "ann")):
+        refused = xfer("user", *verb, "--dir", folder)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"there are no servers in {folder};" in refused.stderr
+        assert "start some with `xfer up` first, or name the folder of yours with --dir" in refused.stderr
     assert not folder.exists()
+    Folder.at(folder).make()  # as an `xfer up` does that then finds no NATS
     added = xfer("user", "add", "ann", "--dir", folder)
     assert added.returncode == 0
     assert "user ann may log in; the servers do not run, and will know when they start" in added.stderr
@@ -394,6 +404,7 @@ async def test_who_was_added_before_the_start_is_let_in_and_who_was_removed_is_n
     stop_servers: Callable[[Servers], int],
 ) -> None:
     folder = tmp_path / "data"
+    Folder.at(folder).make()
     for verb, name in (("add", "ann"), ("add", "bob"), ("rm", "bob")):
         old = folder / "credentials" / "bob.nk"
         kept = old.read_bytes() if old.exists() else b""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from cli.up import _listening_told
 from transfer.errors import UsageError, XferError
 from transfer.local import authority, listening
 from transfer.local.folder import Folder
@@ -131,6 +132,39 @@ def test_an_address_of_ours_is_also_the_name_unless_another_is_advertised() -> N
     assert listening.chosen("localhost", None) == Listening("127.0.0.1", "localhost")
     assert listening.chosen("0.0.0.0", "files.example") == Listening("0.0.0.0", "files.example")
     assert listening.chosen(None, None) is None
+
+
+def test_what_was_listened_on_goes_on_until_something_else_is_said() -> None:
+    assert listening.chosen(None, None, HERE) == HERE
+    assert listening.chosen(None, "new.example", HERE) == Listening("127.0.0.1", "new.example")
+    assert listening.chosen("localhost", None, HERE) == Listening("127.0.0.1", "localhost")
+    assert listening.chosen("loopback", None, HERE) is None
+    with pytest.raises(UsageError, match="--advertise says how"):
+        listening.chosen("loopback", "files.example", HERE)
+    with pytest.raises(
+        UsageError, match=r"192\.0\.2\.1, which is no address of this machine any more"
+    ) as gone:
+        listening.chosen(None, None, Listening("192.0.2.1", "files.example"))
+    assert "--listen loopback" in gone.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("before", "where", "kept", "said"),
+    [
+        (None, None, True, ""),
+        (None, HERE, False, ""),
+        (HERE, HERE, False, ""),
+        (HERE, HERE, True, "lets others in at files.example, as before; `--listen loopback` ends that"),
+        (HERE, None, False, "`xfer up --listen 127.0.0.1 --advertise files.example` lets them in again"),
+        (HERE, Listening("127.0.0.1", "new"), False, "at new now, and not at files.example: give them new"),
+    ],
+)
+def test_those_who_were_let_in_before_are_thought_of(
+    before: Listening | None, where: Listening | None, kept: bool, said: str
+) -> None:
+    told = _listening_told(before, where, kept=kept)
+    assert said in told
+    assert bool(said) == bool(told)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,11 @@ _NO_SUCH_HASH = "0" * 64
 class Refusal(XferError):
     """A request that the broker turns down; `error` is what the client gets to see."""
 
-    def __init__(self, code: ErrorCode, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: ErrorCode, message: str, *, retry_after: float | None = None, paced: bool = False
+    ) -> None:
         super().__init__(message)
-        self.error = ApiError(code=code, message=message, retry_after=retry_after)
+        self.error = ApiError(code=code, message=message, retry_after=retry_after, paced=paced)
 
 
 def not_found() -> Refusal:

@@ -31,7 +31,9 @@ class Pace:
             self._buckets.pop(user, None)
             return
         if not limit:
-            raise Refusal(ErrorCode.OVER_QUOTA, "over quota: this user may ask nothing of the broker")
+            raise Refusal(
+                ErrorCode.OVER_QUOTA, "over quota: this user may ask nothing of the broker", paced=True
+            )
         now = self._clock()
         tokens = self._tokens(user, limit, now)
         if tokens < 1:
@@ -39,6 +41,7 @@ class Pace:
                 ErrorCode.BUSY,
                 f"that is more than {limit:,} {'request' if limit == 1 else 'requests'} a minute",
                 retry_after=(1 - tokens) * 60 / limit,
+                paced=True,
             )
         self._buckets[user] = tokens - 1, now
         if len(self._buckets) > USERS:

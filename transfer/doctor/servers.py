@@ -13,11 +13,11 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from transfer import api, bus
-from transfer.broker_client import BrokerClient, Patience, connected
+from transfer.broker_client import BrokerBusy, BrokerClient, Patience, connected
 from transfer.config import Context
 from transfer.doctor.finding import Finding, away, failed
 from transfer.doctor.host import installed
-from transfer.errors import StoreUnreachable, XferError
+from transfer.errors import BrokerAbsent, BusUnreachable, NotAllowed, StoreUnreachable, XferError
 
 NATS, TLS, BROKER, JETSTREAM, S3, CLOCKS = CHECKS = ("NATS", "TLS", "broker", "JetStream", "S3", "clocks")
 PING_WITHIN = 2.0
@@ -42,12 +42,23 @@ async def look(context: Context, tell: Tell) -> str:
             tell(_tls(facts))
             return await _behind(broker, tell)
     except XferError as error:
-        tell(failed(NATS, error, hint=_nats_hint(context)))
+        tell(failed(NATS, error, hint=_nats_hint(context, error)))
         return NATS
 
 
-def _nats_hint(context: Context) -> str:
-    return f"check the context with `xfer context show {context.name}`; local servers start with `xfer up --detach`"
+def _nats_hint(context: Context, error: XferError) -> str:
+    """Empty where the error itself says it best."""
+    if isinstance(error, NotAllowed):
+        return (
+            f"user {context.user} was removed there, or has a new key: have whoever runs the servers look (`xfer user ls`)"
+            f" and give you a new invite (`xfer invite {context.user}`), then `xfer join` it"
+        )
+    if isinstance(error, BusUnreachable):
+        return (
+            f"check the context with `xfer context show {context.name}`; "
+            "local servers start with `xfer up --detach`"
+        )
+    return ""
 
 
 def _tls(facts: bus.ServerFacts) -> Finding:
@@ -96,9 +107,10 @@ def _broker(report: api.CheckupReport, took: float) -> Finding:
 
 
 def _broker_hint(error: XferError) -> str:
-    if error.exit_code == 7:
-        return "have the operator check this user's permissions (`xfer broker permissions`)"
-    return "start one (`xfer broker`, or `xfer up` for local servers), or look into its log"
+    """Empty where the error itself says it best."""
+    if isinstance(error, BrokerAbsent) and not isinstance(error, BrokerBusy):
+        return "start one (`xfer broker`, or `xfer up` for local servers), or look into its log"
+    return ""
 
 
 def _jetstream(report: api.CheckupReport) -> Finding:
@@ -127,7 +139,7 @@ async def _s3(broker: BrokerClient, report: api.CheckupReport) -> Finding:
     except XferError as error:
         hint = (
             ""
-            if error.exit_code != 5
+            if not isinstance(error, StoreUnreachable)
             else "the broker reaches the store, this machine does not: check name, firewall, proxy"
         )
         return failed(S3, error, hint=hint)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.config import state_dir
-from transfer.errors import Locked, UsageError, XferError
+from transfer.errors import Locked, NotConfigured, UsageError, XferError
 
 LOG_UP = "up"
 """The log of a supervisor that runs detached."""
@@ -117,6 +117,14 @@ class Folder:
             raise XferError(
                 f"{self.root} cannot be used: {error.strerror}", hint="choose another folder with --dir"
             ) from None
+
+    def check_made(self) -> None:
+        """Raises NotConfigured if no servers ever were here."""
+        if not self.lock.exists():
+            raise NotConfigured(
+                f"there are no servers in {self.root}",
+                hint="start some with `xfer up` first, or name the folder of yours with --dir",
+            )
 
     def open_log(self, name: str) -> int:
         """A descriptor that appends to a log, 0600; the caller closes it."""

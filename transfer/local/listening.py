@@ -12,6 +12,8 @@ from transfer.errors import UsageError
 from transfer.local.folder import Folder, write_private
 
 ANY = "0.0.0.0"
+LOOPBACK_ONLY = "loopback"
+"""What `--listen` is told to let nobody in any more."""
 _NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 )
@@ -30,12 +32,23 @@ class Listening(msgspec.Struct, frozen=True):
         return "127.0.0.1" if self.host == ANY else self.host
 
 
-def chosen(listen: str | None, advertise: str | None) -> Listening | None:
-    """What the options of `xfer up` mean; None: on loopback only, without TLS. Raises UsageError."""
-    if listen is None:
+def chosen(listen: str | None, advertise: str | None, before: Listening | None = None) -> Listening | None:
+    """What the options of `xfer up` mean; None: on loopback only, without TLS. Raises UsageError.
+
+    before: of the run before this one; it goes on for whoever says nothing else, for others rely on it.
+    """
+    if listen is None and before is not None:
+        if not _is_ours(before.host):
+            raise UsageError(
+                f"the servers listened at {before.host}, which is no address of this machine any more",
+                hint=f"name another with --listen, or let nobody in with --listen {LOOPBACK_ONLY}",
+            )
+        listen, advertise = before.host, advertise or before.name
+    if listen in (None, LOOPBACK_ONLY):
         if advertise is not None:
             raise UsageError(
-                "--advertise says how others reach what --listen opens", hint="give --listen, too"
+                "--advertise says how others reach what --listen opens",
+                hint="give --listen, too, with an address of this machine",
             )
         return None
     if "://" in listen:
@@ -87,13 +100,18 @@ def _address(listen: str) -> str:
         raise UsageError(f"--listen: {listen!r} has no IPv4 address", hint=_IPV4_ONLY) from None
     for _family, _kind, _protocol, _name, place in found:
         host = str(place[0])
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
-            try:
-                attempt.bind((host, 0))
-            except OSError:
-                continue
+        if _is_ours(host):
             return host
     raise UsageError(
         f"--listen: {listen} is no address of this machine",
         hint="name one of its own, and with --advertise the one that others use",
     )
+
+
+def _is_ours(host: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+        try:
+            attempt.bind((host, 0))
+        except OSError:
+            return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from transfer.local.folder import Folder, write_private
@@ -38,8 +39,16 @@ def argv(folder: Folder, ports: Ports, listening: Listening | None = None) -> li
         f"-filer.port={ports.filer}",
         f"-s3.port={ports.s3}",
         f"-admin.port={ports.admin}",
-        f"-s3={'false' if listening else 'true'}",  # it remembers what it was told last time
+        f"-s3={'false' if listening else 'true'}",
     ]
+
+
+def forget_gateway(folder: Folder) -> None:
+    """SeaweedFS keeps its options, and takes a kept `s3=false` for more than a `-s3=true`, which is the default."""
+    kept = folder.root / "store" / "mini.options"
+    with contextlib.suppress(FileNotFoundError):
+        lines = kept.read_bytes().splitlines(keepends=True)
+        write_private(kept, b"".join(line for line in lines if not line.startswith(b"s3=")))
 
 
 def gateway_argv(folder: Folder, ports: Ports, listening: Listening) -> list[str]:

@@ -122,6 +122,7 @@ class Supervisor:
             nats.write_config(folder, block, credentials.ensure(folder), where)
         if not folder.rules.exists():
             write_private(folder.rules, f'admins = ["{credentials.LOCAL}"]\n'.encode())
+        store.forget_gateway(folder)
         env = _environment()
         self.nats = Child(Service("nats", nats.argv(folder), folder.root, env, grace=5), folder)
         self.store = Child(

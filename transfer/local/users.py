@@ -47,7 +47,8 @@ class User(msgspec.Struct, frozen=True):
 
 
 def listed(folder: Folder) -> list[User]:
-    """All of them by name, those of the servers' own included."""
+    """All of them by name, those of the servers' own included. Raises NotConfigured."""
+    folder.check_made()
     found = []
     for name, public in sorted(credentials.users(folder).items()):
         seed, since = folder.seed(name), None
@@ -61,12 +62,18 @@ async def add(folder: Folder, name: str) -> bool:
     """Let a user in. Returns whether the servers run, and have let it in; else they will once they start.
 
     Raises:
+        NotConfigured: no servers ever were in that folder.
         UsageError: that name cannot be given to anybody.
         DestinationExists: there is such a user.
         BusUnreachable: the servers run, but have not read the change in IN_FORCE_WITHIN seconds.
     """
     _check(name)
-    folder.make()
+    if name.startswith("-"):
+        raise UsageError(
+            f"{name!r} would be taken for an option wherever it is typed",
+            hint="begin it with a letter, a digit or `_`",
+        )
+    folder.check_made()
     with credentials.changing(folder):
         known = credentials.users(folder)
         if name in known:
@@ -85,6 +92,7 @@ async def rotate(folder: Folder, name: str) -> bool:
     """Give a user a new key; whoever is logged in with the old one is thrown out. Returns and raises as `add`."""
     if name == BROKER:
         raise UsageError(f"{name} is reserved: {_RESERVED[name]}", hint="its key never leaves this folder")
+    folder.check_made()
     _known(folder, name)
     with credentials.changing(folder):
         _known(folder, name)
@@ -98,6 +106,7 @@ async def remove(folder: Folder, name: str) -> bool:
     Returns and raises as `add`.
     """
     _check(name)
+    folder.check_made()
     _known(folder, name)
     gone = folder.seed(f".{name}-removed")  # kept until it is seen to open nothing
     with credentials.changing(folder):
