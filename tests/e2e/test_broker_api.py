@@ -250,10 +250,13 @@ async def test_what_a_killed_run_said_last_comes_too_late_once_another_goes_on(j
     done = api.Complete(job=job.id, segment=0, upload=newer, parts=parts, index=1, run="two")
     assert isinstance(await ask(job.client, "complete", done, api.Completed), api.Completed)
     assert code(await begin("one")) is ErrorCode.CONFLICT
-    finish = api.Finish(job=job.id, outcome=JobState.STORED, segments=1, run="one")
-    assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
+    for outcome in (JobState.STORED, JobState.VOID):
+        finish = api.Finish(job=job.id, outcome=outcome, segments=1, run="one")
+        assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
     assert (await job.status()).complete == [0]
     assert (await job.finish(JobState.STORED, 1)).state is JobState.STORED
+    assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
+    assert (await job.status()).state is JobState.STORED
 
 
 async def test_a_stored_segment_is_not_begun_again(job: Job) -> None:

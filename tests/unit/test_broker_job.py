@@ -172,6 +172,18 @@ def test_finish_follows_the_table(state: JobState, outcome: JobState) -> None:
             record.finish(outcome, 1, now=NOW)
 
 
+@pytest.mark.parametrize("state", [JobState.OPEN, JobState.PAUSED, JobState.STORED])
+def test_a_run_that_was_overtaken_ends_nothing_but_may_say_that_it_delivered(state: JobState) -> None:
+    record = job(state=state, run="two", former=("one",))
+    for run, outcome in (("one", JobState.VOID), ("one", JobState.STORED)):
+        if (state, outcome) != (JobState.STORED, JobState.STORED):
+            with pytest.raises(Refusal, match="another run"):
+                record.check_end(outcome, run)
+    for run in ("two", ""):
+        record.check_end(JobState.VOID, run)
+    record.check_end(JobState.DELIVERED, "one")
+
+
 def test_expiry_counts_from_completion() -> None:
     assert stored(job(), 0).finish(JobState.STORED, 1, now=NOW + 50).expires == NOW + 50 + 60
     assert job().finish(JobState.VOID, 0, now=NOW + 50).expires == NOW + 50 + SETTLED_LIFE

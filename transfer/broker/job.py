@@ -144,6 +144,23 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         if run and self.run and run != self.run and self.state.unfinished:
             raise conflict("another run goes on with that job")
 
+    def check_end(self, outcome: JobState, run: str) -> None:
+        """Raises Refusal (conflict) if another run goes on with the job, or has stored it and this one would void it.
+
+        `delivered` is anybody's to say: that a receiver has every byte is so, whichever run gave it.
+        """
+        if outcome is JobState.DELIVERED:
+            return
+        self.check_run(run)
+        if (
+            outcome is JobState.VOID
+            and self.state is JobState.STORED
+            and run
+            and self.run
+            and run != self.run
+        ):
+            raise conflict("another run has stored that job")
+
     def _unsigned(self, segment: int) -> dict[int, dict[int, int]]:
         return {n: parts for n, parts in self.signed.items() if n != segment}
 

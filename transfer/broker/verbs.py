@@ -229,10 +229,13 @@ class Verbs:
     async def finish(self, user: str, request: api.Finish) -> api.Finished:
         _check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
         record = await self._owned(user, request.job)
-        now, run = self._clock(), request.run if request.outcome is api.JobState.STORED else ""
-        change = await self._records.change(
-            record.job, lambda r: _of(run, r).finish(request.outcome, request.segments, now=now)
-        )
+        now = self._clock()
+
+        def end(r: JobRecord) -> JobRecord:
+            r.check_end(request.outcome, request.run)
+            return r.finish(request.outcome, request.segments, now=now)
+
+        change = await self._records.change(record.job, end)
         await self._owe(change.after)
         return api.Finished(change.after.state, change.after.expires)
 
