@@ -157,7 +157,8 @@ async def test_many_segments_completed_at_once_are_all_on_record(job: Job) -> No
 
 async def test_references_span_pages(job: Job, records: Records) -> None:
     for number in range(60, 70):
-        await records.put_ref(job.id, SegmentRef(number, number, 1))
+        await records.change(job.id, lambda r, n=number: msgspec.structs.replace(r, uploads={n: "u"}))
+        await records.put_ref(job.id, SegmentRef(number, number, 1), "u")
     assert [r.number for r in await records.refs(job.id, 60, 200)] == list(range(60, 70))
     assert await records.refs(job.id, 59, 200) == []
 
