@@ -220,6 +220,7 @@ class _Opening:
                     hint="pass --no-resume to give that up and send what is there now",
                 )
             with contextlib.suppress(Conflict, JobGone):  # it ended in this very moment
+                await self._broker.status(row.job, take_over=True)  # who else goes on with it may not end it
                 await self._broker.finish(row.job, api.JobState.VOID)
             self._meter.notice(
                 f"{change} since an earlier run, which stored nothing: that transfer is void, this is a new one"

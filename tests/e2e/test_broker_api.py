@@ -157,7 +157,8 @@ async def test_many_segments_completed_at_once_are_all_on_record(job: Job) -> No
 
 async def test_references_span_pages(job: Job, records: Records) -> None:
     for number in range(60, 70):
-        await records.put_ref(job.id, SegmentRef(number, number, 1))
+        await records.change(job.id, lambda r, n=number: msgspec.structs.replace(r, uploads={n: "u"}))
+        await records.put_ref(job.id, SegmentRef(number, number, 1), "u")
     assert [r.number for r in await records.refs(job.id, 60, 200)] == list(range(60, 70))
     assert await records.refs(job.id, 59, 200) == []
 
@@ -250,10 +251,13 @@ async def test_what_a_killed_run_said_last_comes_too_late_once_another_goes_on(j
     done = api.Complete(job=job.id, segment=0, upload=newer, parts=parts, index=1, run="two")
     assert isinstance(await ask(job.client, "complete", done, api.Completed), api.Completed)
     assert code(await begin("one")) is ErrorCode.CONFLICT
-    finish = api.Finish(job=job.id, outcome=JobState.STORED, segments=1, run="one")
-    assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
+    for outcome in (JobState.STORED, JobState.VOID):
+        finish = api.Finish(job=job.id, outcome=outcome, segments=1, run="one")
+        assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
     assert (await job.status()).complete == [0]
     assert (await job.finish(JobState.STORED, 1)).state is JobState.STORED
+    assert code(await ask(job.client, "finish", finish, api.Finished)) is ErrorCode.CONFLICT
+    assert (await job.status()).state is JobState.STORED
 
 
 async def test_a_stored_segment_is_not_begun_again(job: Job) -> None:

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 
 from transfer import api
 from transfer.api import ErrorCode, JobState
+from transfer.broker.job import AGAIN
 from transfer.broker.rules import LOOK_EVERY
 
 MB, GB = 10**6, 10**9
@@ -230,6 +231,20 @@ async def test_an_unknown_length_is_reserved_as_its_parts_are_signed(field: Fiel
     assert isinstance(await job.finish(JobState.STORED, 1), api.Finished)
     await stores(client, "alice", used + MIB5)
     await field.rule("")
+
+
+async def test_parts_that_are_signed_again_for_ever_are_refused_at_last(field: Field, client: Client) -> None:
+    used = (await usage(client, "alice")).stored.used
+    job = Job(client)
+    assert isinstance(await job.create(size=MIB5), api.Created)
+    upload, rounds = await job.begin(), 0
+    while isinstance(answer := await job.sign(upload, b"a" * MIB5), list):
+        rounds += 1
+        assert rounds <= AGAIN
+    assert code(answer) is ErrorCode.OVER_QUOTA
+    assert rounds == AGAIN
+    assert isinstance(await job.finish(JobState.VOID), api.Finished)
+    await stores(client, "alice", used)
 
 
 async def test_parts_signed_at_once_by_two_brokers_are_all_reserved(field: Field, client: Client) -> None:

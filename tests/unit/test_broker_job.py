@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from transfer.api import TRANSITIONS, ErrorCode, JobState
 from transfer.broker.job import (
+    AGAIN,
     MAX_FETCHES,
     MAX_OPEN,
     MAX_OWED,
@@ -170,6 +171,54 @@ def test_finish_follows_the_table(state: JobState, outcome: JobState) -> None:
     else:
         with pytest.raises(Refusal):
             record.finish(outcome, 1, now=NOW)
+
+
+def sign_again_and_again(record: JobRecord, parts: dict[int, int], times: int, *, begin_anew: bool) -> None:
+    """These parts of segment 0, which count once however often they are sent."""
+    record = record.begin(0, "u", **WHEN)
+    for count in range(times):
+        if begin_anew:
+            record = record.begin(0, f"u{count}", **WHEN)
+            record = msgspec.structs.replace(record, owed={})  # dropped: what was sent is gone from the store
+        record = record.sign(0, record.uploads[0], parts)
+        assert record.claimed == sum(parts.values())
+
+
+@pytest.mark.parametrize("begin_anew", [False, True], ids=["the same upload", "a new upload each time"])
+def test_what_is_sent_again_and_again_is_bounded_by_what_the_job_has(begin_anew: bool) -> None:
+    parts = {1: 8 << 20, 2: 5 << 20}
+    together = sum(parts.values())
+    for size, most in ((None, AGAIN), (together, AGAIN), (3 * together, 3 * AGAIN)):
+        sign_again_and_again(job(size=size), parts, most, begin_anew=begin_anew)
+        with pytest.raises(Refusal) as refused:
+            sign_again_and_again(job(size=size), parts, most + 1, begin_anew=begin_anew)
+        assert refused.value.error.code is ErrorCode.OVER_QUOTA
+
+
+def test_what_was_stored_raises_what_may_be_sent_again() -> None:
+    record = job()
+    for segment in range(5):
+        record = record.begin(segment, "u", **WHEN).sign(segment, "u", {1: 100})
+        record = record.complete(segment, "u", size=100, **WHEN)
+    assert (record.claimed, record.issued) == (500, 500)
+    record = record.begin(5, "u", **WHEN)
+    for _ in range(6 * AGAIN - 5):
+        record = record.sign(5, "u", {1: 100})
+    with pytest.raises(Refusal, match="send it anew"):
+        record.sign(5, "u", {1: 100})
+    assert record.sign(5, "u", {2: 100}).claimed == 700
+
+
+@pytest.mark.parametrize("state", [JobState.OPEN, JobState.PAUSED, JobState.STORED])
+def test_a_run_that_was_overtaken_ends_nothing_but_may_say_that_it_delivered(state: JobState) -> None:
+    record = job(state=state, run="two", former=("one",))
+    for run, outcome in (("one", JobState.VOID), ("one", JobState.STORED)):
+        if (state, outcome) != (JobState.STORED, JobState.STORED):
+            with pytest.raises(Refusal, match="another run"):
+                record.check_end(outcome, run)
+    for run in ("two", ""):
+        record.check_end(JobState.VOID, run)
+    record.check_end(JobState.DELIVERED, "one")
 
 
 def test_expiry_counts_from_completion() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.broker.account import check, resets
+from transfer.broker.borrowing import Borrower
 from transfer.broker.job import Refusal
 from transfer.broker.limits import Limits
 from transfer.broker.rules import read
@@ -119,3 +120,52 @@ def test_over_quota_says_what_is_used_what_is_left_and_when_it_resets(limits: Li
     with pytest.raises(Refusal) as refused:
         check(limits, used, more, NOON)
     assert refused.value.what == sentence
+
+
+class ShelfInMemory:
+    """As `book.Shelf`: one value a key, each with its revision."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[bytes | None, int]] = {}
+
+    async def read(self, key: str) -> tuple[bytes | None, int]:
+        return self.values.get(key, (None, 0))
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        if self.values.get(key, (None, 0))[1] != revision:
+            return None
+        self.values[key] = value, revision + 1
+        return revision + 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        (
+            'stored_bytes = "10GB"',
+            "what all may store is used up but for less than the {} that this needs; "
+            "it falls when a transfer is void, expires or has had its last fetch",
+        ),
+        (
+            'bytes_per_day = "10GB"',
+            "what all may send today is used up but for less than the {} that this needs; "
+            "it resets at 00:00 UTC (in 12 h 00 min)",
+        ),
+        ("open_jobs = 0", "no more jobs may be open just now; another can begin when one ends"),
+    ],
+)
+async def test_a_refusal_of_the_total_names_the_asking_users_figures_and_no_others(
+    rule: str, sentence: str
+) -> None:
+    """Neither what all use, nor what another user asked for whose refusal is remembered."""
+    limits = read(f"[quota.total]\n{rule}".encode()).quota.total.limits()
+    shelf = ShelfInMemory()
+    loans = Borrower(shelf, lambda: limits, lambda: NOON)  # type: ignore[arg-type]
+    if "open_jobs" not in rule:
+        await loans.take(of_bytes(9_200_000_000, NOON, jobs=1))
+    for size, shown in ((1_230_000_000, "1.23 GB"), (4_560_000_000, "4.56 GB")):  # the second is remembered
+        before = dict(shelf.values)
+        with pytest.raises(Refusal) as refused:
+            await loans.take(of_bytes(size, NOON, jobs=1))
+        assert refused.value.what == f"over quota of all users together: {sentence.format(shown)}"
+    assert shelf.values == before

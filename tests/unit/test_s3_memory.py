@@ -441,3 +441,38 @@ async def test_closing_a_sender_whose_next_part_waits_holds_nothing(size: int) -
         await made.close()
     assert made._ahead._inside == made._memory._inside == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Signing(Storing):
+    """Signs a URL of 900 s each time; the store is away for so many tries and then refuses one URL."""
+
+    def __init__(self, answers: list[str]) -> None:
+        super().__init__(0)
+        self.answers, self.now, self.signed = answers, 0.0, 0
+        self.used = list[str]()
+
+    async def sign_part(self, *_: object) -> api.SignedUrl:
+        self.signed += 1
+        return api.SignedUrl(f"http://store/o?X-Amz-Expires=900&X-Amz-Signature={self.signed}", {})
+
+    async def put(self, sign: Callable[[api.SignedUrl | None], Any], body: tuple[bytes, ...]) -> str:
+        for answer in self.answers:
+            url = await sign(None)
+            self.used.append(url.url[-1])
+            if answer == "refused":
+                self.used.append((await sign(url)).url[-1])
+            self.now += 100
+        self.answers = []
+        return "etag"
+
+
+async def test_a_part_is_signed_again_only_when_its_url_is_half_way_to_its_end_or_refused() -> None:
+    """The broker counts what it signs, and an outage may take a hundred tries."""
+    storing = Signing(["away"] * 7 + ["refused", "away"])
+    made = writer(storing)
+    made._clock = lambda: storing.now
+    async with asyncio.timeout(20):
+        await made.put(Frame(FrameId(Kind.CHUNK, 0), b"x"))
+        await made.finish()
+    await made.close()
+    assert "".join(storing.used) == "1111122233"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import calendar
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from transfer.broker.tally import Charge, Tally, fresh, of_bytes
 from transfer.units import show_duration, show_size
 
 DAY = 86_400
+_ALL = "what all may send today", "what all may send this month", "what all may store"
 
 
 class Move(msgspec.Struct, frozen=True, array_like=True):
@@ -168,12 +170,31 @@ def slack(size: int | None) -> int:
     return 0 if size is None else (1 << 20) + size // 64
 
 
-def check(limits: Limits, used: Tally, more: Tally, now: float, *, whose: str = "") -> None:
+def check(limits: Limits, used: Tally, more: Tally, now: float) -> None:
     """Raises Refusal (over_quota), saying what is used, what is left and when it resets."""
     counts = used.at(now).counts
-    for index, (limit, count, asked) in enumerate(zip(limits.counts, counts, more.counts, strict=True)):
+    index = exceeded(limits, counts, more)
+    if index is not None:
+        limit = limits.counts[index] or 0
+        raise Refusal(ErrorCode.OVER_QUOTA, _sentence(index, limit, counts[index], more.counts[index], now))
+
+
+def exceeded(limits: Limits, used: Sequence[int], more: Tally) -> int | None:
+    """Which limit does not let that much more in (its place in `limits.LIMITED`); None: all do."""
+    for index, (limit, count, asked) in enumerate(zip(limits.counts, used, more.counts, strict=True)):
         if limit is not None and asked > 0 and count + asked > limit:
-            raise Refusal(ErrorCode.OVER_QUOTA, _sentence(index, limit, count, asked, now, whose))
+            return index
+    return None
+
+
+def used_up(index: int, more: Tally, now: float) -> Refusal:
+    """What all users together may use has no room for that. It tells of nobody's use but the asking user's own request."""
+    asked = more.counts[index]
+    if index == 3:
+        what = "no more jobs may be open just now; another can begin when one ends"
+    else:
+        what = f"{_ALL[index]} is used up but for less than the {show_size(asked)} that this needs; {_until(index, now)}"
+    return Refusal(ErrorCode.OVER_QUOTA, f"over quota of all users together: {what}")
 
 
 def resets(now: float) -> tuple[float, float]:
@@ -183,20 +204,24 @@ def resets(now: float) -> tuple[float, float]:
     return (today.day + 1.0) * DAY, float(calendar.timegm((year, month + 1, 1, 0, 0, 0)))
 
 
-def _sentence(index: int, limit: int, used: int, asked: int, now: float, whose: str) -> str:
-    over = f"over quota{whose}"
+def _sentence(index: int, limit: int, used: int, asked: int, now: float) -> str:
     if index == 3:
-        return f"{over}: {used:,} of {limit:,} jobs are open; another can begin when one ends"
-    what, until = (
-        ("used today", f"it resets at 00:00 UTC (in {show_duration(resets(now)[0] - now)})"),
-        (
-            "used this month",
-            f"it resets on the 1st at 00:00 UTC (in {_long(resets(now)[1] - now)})",
-        ),
-        ("stored", "it falls when a transfer is void, expires or has had its last fetch"),
-    )[index]
+        return f"over quota: {used:,} of {limit:,} jobs are open; another can begin when one ends"
+    what = ("used today", "used this month", "stored")[index]
     left = show_size(max(0, limit - used))
-    return f"{over}: {show_size(used)} of {show_size(limit)} {what}, {left} left, this needs {show_size(asked)}; {until}"
+    return (
+        f"over quota: {show_size(used)} of {show_size(limit)} {what}, {left} left, this needs {show_size(asked)}; "
+        f"{_until(index, now)}"
+    )
+
+
+def _until(index: int, now: float) -> str:
+    day, month = resets(now)
+    return (
+        f"it resets at 00:00 UTC (in {show_duration(day - now)})",
+        f"it resets on the 1st at 00:00 UTC (in {_long(month - now)})",
+        "it falls when a transfer is void, expires or has had its last fetch",
+    )[index]
 
 
 def _long(seconds: float) -> str:

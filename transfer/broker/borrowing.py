@@ -13,11 +13,12 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
 from transfer.api import ErrorCode
-from transfer.broker.account import Account, check
+from transfer.broker.account import Account, exceeded, used_up
 from transfer.broker.book import PAGE, TOTAL, Shelf
 from transfer.broker.job import Refusal
 from transfer.broker.limits import Limits
@@ -42,6 +43,20 @@ GONE = 64
 """Names of dead brokers that are remembered."""
 
 
+class _Full(NamedTuple):
+    """limit: which one has no room (its place in `limits.LIMITED`)."""
+
+    limit: int
+
+
+class _Refused(NamedTuple):
+    """What needs as much as `least` is refused without a look until then (monotonic). limit: None: others hold the rest."""
+
+    limit: int | None
+    least: Tally
+    until: float
+
+
 class Borrower:
     """This broker's block. limits: on the total, as they are now. clock: seconds since 1970.
 
@@ -56,7 +71,7 @@ class Borrower:
         self.gone: frozenset[str] = frozenset()
         self._borrowing, self._changing = asyncio.Lock(), asyncio.Lock()
         self._seen: dict[str, tuple[int, float]] = {}
-        self._refused: tuple[Refusal, Tally, float] | None = None
+        self._refused: _Refused | None = None
         self._limited_by = limits().counts
 
     def _reset(self) -> None:
@@ -112,32 +127,34 @@ class Borrower:
 
     async def _borrow(self, more: Tally) -> None:
         """A block that `more` fits into; at the end of what there is, exactly what is missing, or a refusal."""
-        if self._refused is not None:
-            refusal, least, until = self._refused
-            if time.monotonic() < until and covers(more, least):
-                raise refusal
+        refused = self._refused
+        if refused is not None and time.monotonic() < refused.until and covers(more, refused.least):
+            raise self._refusal(refused, more)
         deadline = time.monotonic() + CALL_WITHIN
         called: int | None = None
         while True:
-            found: list[Refusal | int] = []
+            found: list[_Full | int] = []
             await self._change(partial(self._enlarged, more=more, called=called, found=found))
             if not found:
                 return
             outcome = found[0]
-            if isinstance(outcome, Refusal):
-                self._refused = outcome, more, time.monotonic() + LOOK_EVERY
-                raise outcome
+            if isinstance(outcome, _Full):
+                self._refused = _Refused(outcome.limit, more, time.monotonic() + LOOK_EVERY)
+                raise self._refusal(self._refused, more)
             called = outcome
             if time.monotonic() > deadline:
-                busy = Refusal(
-                    ErrorCode.BUSY, "another broker holds what is left of the quota", retry_after=2.0
-                )
-                self._refused = busy, more, time.monotonic() + 1.0
-                raise busy
+                self._refused = _Refused(None, more, time.monotonic() + 1.0)
+                raise self._refusal(self._refused, more)
             await asyncio.sleep(LOOK_EVERY / 4)
 
-    def _enlarged(self, total: Total, more: Tally, called: int | None, found: list[Refusal | int]) -> Total:
-        """With a block for us; or with a call, whose number is found; or a refusal is."""
+    def _refusal(self, refused: _Refused, more: Tally) -> Refusal:
+        """Of a request for that much; what was remembered may be another user's."""
+        if refused.limit is None:
+            return Refusal(ErrorCode.BUSY, "another broker holds what is left of the quota", retry_after=2.0)
+        return used_up(refused.limit, more, self._clock())
+
+    def _enlarged(self, total: Total, more: Tally, called: int | None, found: list[_Full | int]) -> Total:
+        """With a block for us; or with a call, whose number is found; or what is full is."""
         found.clear()
         now = self._clock()
         mine = self._loan(total)
@@ -166,10 +183,9 @@ class Borrower:
         if called is not None and all(answered >= called for answered in others):
             spare = self._needed.at(now)  # what we hold ourselves and do not use is no hindrance
             used = lent.minus(mine.lent).plus(spare)
-            try:
-                check(self._limits(), used, more, now, whose=" of all users together")
-            except Refusal as refusal:
-                found.append(refusal)
+            full = exceeded(self._limits(), used.at(now).counts, more)
+            if full is not None:
+                found.append(_Full(full))
                 return total
         if called is not None and total.call >= called:
             found.append(called)

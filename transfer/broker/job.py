@@ -13,12 +13,16 @@ from transfer.broker.keys import DAY, lifetime_of
 from transfer.broker.tally import Charge, Tally, settled
 from transfer.errors import XferError
 from transfer.seal import hash_token
+from transfer.units import show_size
 
 RECORD_VERSION = 1
 WINDOW = 64
 """A segment may be begun this far beyond the gapless ones: bounds what a record must remember."""
 MAX_OPEN = 8
 """Uploads of one job at a time. A sender has two; the others are those of a run that died."""
+AGAIN = 64
+"""How often, on average, each of a job's bytes may be signed. A sender signs a part again after half a URL's life if the
+store is away (`outbound`), and what was under way when it died."""
 MAX_FORMER = 16
 """Earlier runs of its sender that a record remembers."""
 MAX_RECEIPTS = 64
@@ -64,7 +68,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     for those beyond MAX_RECEIPTS). folder: where its objects lie. owed: uploads that must be dropped, id to
     segment; of a job that is stored their segments' objects as well. cleared: of a job that is not open any more, the
     store has been asked for what nobody knows of, and has nothing left that must go. signed: lengths of the parts of open
-    uploads for which there are URLs, segment to part to bytes. moved: bytes of all segments that were completed.
+    uploads for which there are URLs, segment to part to bytes. issued: bytes of all URLs that there ever were.
+    moved: bytes of all segments that were completed.
     charge: what the quota's book holds for it. run: of its sender, "" for one that does not say;
     former: earlier ones. changed: keys of the owner's last requests. cancelled: its owner made it void.
     """
@@ -88,6 +93,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     owed: dict[str, int] = {}
     cleared: bool = False
     signed: dict[int, dict[int, int]] = {}
+    issued: int = 0
     moved: int = 0
     charge: Charge = Charge()
     run: str = ""
@@ -127,13 +133,28 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         return replace(self, charge=self.charge.next(held)) if self.charge.key == key else self
 
     def sign(self, segment: int, upload: str, lengths: Mapping[int, int]) -> JobRecord:
-        """There are URLs for parts of these lengths, part number to bytes."""
+        """There are URLs for parts of these lengths, part number to bytes.
+
+        `claimed` counts a part once, however often it is sent, and not at all once its segment is begun anew. So that
+        nobody keeps the store busy for ever with what counts as nothing, all URLs together are for AGAIN times what the
+        job declared, or claims if that is more. Raises Refusal: conflict; over_quota beyond that.
+        """
         self.check_upload(segment, upload)
         before = self.signed.get(segment, {})
         longest = {n: max(length, before.get(n, 0)) for n, length in lengths.items()}
-        if all(before.get(n) == length for n, length in longest.items()):
-            return self
-        return replace(self, signed={**self.signed, segment: {**before, **longest}})
+        after = replace(
+            self,
+            signed={**self.signed, segment: {**before, **longest}},
+            issued=self.issued + sum(lengths.values()),
+        )
+        most = AGAIN * max(self.size or 0, after.claimed)
+        if after.issued > most:
+            raise Refusal(
+                ErrorCode.OVER_QUOTA,
+                f"over quota: the parts of that transfer were begun so often that {show_size(self.issued)} may have been "
+                f"sent, and it may come to {show_size(most)} with all repetitions; send it anew",
+            )
+        return after
 
     def taken_over(self, run: str) -> JobRecord:
         """That run of its sender goes on with it: what earlier ones still have under way comes too late."""
@@ -145,6 +166,23 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Raises Refusal (conflict) if another run goes on with the job."""
         if run and self.run and run != self.run and self.state.unfinished:
             raise conflict("another run goes on with that job")
+
+    def check_end(self, outcome: JobState, run: str) -> None:
+        """Raises Refusal (conflict) if another run goes on with the job, or has stored it and this one would void it.
+
+        `delivered` is anybody's to say: that a receiver has every byte is so, whichever run gave it.
+        """
+        if outcome is JobState.DELIVERED:
+            return
+        self.check_run(run)
+        if (
+            outcome is JobState.VOID
+            and self.state is JobState.STORED
+            and run
+            and self.run
+            and run != self.run
+        ):
+            raise conflict("another run has stored that job")
 
     def _unsigned(self, segment: int) -> dict[int, dict[int, int]]:
         return {n: parts for n, parts in self.signed.items() if n != segment}

@@ -71,10 +71,20 @@ class Bucket:
         self._subjects = f"$KV.{name}."
 
     @classmethod
-    async def attach(cls, client: Client, name: str, about: str, replicas: int, **settings: object) -> Bucket:
+    async def attach(
+        cls,
+        client: Client,
+        name: str,
+        about: str,
+        replicas: int,
+        *,
+        life: float | None = None,
+        **settings: object,
+    ) -> Bucket:
         """Bind to it; make it on disk if it is not there.
 
-        about: in words, for whoever lists streams. replicas: at least so many. settings: of its stream, kept right.
+        about: in words, for whoever lists streams. replicas: at least so many. life: seconds after which a value that is
+        not written again is gone, by the server's clock; None: it stays. settings: of its stream, kept right.
         Raises UsageError if these servers are no cluster.
         """
         jetstream, stream = client.jetstream(), f"KV_{name}"
@@ -82,7 +92,12 @@ class Bucket:
             made = (await jetstream.stream_info(stream)).config
         except NotFoundError:
             config = KeyValueConfig(
-                bucket=name, description=about, history=1, storage=StorageType.FILE, replicas=replicas
+                bucket=name,
+                description=about,
+                history=1,
+                ttl=life,
+                storage=StorageType.FILE,
+                replicas=replicas,
             )
             try:
                 with needs_cluster(replicas):
@@ -91,6 +106,8 @@ class Bucket:
                 if error.err_code != NAME_IN_USE:
                     raise
             made = (await jetstream.stream_info(stream)).config
+        if life is not None:
+            settings["max_age"] = life
         alone = max(made.num_replicas or 1, replicas) == 1
         await keep_right(jetstream, stream, allow_direct=alone, **settings)
         await raise_replicas(jetstream, stream, replicas)

@@ -15,11 +15,10 @@ from collections.abc import Awaitable, Callable
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import BadRequestError, BucketNotFoundError, KeyWrongLastSequenceError
-from nats.js.kv import KeyValue
+from nats.js.api import Header
+from nats.js.kv import KV_DEL, KV_OP
 
-from transfer.broker.streams import NAME_IN_USE, keep_right, needs_cluster, raise_replicas
+from transfer.broker.kv import Bucket
 from transfer.errors import XferError
 from transfer.tasks import AGAIN_SOON, ended
 
@@ -45,18 +44,19 @@ class Lease:
         """
         while True:
             try:
-                kv = await self._bucket()
+                about = "who does what only one broker does at a time"
+                kv = await Bucket.attach(self._client, BUCKET, about, self._replicas, life=self._life)
                 await self._hold(kv, work)
             except (XferError, NatsError, OSError) as error:
                 self._say(error)
             await asyncio.sleep(self._life / 3)
 
-    async def _hold(self, kv: KeyValue, work: Callable[[], Awaitable[None]]) -> None:
+    async def _hold(self, kv: Bucket, work: Callable[[], Awaitable[None]]) -> None:
         asked = time.monotonic()
-        try:
-            revision = await kv.create(self._name, self._me.encode())
-        except KeyWrongLastSequenceError:
+        made = await kv.create(self._name, self._me.encode())
+        if made is None:
             return  # another broker's
+        revision = made
         log.info("has the lease %s", self._name)
         self._said = ""
         working = asyncio.ensure_future(work())
@@ -68,59 +68,39 @@ class Lease:
                 asked_again = time.monotonic()
                 try:
                     async with asyncio.timeout(max(0.0, left)):
-                        revision = await self._renew(kv, revision)
-                except (TimeoutError, KeyWrongLastSequenceError):
+                        renewed = await self._renew(kv, revision)
+                except TimeoutError:
+                    renewed = None
+                if renewed is None:
                     log.warning("lost the lease %s", self._name)
                     return
-                asked = asked_again
+                revision, asked = renewed, asked_again
             working.result()
         finally:
             await ended(working, again=AGAIN_SOON)
             await self._release(kv, revision)
 
-    async def _renew(self, kv: KeyValue, revision: int) -> int:
-        """The new revision, however often it must be tried. Raises KeyWrongLastSequenceError if it is another's."""
+    async def _renew(self, kv: Bucket, revision: int) -> int | None:
+        """The new revision, however often it must be tried; None if it is another's."""
         while True:
             try:
-                return await kv.update(self._name, self._me.encode(), last=revision)
-            except KeyWrongLastSequenceError:
+                renewed = await kv.update(self._name, self._me.encode(), revision)
+                if renewed is not None:
+                    return renewed
                 # Perhaps a renewal of ours whose answer was lost.
                 entry = await kv.get(self._name)
-                if entry.value != self._me.encode() or entry.revision == revision:
-                    raise
-                revision = entry.revision or 0
+                if entry is None or entry.value != self._me.encode() or entry.revision == revision:
+                    return None
+                revision = entry.revision
             except (NatsError, OSError):
                 await asyncio.sleep(self._life / 20)
 
-    async def _release(self, kv: KeyValue, revision: int) -> None:
+    async def _release(self, kv: Bucket, revision: int) -> None:
         """So that another broker need not wait; if that fails, it waits."""
+        latest = {KV_OP: KV_DEL, Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision)}
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(1.0):
-                await kv.delete(self._name, last=revision)
-
-    async def _bucket(self) -> KeyValue:
-        jetstream = self._client.jetstream()
-        try:
-            kv = await jetstream.key_value(BUCKET)
-        except BucketNotFoundError:
-            config = KeyValueConfig(
-                bucket=BUCKET,
-                description="who does what only one broker does at a time",
-                history=1,
-                ttl=self._life,
-                storage=StorageType.FILE,
-                replicas=self._replicas,
-            )
-            try:
-                with needs_cluster(self._replicas):
-                    kv = await jetstream.create_key_value(config)
-            except BadRequestError as error:
-                if error.err_code != NAME_IN_USE:
-                    raise
-                kv = await jetstream.key_value(BUCKET)
-        await keep_right(jetstream, f"KV_{BUCKET}", max_age=self._life)
-        await raise_replicas(jetstream, f"KV_{BUCKET}", self._replicas)
-        return kv
+                await kv.put(self._name, b"", latest)
 
     def _say(self, error: Exception) -> None:
         """Each new reason once."""

@@ -119,14 +119,24 @@ class Records:
             await _pause(attempt)
         raise _busy()
 
-    async def put_ref(self, job: str, ref: SegmentRef) -> None:
-        """Remember a stored segment; one of the same number is replaced."""
+    async def put_ref(self, job: str, ref: SegmentRef, upload: str) -> None:
+        """Remember a segment that is whole at the store, before its record counts it; one of the same number is replaced.
+
+        Only while the record has that upload open, as it is when the page's revision is known; else nothing is written:
+        a request that lingered would put back what a later upload has replaced. What no record comes to count is read by
+        nobody, and goes with the job. Raises Refusal: not found, or busy after ATTEMPTS.
+        """
         key = _page_key(job, ref.number // PAGE)
         for attempt in range(ATTEMPTS):
             with _translated():
                 entry = await self._get(key)
             refs = {} if entry is None else _page.decode(entry.value or b"{}")
             if refs.get(ref.number) == ref:
+                return
+            record = await self.read(job)
+            if record is None:
+                raise not_found()
+            if record.uploads.get(ref.number) != upload:
                 return
             body = msgspec.json.encode({**refs, ref.number: ref})
             if entry is not None:
@@ -138,6 +148,12 @@ class Records:
                 return
             await _pause(attempt)
         raise _busy()
+
+    async def forget_ref(self, job: str, number: int) -> None:
+        """Of a job that is gone: drop the page that was made for it at that very moment."""
+        if await self.read(job) is None:
+            with _translated():
+                await self._kv.put(_page_key(job, number // PAGE), b"", _PURGE)
 
     async def refs(self, job: str, start: int, end: int) -> list[SegmentRef]:
         """References of the segments from `start` to before `end`, as far as they are there without a gap."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
 import time
@@ -18,6 +19,7 @@ from nats.micro.service import Service as MicroService
 from transfer.api import ApiError, ErrorCode
 from transfer.broker import logs
 from transfer.broker.doubts import LAST, Doubts
+from transfer.broker.fair import Fair
 from transfer.broker.job import Refusal
 from transfer.broker.observer import SILENT, Observer
 from transfer.broker.table import Table
@@ -37,10 +39,12 @@ QUEUE_GROUP = "xfer"
 MAX_REQUEST = 1 << 20
 """Bytes. Source: NATS' default max_payload."""
 AT_ONCE = 64
-"""Requests answered at the same time; more wait in the subscription."""
+"""Requests answered at the same time; more wait for their turn."""
+OF_ONE = 48
+"""Of these, so many of one user at most: what takes long, as a store that is slow does, holds up nobody else."""
 WAITING = 256
-"""Requests that may wait there, for a tenth of a second or so. What comes on top is told at once to come again: whoever
-waits longer than a client does would be worked for in vain."""
+"""Requests that may wait, for a tenth of a second or so. What comes on top is told at once to come again: whoever waits
+longer than a client does would be worked for in vain. Who that is, and whose turn comes next, see `fair`."""
 COME_AGAIN = (0.5, 2.0)
 """Seconds after which, at random, so that they do not come again all at once."""
 ANSWER_WITHIN = 8.0
@@ -65,7 +69,8 @@ class Service:
         self._client, self._verbs, self._version = client, verbs, version
         self._observer = observer
         self._micro: MicroService | None = None
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._requests: Fair[tuple[Inquiry, float]] = Fair(AT_ONCE, OF_ONE, WAITING)
+        self._context = contextvars.copy_context()
         self._doubts = Doubts()
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -104,24 +109,28 @@ class Service:
                 for endpoint in micro._endpoints:
                     if endpoint._subscription is not None:
                         await endpoint._subscription.drain()
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=DRAIN_WITHIN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_WITHIN):
+                while self._answering:  # one that ends begins another that waits
+                    await asyncio.wait(self._answering)
 
     async def _take(self, inquiry: Inquiry) -> None:
         """Answer in a task of its own: nats-py holds back the next request until this returns."""
-        if self._slots.locked() and self._waiting() > WAITING:
-            await self._turn_away(inquiry)
-            return
-        arrived = time.monotonic()
-        await self._slots.acquire()
-        task = asyncio.create_task(self._answer(inquiry, arrived))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        refused = self._requests.offer(inquiry.subject.split(".")[-2], (inquiry, time.monotonic()))
+        self._begin()
+        if refused is not None:
+            await self._turn_away(refused[0])
 
-    def _waiting(self) -> int:
-        """Requests that have arrived and that nobody has looked at yet."""
-        endpoints = self._micro._endpoints if self._micro is not None else []
-        return sum(e._subscription.pending_msgs for e in endpoints if e._subscription is not None)
+    def _begin(self) -> None:
+        while (turn := self._requests.next()) is not None:
+            # Whoever ends begins the next one, which is not about the same.
+            task = asyncio.create_task(self._answer(*turn[1]), context=self._context.copy())
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    def _done(self, user: str) -> None:
+        self._requests.done(user)
+        self._begin()
 
     async def _turn_away(self, inquiry: Inquiry) -> None:
         user, verb = inquiry.subject.split(".")[-2:]
@@ -135,7 +144,7 @@ class Service:
         user, verb = inquiry.subject.split(".")[-2:]
         logs.about(user=user, verb=verb)
         if not _is_inbox_of(user, inquiry._msg.reply):
-            self._slots.release()
+            self._done(user)
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return
         try:
@@ -147,7 +156,7 @@ class Service:
             log.error("a bug in verb %s: %s", verb, _place(failure))
             error = ApiError(ErrorCode.INTERNAL, "the broker failed; its log says where")
         finally:
-            self._slots.release()  # an answer that is held back holds up nobody else
+            self._done(user)  # an answer that is held back holds up nobody else
         if error is not None and error.code is ErrorCode.NOT_FOUND:
             error = await self._held_back(user, arrived, error)
         try:

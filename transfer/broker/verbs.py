@@ -208,31 +208,49 @@ class Verbs:
         record = await self._owned(user, request.job)
         record.check_run(request.run)
         if record.has(request.segment):
-            if await self._records.refs(record.job, request.segment, request.segment + 1) != [ref]:
-                raise conflict(f"segment {request.segment} is stored already, and is another one")
-            return api.Completed(ref)
+            return await self._completed(record, ref)
         record.check_upload(request.segment, request.upload)
+        # A death after any of these steps is made good by the same request, or by the end of the job: the object then
+        # is that of an open upload, the reference is read by nobody, and nothing is counted before the last step.
         await self._store.complete(record.folder, request.segment, request.upload, request.parts)
-        await self._records.put_ref(record.job, ref)
+        await self._records.put_ref(record.job, ref, request.upload)
         now, life = self._clock(), self._unfinished_life
-        change = await self._records.change(
-            record.job,
-            lambda r: _of(request.run, r).complete(
-                ref.number, request.upload, now=now, life=life, size=ref.size
-            ),
-        )
+        try:
+            change = await self._records.change(
+                record.job,
+                lambda r: _of(request.run, r).complete(
+                    ref.number, request.upload, now=now, life=life, size=ref.size
+                ),
+            )
+        except Refusal as refused:
+            if refused.error.code is api.ErrorCode.NOT_FOUND:
+                await self._records.forget_ref(record.job, ref.number)
+            raise
         if change.after.settled:
             await self._owe(change.after)
             raise conflict(f"that job is {change.after.state.value} already")
+        if change.before.has(
+            ref.number
+        ):  # it was counted meanwhile: by a copy of this request, or as another upload
+            return await self._completed(change.after, ref)
+        return api.Completed(ref)
+
+    async def _completed(self, record: JobRecord, ref: SegmentRef) -> api.Completed:
+        """The answer about a segment that is stored. Raises Refusal (conflict) if that one is another."""
+        if await self._records.refs(record.job, ref.number, ref.number + 1) != [ref]:
+            raise conflict(f"segment {ref.number} is stored already, and is another one")
         return api.Completed(ref)
 
     async def finish(self, user: str, request: api.Finish) -> api.Finished:
         _check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
         record = await self._owned(user, request.job)
-        now, run = self._clock(), request.run if request.outcome is api.JobState.STORED else ""
-        change = await self._records.change(
-            record.job, lambda r: _of(run, r).finish(request.outcome, request.segments, now=now)
-        )
+        now = self._clock()
+
+        def end(r: JobRecord) -> JobRecord:
+            r.check_end(request.outcome, request.run)
+            return r.finish(request.outcome, request.segments, now=now)
+
+        change = await self._records.change(record.job, end)
         await self._owe(change.after)
         return api.Finished(change.after.state, change.after.expires)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import google_crc32c
 
@@ -58,6 +58,12 @@ def crc32c(pieces: Sequence[Bytes]) -> str:
         ):  # it takes what cannot change, so a copy that stays in the cache
             crc = google_crc32c.extend(crc, bytes(view[at : at + PIECE]))
     return base64.b64encode(struct.pack(">I", crc)).decode()
+
+
+def lives(url: SignedUrl) -> float:
+    """Seconds for which a URL is good from its signing, as it says; 0 if it does not."""
+    said = parse_qs(urlsplit(url.url).query).get("X-Amz-Expires", [""])[0]
+    return float(said) if said.isascii() and said.isdigit() else 0.0
 
 
 class SlowDown(StoreUnreachable):

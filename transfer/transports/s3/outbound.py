@@ -19,7 +19,7 @@ from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind,
 from transfer.plan import FULL_SEGMENT, MIN_PART, Part, SegmentBuilder, ripe_size, segment_size
 from transfer.transport import Limits
 from transfer.transports.s3.gate import Gate
-from transfer.transports.s3.http import crc32c
+from transfer.transports.s3.http import crc32c, lives
 from transfer.transports.s3.pace import Pace
 from transfer.transports.s3.store import Store
 
@@ -238,12 +238,20 @@ class S3Outbound:
 
     async def _put(self, current: _Upload, part: Part, crc: str) -> None:
         number, length = part.number, part.length
+        kept: api.SignedUrl | None = None
+        fresh_until = 0.0
         try:
 
-            async def sign(_refused: api.SignedUrl | None) -> api.SignedUrl:
-                return await self._broker.sign_part(
-                    self._job, current.builder.number, current.upload, api.PartToSign(number, length, crc)
-                )
+            async def sign(refused: api.SignedUrl | None) -> api.SignedUrl:
+                """The last one again while it is good: the broker counts what it signs."""
+                nonlocal kept, fresh_until
+                if kept is None or kept is refused or self._clock() >= fresh_until:
+                    asked, to_sign = self._clock(), api.PartToSign(number, length, crc)
+                    kept = await self._broker.sign_part(
+                        self._job, current.builder.number, current.upload, to_sign
+                    )
+                    fresh_until = asked + lives(kept) / 2
+                return kept
 
             etag = await self._hold.through(lambda: self._store.put(sign, part.pieces))
         finally:
