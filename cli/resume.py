@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from typer import Argument, Context, Exit, Option
 
+from cli.options import Deadline, EventsFd, watched
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from transfer.events import Unfinished
 
 EXAMPLES = ("xfer resume", "xfer resume --list")
+_NOTHING = "nothing is unfinished on this host"
 
 
 def resume(
@@ -58,7 +61,13 @@ def resume(
             "--context", metavar="NAME", envvar="XFER_CONTEXT", help="Where to look for JOB if it is not here"
         ),
     ] = None,
+    error_on_nothing: Annotated[
+        bool,
+        Option("--error-on-nothing", envvar="XFER_ERROR_ON_NOTHING", help="Exit 9 if nothing is unfinished"),
+    ] = False,
+    deadline: Deadline = None,
     json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="Events as NDJSON on stdout")] = False,
+    events_fd: EventsFd = None,
     quiet: Annotated[
         bool, Option("--quiet", "-q", envvar="XFER_QUIET", help="Only tickets, and errors")
     ] = False,
@@ -71,11 +80,12 @@ def resume(
     from cli.run import same_command
     from cli.show import show
     from cli.units import parse_duration, parse_rate
-    from transfer.errors import Interrupted, XferError
+    from transfer.errors import Interrupted, NothingToDo, OutOfTime, XferError
     from transfer.events import Listener, Summary
     from transfer.unfinished import resume as transfer_resume
     from transfer.unfinished import unfinished
 
+    until = watched(arguments, deadline, events_fd)
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
     rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
@@ -88,8 +98,10 @@ def resume(
             jobs = [which for which in jobs if not which.running]
             if not jobs:
                 return
+    if not jobs and error_on_nothing:
+        raise NothingToDo(_NOTHING, hint="leave out --error-on-nothing if that is as it should be")
     if list_only or not jobs:
-        _list(jobs, sys.stdout, json=json, quiet=quiet)
+        _list(jobs, sys.stdout, json=json, quiet=quiet or not (list_only or sys.stderr.isatty()))
         return
 
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
@@ -111,8 +123,8 @@ def resume(
                 _list([which], sys.stderr, json=json, quiet=quiet)
             continue
         try:
-            show(partial(go_on, which), json=json, quiet=quiet, resume=same_command())
-        except Interrupted:
+            show(partial(go_on, which), json=json, quiet=quiet, resume=same_command(), until=until)
+        except (Interrupted, OutOfTime):
             raise
         except XferError as error:
             if len(jobs) == 1:
@@ -201,13 +213,12 @@ def _list(jobs: Sequence[Unfinished], out: TextIO, *, json: bool, quiet: bool) -
     from cli.render import Ndjson, line_of
     from transfer.events import Event, Notice
 
-    nothing = "nothing is unfinished on this host"
     if json:
         view = Ndjson(sys.stdout.buffer)
-        events: Sequence[Event] = jobs or [Notice(text=nothing)]
+        events: Sequence[Event] = jobs or [Notice(text=_NOTHING)]
         for event in events:
             view(event)
         return
     out.writelines(line_of(which) + "\n" for which in jobs)
     if not jobs and not quiet:
-        sys.stderr.write(nothing + "\n")
+        sys.stderr.write(_NOTHING + "\n")
