@@ -13,6 +13,7 @@ from cli.options import (
     Consumer,
     ContextName,
     Deadline,
+    ErrorOnNothing,
     EventsFd,
     Interface,
     JsonEvents,
@@ -72,14 +73,7 @@ def fetch(
         Option("--match", metavar="GLOB", envvar="XFER_MATCH", help="Only items of such names; repeatable"),
     ] = None,
     follow: Annotated[bool, Option("--follow", envvar="XFER_FOLLOW", help="Go on waiting for more")] = False,
-    expect: Annotated[
-        bool,
-        Option(
-            "--error-on-no-transfer",
-            envvar="XFER_ERROR_ON_NO_TRANSFER",
-            help="Exit 9 if there is nothing new",
-        ),
-    ] = False,
+    error_on_nothing: ErrorOnNothing = False,
     patience: Patience = "10m",
     concurrency: Concurrency = None,
     bwlimit: Bwlimit = None,
@@ -134,7 +128,7 @@ def fetch(
             which="latest" if latest else "all",
             match=match or (),
             follow=follow,
-            expect=expect,
+            expect=error_on_nothing,
             context=context,
             overwrite=overwrite,
             rename=rename,
@@ -180,6 +174,6 @@ def _refuse_of_rooms(arguments: Context) -> None:
     from cli.misuse import called, typed
     from transfer.errors import UsageError
 
-    for name in ("consumer", "work", "latest", "match", "follow", "expect"):
+    for name in ("consumer", "work", "latest", "match", "follow", "error_on_nothing"):
         if typed(arguments, name):
             raise UsageError(f"{called(arguments, name)} is about a room", hint="name one with --room")

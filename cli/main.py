@@ -20,7 +20,7 @@ COMMANDS = (
     "room",
     *("ls", "status", "watch", "pause", "cancel", "rm", "extend"),
     *("up", "down", "broker", "user", "invite", "join", "context"),
-    *("usage", "doctor", "dead"),
+    *("usage", "doctor", "dead", "help"),
 )
 GROUPS = {
     "context": ("ls", "add", "use", "show", "rm"),
@@ -31,12 +31,12 @@ GROUPS = {
 """Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
 WORDS = {"broker": ("permissions",)}
 """Commands that run by themselves, and have others below them as well: functions in the same file as these."""
+MODULES = {"help": "topics"}
+"""Where a command's function is not in the file of its name: `cli/help.py` makes the pages of all commands."""
 EXAMPLES = ("xfer up --detach", "xfer send report.pdf")
 NOTES = (
-    "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. Exit codes: 0 ok, "
-    "1 bug, 2 usage, 3 partly unreadable, 4 gone or expired, 5 run again, 6 damaged or "
-    "changed, 7 not allowed, 8 exists, 9 nothing to do, 10 too late, 11 locked, "
-    "12 not a ticket, 128+n signal n."
+    "Every option is a variable, too: --wait 10s is XFER_WAIT=10s. "
+    "For scripts, CI and cron: `xfer help unattended`, `exit-codes`, `environment`."
 )
 
 
@@ -169,7 +169,7 @@ def _command(name: str) -> TyperCommand | Group:
     from importlib import import_module
 
     name, _, word = name.partition(" ")
-    module = import_module(f"cli.{name}")
+    module = import_module(f"cli.{MODULES.get(name, name)}")
     if word:
         return _made(word, getattr(module, word), module.EXAMPLES_OF[word])
     if name not in GROUPS:

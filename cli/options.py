@@ -86,17 +86,17 @@ Interface = Annotated[
     ),
 ]
 
+ErrorOnNothing = Annotated[
+    bool,
+    Option("--error-on-nothing", envvar="XFER_ERROR_ON_NOTHING", help="Exit 9 if there is nothing to do"),
+]
+
 # those of rooms
 
 
 def room(help: str) -> Any:
     """`--room`, of a name (or a ticket) or None."""
     return Option("--room", metavar="ROOM", envvar="XFER_ROOM", help=help)
-
-
-def name(help: str) -> Any:
-    """`--name`, of a name or None."""
-    return Option("--name", metavar="NAME", envvar="XFER_NAME", help=help)
 
 
 Consumer = Annotated[

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Exit, Option
 
 from cli import options
-from cli.options import Bwlimit, Concurrency, Interface, JsonEvents, Patience
+from cli.options import (
+    Bwlimit,
+    Concurrency,
+    Deadline,
+    ErrorOnNothing,
+    EventsFd,
+    Interface,
+    JsonEvents,
+    Patience,
+    watched,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from transfer.events import Unfinished
 
 EXAMPLES = ("xfer resume", "xfer resume --list")
+_NOTHING = "nothing is unfinished on this host"
 
 
 def resume(
@@ -34,7 +45,10 @@ def resume(
     bwlimit: Bwlimit = None,
     interface: Interface = None,
     context: Annotated[str | None, options.context("Where to look for JOB if it is not here")] = None,
+    error_on_nothing: ErrorOnNothing = False,
+    deadline: Deadline = None,
     json: JsonEvents = False,
+    events_fd: EventsFd = None,
     quiet: Annotated[bool, options.quiet("Only tickets, and errors")] = False,
 ) -> None:
     """Go on with what did not end here; with a paused JOB, wherever it is."""
@@ -46,11 +60,12 @@ def resume(
     from cli.run import same_command
     from cli.show import show
     from cli.units import parse_duration, parse_rate
-    from transfer.errors import Interrupted, XferError
+    from transfer.errors import Interrupted, NothingToDo, OutOfTime, XferError
     from transfer.events import Listener, Summary
     from transfer.unfinished import resume as transfer_resume
     from transfer.unfinished import unfinished
 
+    until = watched(arguments, deadline, events_fd)
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
     rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
@@ -63,8 +78,10 @@ def resume(
             jobs = [which for which in jobs if not which.running]
             if not jobs:
                 return
+    if not jobs and error_on_nothing:
+        raise NothingToDo(_NOTHING, hint="leave out --error-on-nothing if that is as it should be")
     if list_only or not jobs:
-        _list(jobs, json=json, quiet=quiet)
+        _list(jobs, json=json, quiet=quiet or not (list_only or sys.stderr.isatty()))
         return
 
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
@@ -88,8 +105,8 @@ def resume(
                 sys.stderr.write(f"{line_of(which)}\n")
             continue
         try:
-            show(partial(go_on, which), json=json, quiet=quiet, resume=same_command())
-        except Interrupted:
+            show(partial(go_on, which), json=json, quiet=quiet, resume=same_command(), until=until)
+        except (Interrupted, OutOfTime):
             raise
         except XferError as error:
             if len(jobs) == 1:
@@ -178,16 +195,15 @@ def _list(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> None:
     from cli.table import write
     from transfer.events import Event, Notice
 
-    nothing = "nothing is unfinished on this host"
     if json:
         view = Ndjson(sys.stdout.buffer)
-        events: Sequence[Event] = jobs or [Notice(text=nothing)]
+        events: Sequence[Event] = jobs or [Notice(text=_NOTHING)]
         for event in events:
             view(event)
         return
     write(("JOB", "SIDE", "DONE", "BEGUN", "WHAT"), [*map(_row, jobs)], numbers=("DONE",))
     if not jobs and not quiet:
-        sys.stderr.write(nothing + "\n")
+        sys.stderr.write(_NOTHING + "\n")
 
 
 def _row(which: Unfinished) -> list[Cell]:

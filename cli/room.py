@@ -81,7 +81,9 @@ def join(
         Argument(metavar="TICKET", envvar="XFER_ROOM_TICKET", help="The room's", show_default=False),
     ] = None,
     ticket_file: Annotated[str | None, options.ticket_file("Read the ticket from F; - is stdin")] = None,
-    name: Annotated[str | None, options.name("What to call it here")] = None,
+    name: Annotated[
+        str | None, Option("--name", metavar="NAME", envvar="XFER_ROOM_NAME", help="What to call it here")
+    ] = None,
     context: ContextName = None,
     quiet: Quiet = False,
 ) -> None:

@@ -74,7 +74,10 @@ def send(
     links: Annotated[
         Literal["skip", "follow", "preserve"], Option("--links", envvar="XFER_LINKS", help="Symbolic links")
     ] = "preserve",
-    name: Annotated[str | None, options.name("What to call the stream of - or CMD")] = None,
+    name: Annotated[
+        str | None,
+        Option("--name", metavar="NAME", envvar="XFER_NAME", help="What to call the stream of - or CMD"),
+    ] = None,
     from_command: Annotated[
         str | None,
         Option(

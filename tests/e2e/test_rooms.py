@@ -64,7 +64,7 @@ def test_a_room_from_its_making_to_its_end(two: Two, room: str) -> None:
     assert (first.code, labels(first)) == (0, ["monday.db", "tuesday.db"]), first.stderr
     assert two.arrived == ["monday.db", "tuesday.db"]
     assert (two.out / "monday.db").read_bytes() == (two.tmp / "monday.db").read_bytes()
-    assert (take(two).code, take(two, "--error-on-no-transfer").code) == (0, 9)
+    assert (take(two).code, take(two, "--error-on-nothing").code) == (0, 9)
 
     post(two, two.file("wednesday.db", 3000))
     again = take(two, "--as", "archive", "-o", two.tmp / "archive", "--match", "[mw]*")

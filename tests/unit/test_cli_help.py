@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 import cli
-from cli.main import COMMANDS, GROUPS, WORDS, root
+from cli.main import COMMANDS, GROUPS, WORDS
+from cli.topics import commands, options
+from transfer.errors import EXIT_CODES
 
 BELOW = {**GROUPS, **WORDS}
 PAGES = [(), *((name,) for name in COMMANDS), *((group, verb) for group in BELOW for verb in BELOW[group])]
-FOREIGN = ("XFER_", "NATS_", "AWS_")
-"""NATS and S3 have variables of their own, which other tools honour too."""
+_NATS = "tools for NATS have this variable, and most of them share it"
+OTHERWISE = {
+    ("broker", "--nats-url"): ("NATS_URL", _NATS),
+    ("broker", "--nats-creds"): ("NATS_CREDS", _NATS),
+    ("context add", "--nats-url"): ("NATS_URL", _NATS),
+    ("context add", "--nats-creds"): ("NATS_CREDS", _NATS),
+    ("broker", "--region"): ("AWS_REGION", "S3 libraries have this variable"),
+    ("broker", "--endpoint-url"): ("XFER_S3_ENDPOINT", "XFER_ENDPOINT_URL would not say of what"),
+    ("send", "--ticket"): ("XFER_SEND_TICKET", "XFER_TICKET is the one to fetch"),
+    ("room join", "--name"): (
+        "XFER_ROOM_NAME",
+        "XFER_NAME is that of a stream, and may be set for all sends",
+    ),
+    ("join", "--name"): ("XFER_JOIN_NAME", "XFER_NAME is that of a stream, and may be set for all sends"),
+    ("usage", "--all"): ("XFER_USAGE_ALL", "XFER_ALL is of the lists of jobs"),
+}
+"""(command, option): the variable that it has instead of XFER_<OPTION>, and why."""
+ROOT = Path(__file__).resolve().parent.parent.parent
 HEAVY = {"aiortc", "asyncio", "boto3", "cryptography", "msgspec", "nats", "pydantic", "rich", "transfer.send"}
 
 
 def page(path: tuple[str, ...]) -> list[str]:
+    return said(*path, "--help")
+
+
+def said(*args: str) -> list[str]:
     run = subprocess.run(
-        [sys.executable, "-m", "cli", *path, "--help"],
+        [sys.executable, "-m", "cli", *args],
         capture_output=True,
         encoding="utf-8",
         check=True,
@@ -31,25 +53,6 @@ def page(path: tuple[str, ...]) -> list[str]:
     )
     assert run.stderr == ""
     return run.stdout.splitlines()
-
-
-def commands() -> Iterator[tuple[str, TyperCommand]]:
-    top = root()
-    context = top.make_context("xfer", [], resilient_parsing=True)
-    for name in COMMANDS:
-        command = top.get_command(context, name)
-        if isinstance(command, TyperGroup):
-            for verb in GROUPS[name]:
-                inner = command.get_command(context, verb)
-                assert isinstance(inner, TyperCommand)
-                yield f"{name} {verb}", inner
-        else:
-            assert isinstance(command, TyperCommand)
-            yield name, command
-            for word in WORDS.get(name, ()):
-                _, inner, _ = top.resolve_command(context, [name, word])
-                assert isinstance(inner, TyperCommand)
-                yield f"{name} {word}", inner
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: " ".join(path) or "xfer")
@@ -66,16 +69,54 @@ def test_help_fits_a_screen_and_ends_with_two_examples(path: tuple[str, ...]) ->
 @pytest.mark.parametrize(
     ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_option_has_its_variable_and_a_help_text(name: str, command: TyperCommand) -> None:
+def test_every_option_has_its_variable_and_every_parameter_a_help_text(
+    name: str, command: TyperCommand
+) -> None:
     for parameter in command.params:
         assert isinstance(parameter, (TyperOption, TyperArgument))
         assert parameter.help, f"{name}: {parameter.name}"
         if isinstance(parameter, TyperOption):
-            own = "XFER_" + parameter.name.upper()
-            variables = (
-                [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
-            )
-            assert any(v.startswith(FOREIGN) for v in variables), f"{name}: no {own}"
+            option = max(parameter.opts, key=len)
+            own = "XFER_" + option.removeprefix("--").upper().replace("-", "_")
+            expected, _why = OTHERWISE.get((name, option), (own, ""))
+            assert parameter.envvar == expected, f"{name} {option}"
+
+
+def test_no_exception_is_named_that_is_none() -> None:
+    there = {(command, option) for command, option, _ in options()}
+    assert set(OTHERWISE) <= there
+
+
+@pytest.mark.parametrize("topic", ["exit-codes", "environment", "unattended"])
+def test_a_topic_fits_eighty_columns_and_is_listed(topic: str) -> None:
+    lines = said("help", topic)
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:1] == [topic] for line in said("help"))
+
+
+def test_the_topic_of_exit_codes_has_the_table_of_the_code() -> None:
+    page = "\n".join(said("help", "exit-codes"))
+    for code, text in EXIT_CODES.items():
+        assert re.search(rf"^{re.escape(code)} ", page, re.MULTILINE), code
+        assert text.replace("`", "") in " ".join(page.split())
+
+
+def test_the_topic_of_the_environment_has_every_variable_that_is_read() -> None:
+    listed = {line.split()[0] for line in said("help", "environment") if re.match("[A-Z_0-9]+ ", line)}
+    assert {variable for _, _, variable in options()} <= listed
+    code = "".join(path.read_text() for top in ("cli", "transfer") for path in (ROOT / top).rglob("*.py"))
+    named = {word.strip('"') for word in re.findall(r'"XFER_[A-Z0-9_]*[A-Z0-9]"', code)}
+    assert named <= listed
+    assert {name for name in listed if name.startswith("XFER_")} <= named
+
+
+def test_the_page_of_a_command_is_a_topic_and_a_close_name_is_offered() -> None:
+    assert said("help", "fetch") == page(("fetch",))
+    run = subprocess.run(
+        [sys.executable, "-m", "cli", "help", "exit-code"], capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "xfer: there is no topic 'exit-code'; did you mean `xfer help exit-codes`?\n"
 
 
 @pytest.mark.parametrize(
