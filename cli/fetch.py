@@ -65,7 +65,12 @@ def fetch(
     ] = None,
     bwlimit: Annotated[
         str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+        Option(
+            "--bwlimit",
+            metavar="RATE",
+            envvar="XFER_BWLIMIT",
+            help="Bytes a second: 20M, or '08:00,2M 19:00,off'",
+        ),
     ] = None,
     interface: Annotated[
         list[str] | None,
@@ -90,7 +95,7 @@ def fetch(
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import read_ticket
-    from cli.units import parse_duration, parse_rate
+    from cli.units import parse_duration, parse_limit
     from transfer.config import load
     from transfer.errors import UsageError
 
@@ -124,7 +129,7 @@ def fetch(
         rename=rename,
         unsafe_links=unsafe_links,
         concurrency=concurrency,
-        bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="fetch"),
+        bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="fetch"),
         interfaces=interface or (),
         patience=seconds,
     )

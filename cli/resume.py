@@ -41,7 +41,12 @@ def resume(
     ] = None,
     bwlimit: Annotated[
         str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+        Option(
+            "--bwlimit",
+            metavar="RATE",
+            envvar="XFER_BWLIMIT",
+            help="Bytes a second: 20M, or '08:00,2M 19:00,off'",
+        ),
     ] = None,
     interface: Annotated[
         list[str] | None,
@@ -70,14 +75,14 @@ def resume(
     from cli.misuse import called
     from cli.run import same_command
     from cli.show import show
-    from cli.units import parse_duration, parse_rate
+    from cli.units import parse_duration, parse_limit
     from transfer.errors import Interrupted, XferError
     from transfer.events import Listener, Summary
     from transfer.unfinished import resume as transfer_resume
     from transfer.unfinished import unfinished
 
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
-    rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
+    rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
     if job is not None and list_only and not jobs:
         raise _gone(job)

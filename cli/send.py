@@ -113,7 +113,12 @@ def send(
     ] = None,
     bwlimit: Annotated[
         str | None,
-        Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+        Option(
+            "--bwlimit",
+            metavar="RATE",
+            envvar="XFER_BWLIMIT",
+            help="Bytes a second: 20M, or '08:00,2M 19:00,off'",
+        ),
     ] = None,
     interface: Annotated[
         list[str] | None,
@@ -143,7 +148,7 @@ def send(
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import check_target, read_ticket, write_ticket
-    from cli.units import parse_duration, parse_rate, parse_size
+    from cli.units import parse_duration, parse_limit, parse_size
     from transfer.config import load
     from transfer.errors import UsageError
     from transfer.events import Event, TicketReady
@@ -207,7 +212,7 @@ def send(
         resume=not no_resume,
         ticket=claim,
         concurrency=concurrency,
-        bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="send"),
+        bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="send"),
         interfaces=interface or (),
         patience=outage,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from transfer import timetable
 from transfer.errors import UsageError
+from transfer.timetable import Timetable
 from transfer.units import QUANTITY, SIZES, show_duration, show_size
 
-__all__ = ["parse_duration", "parse_rate", "parse_size", "show_duration", "show_size"]
+__all__ = ["parse_duration", "parse_limit", "parse_rate", "parse_size", "show_duration", "show_size"]
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -19,6 +21,23 @@ def parse_size(text: str, *, option: str, command: str) -> int:
     hint = f"write 500, 100MB, 64MiB or 2G; see `xfer {command} --help`"
     number, unit = _split(text, SIZES, f"{option} {text!r} is not a size", hint)
     return int(number * SIZES[unit])
+
+
+def parse_limit(text: str | None, *, option: str, command: str) -> float | Timetable | None:
+    """As `parse_rate`, or a timetable of such: `08:00,2M 19:00,off`, `Mon-00:00,512k Sat-10:00,off`.
+
+    Raises:
+        UsageError: as `parse_rate`; also naming the entry that is none.
+    """
+    if text is None or not timetable.looks_like_one(text):
+        return parse_rate(text, option=option, command=command)
+    try:
+        return timetable.parse(text, lambda rate: parse_rate(rate, option=option, command=command))
+    except ValueError as wrong:
+        raise UsageError(
+            f"{option} {text!r} is not a timetable: {wrong}",
+            hint="write each change as HH:MM,RATE or Mon-HH:MM,RATE: '08:00,2M 19:00,off'",
+        ) from None
 
 
 def parse_rate(text: str | None, *, option: str, command: str) -> float | None:
