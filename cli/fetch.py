@@ -93,7 +93,7 @@ def fetch(
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import read_ticket
-    from cli.units import parse_duration, parse_rate
+    from cli.units import parse_duration, parse_limit
     from transfer.config import load
     from transfer.errors import UsageError
 
@@ -107,7 +107,7 @@ def fetch(
     if overwrite and rename:
         raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
-    rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="fetch")
+    rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="fetch")
     where = sys.stdout.buffer if output == "-" else output
     if room is not None and not (typed(arguments, "ticket") or typed(arguments, "ticket_file")):
         from cli.consumer import SHARED, own_name

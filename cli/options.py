@@ -77,7 +77,12 @@ Concurrency = Annotated[
 ]
 Bwlimit = Annotated[
     str | None,
-    Option("--bwlimit", metavar="RATE", envvar="XFER_BWLIMIT", help="Bytes a second, at most: 20M"),
+    Option(
+        "--bwlimit",
+        metavar="RATE",
+        envvar="XFER_BWLIMIT",
+        help="Bytes a second: 20M, or '08:00,2M 19:00,off'",
+    ),
 ]
 Interface = Annotated[
     list[str] | None,

@@ -59,7 +59,7 @@ def resume(
     from cli.render import Ndjson, line_of
     from cli.run import same_command
     from cli.show import show
-    from cli.units import parse_duration, parse_rate
+    from cli.units import parse_duration, parse_limit
     from transfer.errors import Interrupted, NothingToDo, OutOfTime, XferError
     from transfer.events import Listener, Summary
     from transfer.unfinished import resume as transfer_resume
@@ -67,7 +67,7 @@ def resume(
 
     until = watched(arguments, deadline, events_fd)
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
-    rate = parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="resume")
+    rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="resume")
     jobs = unfinished() if job is None else _named(job, unfinished())
     if job is not None and list_only and not jobs:
         raise _gone(job)

@@ -137,7 +137,7 @@ def send(
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import check_target, read_ticket, write_ticket
-    from cli.units import parse_duration, parse_rate, parse_size
+    from cli.units import parse_duration, parse_limit, parse_size
     from transfer.config import load
     from transfer.errors import UsageError
     from transfer.events import Event, TicketReady
@@ -211,7 +211,7 @@ def send(
         room=posted_to,
         idempotency_key=idempotency_key,
         concurrency=concurrency,
-        bwlimit=parse_rate(bwlimit, option=called(arguments, "bwlimit"), command="send"),
+        bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="send"),
         interfaces=interface or (),
         patience=outage,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
+from transfer import timetable
 from transfer.errors import UsageError
+from transfer.timetable import Timetable
 from transfer.units import QUANTITY, SIZES, show_duration, show_size
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "iso",
     "moment",
     "parse_duration",
+    "parse_limit",
     "parse_rate",
     "parse_size",
     "show_duration",
@@ -31,6 +34,23 @@ def parse_size(text: str, *, option: str, command: str) -> int:
     hint = f"write 500, 100MB, 64MiB or 2G; see `xfer {command} --help`"
     number, unit = _split(text, SIZES, f"{option} {text!r} is not a size", hint)
     return int(number * SIZES[unit])
+
+
+def parse_limit(text: str | None, *, option: str, command: str) -> float | Timetable | None:
+    """As `parse_rate`, or a timetable of such: `08:00,2M 19:00,off`, `Mon-00:00,512k Sat-10:00,off`.
+
+    Raises:
+        UsageError: as `parse_rate`; also naming the entry that is none.
+    """
+    if text is None or not timetable.looks_like_one(text):
+        return parse_rate(text, option=option, command=command)
+    try:
+        return timetable.parse(text, lambda rate: parse_rate(rate, option=option, command=command))
+    except ValueError as wrong:
+        raise UsageError(
+            f"{option} {text!r} is not a timetable: {wrong}",
+            hint="write each change as HH:MM,RATE or Mon-HH:MM,RATE: '08:00,2M 19:00,off'",
+        ) from None
 
 
 def parse_rate(text: str | None, *, option: str, command: str) -> float | None:

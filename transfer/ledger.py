@@ -7,24 +7,18 @@ against the disk, parts against the store) before it relies on them.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from transfer.errors import NO_ROOM, DiskFull, XferError
+from transfer.database import Database
 from transfer.model import FrameId, IndexedFrame, Kind
 
 SCHEMA_VERSION = 3
-BUSY_SECONDS = 30.0
-"""How long another process' commit is waited for."""
 KEYS_KEPT = 365 * 86_400.0
 """Seconds for which an idempotency key is remembered after its job was begun."""
 _SCHEMA = """
@@ -110,47 +104,17 @@ class KeyRow(NamedTuple):
     summary: bytes
 
 
-_UNUSABLE = "make that file and its folder writable, or choose another place with XFER_HOME"
 _ADD_PART = "INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)"
 _frames_encoder = msgspec.msgpack.Encoder()
 _frames_decoder = msgspec.msgpack.Decoder(tuple[IndexedFrame, ...])
 
 
-class Ledger:
+class Ledger(Database):
     """Usable from several threads; several processes may have the same file open."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates. Raises XferError for a file that is none or of a newer xfer, DiskFull."""
-        self._lock = threading.Lock()
-        self._path = path
-        with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        try:
-            with _explained(path):
-                self._switch_to_wal()
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                version = self._db.execute("PRAGMA user_version").fetchone()[0]
-                if version > SCHEMA_VERSION:
-                    raise XferError(
-                        f"the ledger {path} was written by a newer xfer", hint="upgrade xfer on this machine"
-                    )
-                if version < SCHEMA_VERSION:
-                    with self._transaction():
-                        for statement in _SCHEMA.split(";"):
-                            self._db.execute(statement)
-                        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        except BaseException:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        super().__init__(path, "ledger", _SCHEMA, SCHEMA_VERSION, lost="unfinished transfers then start anew")
 
     # jobs
 
@@ -374,62 +338,7 @@ class Ledger:
             self._db.execute("INSERT OR REPLACE INTO segments VALUES (?,?,?,?)", row)
             self._db.execute(_ADD_PART, _part_values(job, part))
 
-    def _switch_to_wal(self) -> None:
-        """Two runs that make the ledger at once collide here, and SQLite's own wait does not cover this step."""
-        until = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-
-    def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
-        with self._lock, _explained(self._path):
-            return self._db.execute(sql, values).fetchall()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock, _explained(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled it back already
-                    self._db.execute("ROLLBACK")
-                raise
-
 
 def _part_values(job: int | None, part: PartRow) -> tuple[object, ...]:
     frames = _frames_encoder.encode(part.frames)
     return job, part.segment, part.part, part.length, part.crc32c, frames
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors, and those of the file itself, in our words."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise DiskFull(f"no room for the ledger {path}") from None
-        raise XferError(f"the ledger {path} cannot be opened ({error.strerror})", hint=_UNUSABLE) from None
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "full" in text or "disk I/O" in text:
-            raise DiskFull(f"no room for the ledger {path}") from None
-        if "locked" in text:
-            raise XferError(
-                f"another program holds the ledger {path}", hint="run the same command again"
-            ) from None
-        if "malformed" in text or "not a database" in text:
-            raise XferError(
-                f"the ledger {path} is damaged",
-                hint="move that file away; unfinished transfers then start anew",
-            ) from None
-        if isinstance(error, sqlite3.OperationalError):
-            raise XferError(f"the ledger {path} cannot be used ({text})", hint=_UNUSABLE) from None
-        raise

@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 
 from transfer import config, rooms_api
 from transfer.broker_client import Patience, connected
+from transfer.bwlimit import Rate
 from transfer.codec import digest_of
 from transfer.errors import (
     Interrupted,
@@ -65,7 +66,7 @@ async def fetch_room(
     unsafe_links: bool = False,
     patience: float = 600.0,
     concurrency: int | None = None,
-    bwlimit: float | None = None,
+    bwlimit: Rate | None = None,
     interfaces: Sequence[str] = (),
     on_event: Listener = ignore,
 ) -> RoomSummary:

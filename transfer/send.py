@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from transfer import api, bus, config, content, wire
 from transfer.announce import Announcer
 from transfer.broker_client import BrokerClient, Conflict, Link, Patience, connected
-from transfer.bwlimit import BwLimit
+from transfer.bwlimit import BwLimit, Rate
 from transfer.codec import Codec
 from transfer.content import Content
 from transfer.control import Control
@@ -66,7 +66,7 @@ async def send(
     on_pause: OnPause = "wait",
     patience: float = 600.0,
     concurrency: int | None = None,
-    bwlimit: float | None = None,
+    bwlimit: Rate | None = None,
     interfaces: Sequence[str] = (),
     over: Link | None = None,
     on_event: Listener = ignore,
@@ -92,7 +92,7 @@ async def send(
         on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
         patience: seconds that an outage of bus, broker or store is ridden out.
         concurrency: requests to the store at once; None: as many as pay.
-        bwlimit: bytes per second that may be sent; None: all that go.
+        bwlimit: bytes per second that may be sent, or what tells how many just now; None: all that go.
         interfaces: names and addresses of this host's network interfaces to meet a peer on; empty: all that may.
         over: a connection to use instead of one of its own.
         on_event: told what happens (`transfer.events`); the ticket comes first.

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from transfer import api, chunks, config, received, sent
+from transfer.bwlimit import Rate
 from transfer.errors import JobGone, UsageError
 from transfer.events import Listener, Summary, Unfinished, ignore
 from transfer.fetch import fetch
@@ -38,7 +39,7 @@ async def resume(
     *,
     patience: float = 600.0,
     concurrency: int | None = None,
-    bwlimit: float | None = None,
+    bwlimit: Rate | None = None,
     interfaces: Sequence[str] = (),
     on_pause: OnPause = "lift",
     on_event: Listener = ignore,

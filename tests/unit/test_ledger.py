@@ -441,13 +441,13 @@ def test_no_room_for_even_an_empty_ledger_is_told_as_such(
     def full(*_args: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("transfer.ledger.os.open", full)
+    monkeypatch.setattr("transfer.database.os.open", full)
     with pytest.raises(DiskFull, match="no room"):
         Ledger(path)
 
 
 def test_a_lock_held_for_too_long_is_told_as_such(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transfer.ledger.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("transfer.database.BUSY_SECONDS", 0.05)
     with closing(Ledger(path)) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(XferError, match="another program holds the ledger"):
