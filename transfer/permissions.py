@@ -15,8 +15,8 @@ from transfer.errors import UsageError
 
 BROKER = "broker"
 """The user that brokers log in as."""
-BUCKETS = ("xfer_jobs", "xfer_quota", "xfer_lease")
-"""What only brokers write: job records, what users have used, who does what only one may do at a time."""
+BUCKETS = ("xfer_jobs", "xfer_quota", "xfer_lease", "xfer_rooms")
+"""What only brokers write: job records, what users have used, who does what only one may do at a time, rooms."""
 ANSWERS = {"max": 1, "expires": "2m"}
 """A broker may publish on the reply subject of a request so often, and for so long after it."""
 ACCOUNT = "XFER"
@@ -36,7 +36,8 @@ def _subjects(user: str) -> tuple[list[str], list[str]]:
     if user == BROKER:
         records = [f"$KV.{bucket}.>" for bucket in BUCKETS]
         owed = ["xfer.control.>", "xfer.work.>", "xfer.dead.>"]
-        return ["$JS.API.>", "$JS.ACK.>", *records, *owed], ["xfer.api.>", "$SRV.>", f"_INBOX_{user}.>"]
+        heard = ["xfer.api.>", "$SRV.>", f"_INBOX_{user}.>", "$KV.xfer_rooms.>"]
+        return ["$JS.API.>", "$JS.ACK.>", *records, *owed], heard
     return (
         [f"xfer.api.{user}.>", "xfer.peer.>", f"xfer.events.{user}.>"],
         [f"_INBOX_{user}.>", *(f"xfer.{what}.{user}.>" for what in ("peer", "events", "control"))],

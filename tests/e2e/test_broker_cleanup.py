@@ -17,12 +17,13 @@ from brokers import BUCKET, EXPIRE, Job, Place, broker_process, code, connected,
 from transfer import api
 from transfer.api import ErrorCode, JobState
 from transfer.broker import bucket as bucket_module
+from transfer.broker import kv as kv_module
 from transfer.broker import lifecycle
 from transfer.broker import records as records_module
 from transfer.broker.debts import pay
 from transfer.broker.job import JobRecord, Refusal
 from transfer.broker.keys import folder_of, place_of
-from transfer.broker.records import _PURGE, Records
+from transfer.broker.records import Records
 from transfer.broker.settings import DAY, ORPHAN_AGE
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper
@@ -446,7 +447,7 @@ async def test_a_record_that_cannot_be_read_stops_neither_sweeps_nor_its_own_job
     uploads, objects = await lies_there(store, unread)
     assert (list(uploads.values()), objects) == ([1], {0})
     assert code(await unread.open()) is ErrorCode.VERSION
-    await records._kv.put(f"j.{unread.id}", b"", _PURGE)
+    await records._kv.delete(f"j.{unread.id}")
 
 
 async def test_an_upload_that_a_broker_opened_and_died_goes_once_the_job_is_stored(
@@ -470,7 +471,7 @@ async def test_an_upload_that_a_broker_opened_and_died_goes_once_the_job_is_stor
 async def test_a_listing_has_every_job_once_and_none_that_is_gone(
     job: Job, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records_module, "LISTED_AT_ONCE", 3)
+    monkeypatch.setattr(kv_module, "LISTED_AT_ONCE", 3)
     jobs = [Job(job.client) for _ in range(11)]
     for other in jobs:
         await other.create()
@@ -491,7 +492,7 @@ async def test_a_listing_has_every_job_once_and_none_that_is_gone(
 async def test_the_server_soon_forgets_a_listing(job: Job, records: Records) -> None:
     assert job.id in [found.record.job async for found in records.all()]
     consumers = await job.client.jetstream().consumers_info(f"KV_{records_module.BUCKET}")
-    assert records_module.LISTING_WITHIN in [c.config.inactive_threshold for c in consumers]
+    assert kv_module.LISTING_WITHIN in [c.config.inactive_threshold for c in consumers]
 
 
 async def test_a_broker_that_mistrusts_its_clock_sweeps_nothing(

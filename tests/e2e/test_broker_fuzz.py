@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from transfer import api, bus
+from transfer import api, bus, rooms_api
 from transfer.api import ErrorCode
 from transfer.broker.records import Records
 
@@ -26,10 +26,11 @@ ANSWER_WITHIN = 60.0
 
 def verbs() -> Iterator[tuple[str, type[api.Request]]]:
     """Every request there is, by the verb that its docstring names."""
-    for kind in api.Request.__subclasses__():
-        named = re.search(r"verb `(\w+)`", kind.__doc__ or "")
-        assert named, f"{kind.__name__} does not say its verb"
-        yield named[1], kind
+    for kind in [*api.Request.__subclasses__(), *rooms_api.RoomRequest.__subclasses__()]:
+        if kind is not rooms_api.RoomRequest:
+            named = re.search(r"verb `(\w+)`", kind.__doc__ or "")
+            assert named, f"{kind.__name__} does not say its verb"
+            yield named[1], kind
 
 
 VERBS = dict(verbs())

@@ -62,7 +62,14 @@ def test_the_script_says_what_it_does(tmp_path: Path) -> None:
 
 def test_all_that_brokers_keep_is_on_three_servers(cluster: Cluster) -> None:
     replicas = asyncio.run(cluster.replicas())
-    assert set(replicas) >= {"KV_xfer_jobs", "KV_xfer_lease", "xfer_work", "xfer_dead", "xfer_events"}
+    assert set(replicas) >= {
+        "KV_xfer_jobs",
+        "KV_xfer_lease",
+        "KV_xfer_rooms",
+        "xfer_work",
+        "xfer_dead",
+        "xfer_events",
+    }
     assert set(replicas.values()) == {3}
 
 

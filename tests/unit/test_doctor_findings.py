@@ -64,9 +64,13 @@ def report(**streams: str) -> CheckupReport:
     return CheckupReport("0", 0.0, 0.0, "b", "", streams)
 
 
-def test_without_job_records_nothing_works_and_without_events_nobody_watches() -> None:
+def test_without_job_records_nothing_works_but_without_events_and_rooms_transfers_do() -> None:
     assert _jetstream(report(KV_xfer_jobs="", xfer_events="")).state == "ok"
-    assert _jetstream(report(KV_xfer_jobs="", xfer_events="there is no such stream")).state == "note"
+    missing = "there is no such stream"
+    unseen = _jetstream(report(KV_xfer_jobs="", KV_xfer_rooms="", xfer_events=missing))
+    assert (unseen.state, unseen.next.split(";")[0]) == ("note", "transfers work, but cannot be watched")
+    neither = _jetstream(report(KV_xfer_jobs="", KV_xfer_rooms=missing, xfer_events=missing))
+    assert neither.next.startswith("transfers work, but cannot be watched and reach no room;")
     away = _jetstream(report(KV_xfer_jobs="no answer", xfer_events="no answer"))
     assert (away.state, away.code) == ("fail", 5)
 

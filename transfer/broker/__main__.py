@@ -30,6 +30,8 @@ from transfer.broker.owner import OwnerVerbs
 from transfer.broker.pace import Pace
 from transfer.broker.quotas import Quotas
 from transfer.broker.records import Records
+from transfer.broker.room_records import RoomRecords
+from transfer.broker.rooms import RoomVerbs
 from transfer.broker.rules import RuleBook
 from transfer.broker.service import Service
 from transfer.broker.settings import Settings
@@ -104,6 +106,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             lambda: Quotas.attach(client, records, lambda: rulebook.rules.quota, settings.replicas),
         )
         undo.push_async_callback(quotas.close)
+        rooms = await _patiently("JetStream", lambda: RoomRecords.attach(client, settings.replicas))
         queue = Queue(client, replicas=settings.replicas)
         debts = Debts(records, store, queue, quotas)
         kinds = debts.kinds()
@@ -120,6 +123,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             ),
             OwnerVerbs(client, records, debts.owe, unfinished_life=settings.unfinished_life),
             HistoryVerb(client, records),
+            RoomVerbs(rooms, records),
             dead.DeadLetters(queue, kinds, rulebook),
             usage,
             Checkup(client, store, version=version),

@@ -24,8 +24,8 @@ from transfer.broker.store import Store
 from transfer.broker.table import Table, verb
 from transfer.errors import XferError
 
-STREAMS = ("KV_xfer_jobs", "xfer_events")
-"""Without the first there is no job, without the second nobody can watch one."""
+STREAMS = ("KV_xfer_jobs", "KV_xfer_rooms", "xfer_events")
+"""Without the first there is no job, without the second no room, without the third nobody can watch a job."""
 STREAM_WITHIN, STORE_WITHIN = 2.0, 4.0
 """Seconds; the whole checkup takes no longer than the longer one."""
 _CRC32C = re.compile(r"[A-Za-z0-9+/]{6}==")

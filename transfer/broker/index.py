@@ -12,7 +12,8 @@ from contextlib import aclosing
 
 from transfer import api
 from transfer.broker.job import JobRecord
-from transfer.broker.records import MARKER_LIFE, Records
+from transfer.broker.kv import MARKER_LIFE
+from transfer.broker.records import Records
 
 
 class Index:

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
-from transfer.broker.table import Table, Verb
+from transfer.broker.table import Answered, Table, Verb
 from transfer.errors import StoreUnreachable
+
+FRESH = frozenset({"status", "room_list"})
+"""Verbs that ask no store, and whose answers must not be older than the question."""
 
 
 def joined(table: Table) -> Table:
     """The same verbs; a request that is like one in hand (user, verb and body) shares its answer, or its refusal.
 
-    But for `status`, which asks no store, and whose answer must not be older than the question.
+    But for those of FRESH.
     """
-    return {name: verb if name == "status" else _joined(verb) for name, verb in table.items()}
+    return {name: verb if name in FRESH else _joined(verb) for name, verb in table.items()}
 
 
 def _joined(verb: Verb) -> Verb:
-    in_hand: dict[tuple[str, bytes], asyncio.Future[msgspec.Struct]] = {}
+    in_hand: dict[tuple[str, bytes], asyncio.Future[Answered]] = {}
 
-    async def run(user: str, body: bytes) -> msgspec.Struct:
+    async def run(user: str, body: bytes) -> Answered:
         asked = (user, body)
         if (first := in_hand.get(asked)) is not None:
             return await asyncio.shield(first)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from transfer.api import ErrorCode
 from transfer.broker.job import Refusal
-from transfer.broker.table import Table, Verb
+from transfer.broker.table import Answered, Table, Verb
 
 USERS = 4096
 """Buckets kept; those that are full are dropped beyond that."""
@@ -56,7 +54,7 @@ class Pace:
         return {name: self._paced(verb) for name, verb in table.items()}
 
     def _paced(self, verb: Verb) -> Verb:
-        async def run(user: str, body: bytes) -> msgspec.Struct:
+        async def run(user: str, body: bytes) -> Answered:
             self.spend(user)
             return await verb(user, body)
 

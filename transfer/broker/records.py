@@ -9,46 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import NamedTuple
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    DeliverPolicy,
-    Header,
-)
-from nats.js.errors import APIError
-from nats.js.kv import KV_OP, KV_PURGE, MSG_ROLLUP_SUBJECT
+from nats.js.kv import KV_OP
 
 from transfer.api import ErrorCode
 from transfer.broker.job import RECORD_VERSION, WINDOW, JobRecord, Refusal, not_found
-from transfer.broker.kv import NO_STREAM, Bucket, Entry
+from transfer.broker.kv import Bucket, Entry, pause, reaching
 from transfer.errors import BusUnreachable, UnsupportedVersion
 from transfer.model import SegmentRef
 
 log = logging.getLogger(__name__)
 
 BUCKET = "xfer_jobs"
-STREAM = f"KV_{BUCKET}"
 REALM = "realm"
 REALM_BYTES = 4
 PAGE = 64
 ATTEMPTS = 12
-MARKER_LIFE = 3600
-"""Seconds that the mark of a deletion stays. Source: NATS ADR-43, per-message TTL."""
-_PURGE = {KV_OP: KV_PURGE, Header.ROLLUP.value: MSG_ROLLUP_SUBJECT, Header.MSG_TTL.value: str(MARKER_LIFE)}
-"""Headers of the message that deletes a value. Source: NATS ADR-8."""
-LISTING_WITHIN, LISTED_AT_ONCE = 10.0, 256
-"""Seconds that so many records may take before the bus counts as gone; the server forgets their consumer as soon."""
 
 _record = msgspec.json.Decoder(JobRecord)
 _page = msgspec.json.Decoder(dict[int, SegmentRef])
@@ -81,7 +64,7 @@ class Records:
     @classmethod
     async def attach(cls, client: Client, replicas: int = 1) -> Records:
         """Bind to the bucket; make it on disk, on so many servers, if it is not there. Raises UsageError: no cluster."""
-        with _translated():
+        with reaching("job records"):
             kv = await Bucket.attach(
                 client, BUCKET, "xfer job records", replicas, max_msgs_per_subject=1, allow_msg_ttl=True
             )
@@ -89,11 +72,11 @@ class Records:
 
     async def create(self, record: JobRecord) -> bool:
         """False if there is one of that job already."""
-        with _translated():
+        with reaching("job records"):
             return await self._kv.create(_job_key(record.job), msgspec.json.encode(record)) is not None
 
     async def find(self, job: str) -> Found | None:
-        with _translated():
+        with reaching("job records"):
             entry = await self._get(_job_key(job))
         return None if entry is None else Found(_read(entry.value), entry.revision)
 
@@ -116,7 +99,7 @@ class Records:
                 _job_key(job), msgspec.json.encode(after), found.revision
             ):
                 return Change(found.record, after)
-            await _pause(attempt)
+            await pause(attempt)
         raise _busy()
 
     async def put_ref(self, job: str, ref: SegmentRef, upload: str) -> None:
@@ -128,7 +111,7 @@ class Records:
         """
         key = _page_key(job, ref.number // PAGE)
         for attempt in range(ATTEMPTS):
-            with _translated():
+            with reaching("job records"):
                 entry = await self._get(key)
             refs = {} if entry is None else _page.decode(entry.value or b"{}")
             if refs.get(ref.number) == ref:
@@ -142,11 +125,11 @@ class Records:
             if entry is not None:
                 done = await self._swap(key, body, entry.revision)
             else:
-                with _translated():
+                with reaching("job records"):
                     done = await self._kv.create(key, body) is not None
             if done:
                 return
-            await _pause(attempt)
+            await pause(attempt)
         raise _busy()
 
     async def forget_ref(self, job: str, number: int) -> None:
@@ -160,7 +143,7 @@ class Records:
         if end <= start:
             return []
         pages = range(start // PAGE, (end - 1) // PAGE + 1)
-        with _translated():
+        with reaching("job records"):
             entries = await asyncio.gather(*(self._get(_page_key(job, page)) for page in pages))
         known: dict[int, SegmentRef] = {}
         for entry in entries:
@@ -175,7 +158,7 @@ class Records:
 
     async def check(self) -> None:
         """Raises BusUnreachable unless these are still the records of our realm: without that, no job is not no owner."""
-        with _translated():
+        with reaching("job records"):
             entry = await self._get(REALM)
         if entry is None or entry.value != self.realm.encode():
             raise BusUnreachable("the job records are not those that this broker began with; restart it")
@@ -200,12 +183,12 @@ class Records:
 
     async def last_change(self) -> int:
         """The revision of the last one."""
-        with _translated():
+        with reaching("job records"):
             return (await self._jetstream.stream_info(f"KV_{BUCKET}")).state.last_seq
 
     async def _jobs(self, start: int | None) -> AsyncGenerator[tuple[str, JobRecord | None, int], None]:
-        with _translated():
-            async with aclosing(self._newest("j.*", start)) as messages:
+        with reaching("job records"):
+            async with aclosing(self._kv.newest("j.*", start)) as messages:
                 async for message in messages:
                     key = message.subject.rsplit(".", 1)[1]
                     record: JobRecord | None = None
@@ -218,45 +201,14 @@ class Records:
                         self._unread.add(key)
                     yield key, record, message.metadata.sequence.stream
 
-    async def _newest(self, keys: str, start: int | None) -> AsyncGenerator[Msg, None]:
-        """The newest word on each of them; from a revision on, in that order."""
-        listing = await self._jetstream.pull_subscribe(
-            f"$KV.{BUCKET}.{keys}",
-            stream=STREAM,
-            config=ConsumerConfig(
-                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT
-                if start is None
-                else DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=start,
-                ack_policy=AckPolicy.NONE,
-                inactive_threshold=LISTING_WITHIN,
-                mem_storage=True,
-            ),
-        )
-        try:
-            left = (await listing.consumer_info()).num_pending or 0
-            while left:
-                try:
-                    messages = await listing.fetch(min(left, LISTED_AT_ONCE), timeout=LISTING_WITHIN)
-                except TimeoutError:
-                    if (await listing.consumer_info()).num_pending:
-                        raise
-                    return  # what was left is gone since
-                for message in messages:
-                    left = message.metadata.num_pending
-                    yield message
-        finally:
-            await listing.unsubscribe()
-
     async def drop(self, found: Found) -> bool:
         """Forget a job. False if it was changed meanwhile: then it stays."""
         job, record = found.record.job, found.record
-        with _translated():
+        with reaching("job records"):
             for page in range((record.segments + WINDOW) // PAGE + 1):
                 if await self._get(_page_key(job, page)) is not None:
-                    await self._kv.put(_page_key(job, page), b"", _PURGE)
-            latest = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(found.revision)}
-            return await self._kv.put(_job_key(job), b"", _PURGE | latest) is not None
+                    await self._kv.delete(_page_key(job, page))
+            return await self._kv.delete(_job_key(job), found.revision)
 
     async def _get(self, key: str) -> Entry | None:
         """None where there is no value, or not any more."""
@@ -264,7 +216,7 @@ class Records:
         return None if entry is None or entry.value is None else entry
 
     async def _swap(self, key: str, body: bytes, revision: int) -> bool:
-        with _translated():
+        with reaching("job records"):
             return await self._kv.update(key, body, revision) is not None
 
 
@@ -273,16 +225,6 @@ async def _realm(kv: Bucket) -> str:
     await kv.create(REALM, secrets.token_hex(REALM_BYTES).encode())
     entry = await kv.get(REALM)
     return ((entry and entry.value) or b"").decode()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (NatsError, OSError) as error:
-        if isinstance(error, APIError) and error.err_code == NO_STREAM:
-            raise BusUnreachable("there are no job records at all") from None
-        raise BusUnreachable(f"the broker cannot reach its job records ({type(error).__name__})") from None
 
 
 def _read(value: bytes | None) -> JobRecord:
@@ -301,11 +243,6 @@ def _job_key(job: str) -> str:
 
 def _page_key(job: str, page: int) -> str:
     return f"s.{job}.{page}"
-
-
-async def _pause(attempt: int) -> None:
-    """Full jitter, so that two brokers do not meet again: up to 4 ms, doubling to a quarter of a second."""
-    await asyncio.sleep(random.uniform(0, min(0.25, 0.004 * 2**attempt)))
 
 
 def _busy() -> Refusal:

@@ -8,6 +8,8 @@ import contextvars
 import logging
 import random
 import time
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import msgspec
 from nats.aio.client import Client
@@ -22,7 +24,7 @@ from transfer.broker.doubts import LAST, Doubts
 from transfer.broker.fair import Fair
 from transfer.broker.job import Refusal
 from transfer.broker.observer import SILENT, Observer
-from transfer.broker.table import Table
+from transfer.broker.table import Answered, Later, Table
 from transfer.bus import api_subject, inbox_prefix
 from transfer.errors import (
     BusUnreachable,
@@ -34,6 +36,7 @@ from transfer.errors import (
 )
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 QUEUE_GROUP = "xfer"
 MAX_REQUEST = 1 << 20
@@ -50,7 +53,10 @@ COME_AGAIN = (0.5, 2.0)
 ANSWER_WITHIN = 8.0
 """Seconds; less than a client waits (`broker_client.ANSWER_WITHIN`), so that it hears what is slow."""
 DRAIN_WITHIN = 10.0
-SHOW_A_TOKEN = frozenset({"open", "segments", "sign_gets", "receipt"})
+SHOW_A_TOKEN = frozenset(
+    {"open", "segments", "sign_gets", "receipt"}
+    | {"room_about", "room_put", "room_list", "room_mark", "room_leave", "room_remove"}
+)
 """Verbs of whoever holds a ticket."""
 
 _CODES: tuple[tuple[type[XferError], ErrorCode], ...] = (
@@ -73,6 +79,7 @@ class Service:
         self._context = contextvars.copy_context()
         self._doubts = Doubts()
         self._answering: set[asyncio.Task[None]] = set()
+        self._leaving = asyncio.Event()
 
     async def start(self) -> None:
         """Returns once the server has all subscriptions. Raises BusUnreachable; may be tried again then."""
@@ -99,7 +106,8 @@ class Service:
         await self._client.flush()
 
     async def drain(self) -> None:
-        """Take no new requests, answer those that are here, at most DRAIN_WITHIN seconds."""
+        """Take no new requests, answer those that are here, at most DRAIN_WITHIN seconds; what waits does so no longer."""
+        self._leaving.set()
         if self._micro is None:
             return
         micro, self._micro = self._micro, None
@@ -147,8 +155,15 @@ class Service:
             self._done(user)
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return
+        waited = 0.0
         try:
-            body, error = await self._result(user, verb, inquiry.data), None
+            answer = await self._timely(self._asked(user, verb, inquiry.data))
+            if isinstance(answer, Later):
+                began = time.monotonic()
+                await self._without_slot(answer.wait(self._leaving))
+                waited = time.monotonic() - began
+                answer = await self._timely(answer.answer())
+            body, error = self._encoded(answer), None
         except XferError as failure:
             error = _api_error(failure)
         except Exception as failure:
@@ -158,7 +173,7 @@ class Service:
         finally:
             self._done(user)  # an answer that is held back holds up nobody else
         if error is not None and error.code is ErrorCode.NOT_FOUND:
-            error = await self._held_back(user, arrived, error)
+            error = await self._held_back(user, arrived + waited, error)
         try:
             if error is None:
                 await inquiry.respond(body)
@@ -166,7 +181,7 @@ class Service:
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
         except NatsError as failure:
             log.warning("an answer to %s is lost: %s", verb, type(failure).__name__)
-        self._count(verb, error, time.monotonic() - arrived)
+        self._count(verb, error, time.monotonic() - arrived - waited)
 
     def _count(self, verb: str, error: ApiError | None, seconds: float) -> None:
         outcome = "ok" if error is None else error.code.value
@@ -185,7 +200,7 @@ class Service:
             self._doubts.release(user)
         return error
 
-    async def _result(self, user: str, verb: str, body: bytes) -> bytes:
+    async def _asked(self, user: str, verb: str, body: bytes) -> Answered:
         handler = self._verbs.get(verb)
         if handler is None:
             raise Refusal(
@@ -193,14 +208,28 @@ class Service:
             )
         if len(body) > MAX_REQUEST:
             raise Refusal(ErrorCode.BAD_REQUEST, "the request is too long")
+        return await handler(user, body)
+
+    async def _timely(self, answering: Awaitable[Result]) -> Result:
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                answer = msgspec.json.encode(await handler(user, body))
+                return await answering
         except TimeoutError:
             raise StoreUnreachable("the store or the job records take too long to answer") from None
-        if len(answer) > self._client.max_payload:
+
+    async def _without_slot(self, waiting: Awaitable[None]) -> None:
+        """What only waits keeps no other request waiting."""
+        self._slots.release()
+        try:
+            await waiting
+        finally:
+            await self._slots.acquire()
+
+    def _encoded(self, answer: msgspec.Struct) -> bytes:
+        body = msgspec.json.encode(answer)
+        if len(body) > self._client.max_payload:
             raise Refusal(ErrorCode.OVER_QUOTA, "the answer is longer than NATS carries")
-        return answer
+        return body
 
 
 def _is_inbox_of(user: str, reply: str) -> bool:

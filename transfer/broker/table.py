@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,7 +14,18 @@ from transfer.broker import logs
 from transfer.broker.job import Refusal
 
 Asked = TypeVar("Asked", bound=api.Request)
-Verb = Callable[[str, bytes], Awaitable[msgspec.Struct]]
+
+
+class Later(NamedTuple):
+    """There is no answer yet. wait: to be awaited in any case; returns once there may be one, or soon after the broker
+    leaves, which the event says. answer: as a verb's, and then it is one."""
+
+    wait: Callable[[asyncio.Event], Awaitable[None]]
+    answer: Callable[[], Awaitable[msgspec.Struct]]
+
+
+Answered = msgspec.Struct | Later
+Verb = Callable[[str, bytes], Awaitable[Answered]]
 """The user who asks and the request's body in, the answer out. Raises Refusal, and what records and store raise."""
 Table = Mapping[str, Verb]
 """Verb to what answers it."""
@@ -26,11 +38,11 @@ class _Versioned(msgspec.Struct):
 _versioned = msgspec.json.Decoder(_Versioned)
 
 
-def verb(kind: type[Asked], handler: Callable[[str, Asked], Awaitable[msgspec.Struct]]) -> Verb:
+def verb(kind: type[Asked], handler: Callable[[str, Asked], Awaitable[Answered]]) -> Verb:
     """A handler of requests of that kind. Raises Refusal (bad_request; version) for what is none."""
     decoder = msgspec.json.Decoder(kind)
 
-    async def run(user: str, body: bytes) -> msgspec.Struct:
+    async def run(user: str, body: bytes) -> Answered:
         try:
             stated = _versioned.decode(body).v
             request = decoder.decode(body) if stated == api.VERSION else None

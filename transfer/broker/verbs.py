@@ -7,8 +7,6 @@ or an upload that no record names and no client heard of, which the sweeper find
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import logging
 import re
@@ -22,7 +20,11 @@ from transfer.broker.job import (
     Refusal,
     admit_holder,
     admit_owner,
+    check,
+    check_sealed,
+    check_token,
     conflict,
+    is_hash,
     not_found,
 )
 from transfer.broker.keys import MAX_EXPIRE, folder_of
@@ -44,9 +46,7 @@ MAX_PART_LENGTH = 5 << 30
 MAX_SIZE = 1 << 62
 MAX_RECEIPT = 4096
 """Bytes of a sealed receipt, before base64."""
-MAX_TOKEN = 256
 MAX_UPLOAD_ID = 1024
-_HASH = re.compile(r"[0-9a-f]{64}")
 _RECEIVER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ETAG = re.compile(r"[A-Za-z0-9_.+/=-]{1,128}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -95,10 +95,10 @@ class Verbs:
 
     async def create(self, user: str, request: api.Create) -> api.Created:
         _check_job(request.job)
-        _check(_HASH.fullmatch(request.token_hash) is not None, "the token's hash is none")
-        _check(request.size is None or 0 <= request.size <= MAX_SIZE, "the size is out of bounds")
-        _check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
-        _check(
+        check(is_hash(request.token_hash), "the token's hash is none")
+        check(request.size is None or 0 <= request.size <= MAX_SIZE, "the size is out of bounds")
+        check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
+        check(
             request.fetches is None or 1 <= request.fetches <= MAX_FETCHES,
             f"between 1 and {MAX_FETCHES} fetches can be counted; leave the limit out for more",
         )
@@ -152,7 +152,7 @@ class Verbs:
 
     async def segments(self, _user: str, request: api.Segments) -> api.SegmentPage:
         record = await self._held(request.job, request.token)
-        _check(0 <= request.start <= MAX_SEGMENT, "the first segment is out of bounds")
+        check(0 <= request.start <= MAX_SEGMENT, "the first segment is out of bounds")
         if record.settled:
             return api.SegmentPage([], record.state, record.cancelled)
         end = min(record.segments, request.start + api.SEGMENT_PAGE)
@@ -161,7 +161,7 @@ class Verbs:
     async def begin(self, user: str, request: api.Begin) -> api.Begun:
         segment, key = request.segment, request.key
         _check_segment(segment)
-        _check(not key or _KEY.fullmatch(key) is not None, "the key is none")
+        check(not key or _KEY.fullmatch(key) is not None, "the key is none")
         record = await self._owned(user, request.job)
         record.check_run(request.run)
         if record.has_begun(segment, key):
@@ -183,10 +183,10 @@ class Verbs:
 
     async def sign_parts(self, user: str, request: api.SignParts) -> api.SignedUrls:
         _check_upload(request.segment, request.upload)
-        _check(1 <= len(request.parts) <= api.MAX_PARTS_TO_SIGN, "too many parts, or none")
+        check(1 <= len(request.parts) <= api.MAX_PARTS_TO_SIGN, "too many parts, or none")
         for part in request.parts:
             _check_part(part.number, part.length)
-            _check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
+            check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
         record = await self._owned(user, request.job)
         record.check_moving()
         record.check_upload(request.segment, request.upload)
@@ -242,7 +242,7 @@ class Verbs:
         return api.Completed(ref)
 
     async def finish(self, user: str, request: api.Finish) -> api.Finished:
-        _check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
+        check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
         record = await self._owned(user, request.job)
         now = self._clock()
 
@@ -256,7 +256,7 @@ class Verbs:
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
         record = await self._held(request.job, request.token)
-        _check(1 <= len(request.segments) <= api.MAX_GETS, "too many segments, or none")
+        check(1 <= len(request.segments) <= api.MAX_GETS, "too many segments, or none")
         if record.settled:
             raise not_found()  # its data is gone
         for segment in request.segments:
@@ -269,8 +269,8 @@ class Verbs:
 
     async def receipt(self, _user: str, request: api.GiveReceipt) -> api.Done:
         record = await self._held(request.job, request.token)
-        _check(_RECEIVER.fullmatch(request.receiver) is not None, "the receiver's id is none")
-        _check_sealed(request.sealed)
+        check(_RECEIVER.fullmatch(request.receiver) is not None, "the receiver's id is none")
+        check_sealed(request.sealed, MAX_RECEIPT, "the receipt is not base64 of at most 4 KiB")
         now = self._clock()
         change = await self._records.change(
             record.job, lambda r: r.receive(request.receiver, request.sealed, now=now)
@@ -330,21 +330,16 @@ class Verbs:
 
     async def _held(self, job: str, token: str) -> JobRecord:
         _check_job(job)
-        _check(len(token) <= MAX_TOKEN, "the token is too long")
+        check_token(token)
         return admit_holder(await self._records.read(job), token, self._clock())
 
 
-def _check(fine: bool, complaint: str) -> None:
-    if not fine:
-        raise Refusal(api.ErrorCode.BAD_REQUEST, complaint)
-
-
 def _check_job(job: str) -> None:
-    _check(is_job_id(job), "that is no job id")
+    check(is_job_id(job), "that is no job id")
 
 
 def _check_run(run: str) -> None:
-    _check(not run or _KEY.fullmatch(run) is not None, "the run is none")
+    check(not run or _KEY.fullmatch(run) is not None, "the run is none")
 
 
 def _of(run: str, record: JobRecord) -> JobRecord:
@@ -354,32 +349,32 @@ def _of(run: str, record: JobRecord) -> JobRecord:
 
 
 def _check_segment(segment: int) -> None:
-    _check(0 <= segment < MAX_SEGMENT, "the segment's number is out of bounds")
+    check(0 <= segment < MAX_SEGMENT, "the segment's number is out of bounds")
 
 
 def _check_upload(segment: int, upload: str) -> None:
     _check_segment(segment)
-    _check(0 < len(upload) <= MAX_UPLOAD_ID, "the upload id is none")
+    check(0 < len(upload) <= MAX_UPLOAD_ID, "the upload id is none")
 
 
 def _check_part(number: int, length: int) -> None:
-    _check(1 <= number <= MAX_PART, "a part's number is out of bounds")
-    _check(1 <= length <= MAX_PART_LENGTH, "a part's length is out of bounds")
+    check(1 <= number <= MAX_PART, "a part's number is out of bounds")
+    check(1 <= length <= MAX_PART_LENGTH, "a part's length is out of bounds")
 
 
 def _check_complete(request: api.Complete) -> SegmentRef:
     _check_upload(request.segment, request.upload)
-    _check(1 <= len(request.parts) <= MAX_PART, "too many parts, or none")
+    check(1 <= len(request.parts) <= MAX_PART, "too many parts, or none")
     for part in request.parts:
         _check_part(part.number, part.length)
-        _check(_ETAG.fullmatch(part.etag) is not None, "a part's ETag is none")
-        _check(
+        check(_ETAG.fullmatch(part.etag) is not None, "a part's ETag is none")
+        check(
             not part.crc32c or _CRC32C.fullmatch(part.crc32c) is not None,
             "a part's CRC32C is not base64 of 4 bytes",
         )
-    _check(_rises(part.number for part in request.parts), "the parts are not in order")
+    check(_rises(part.number for part in request.parts), "the parts are not in order")
     size = sum(part.length for part in request.parts)
-    _check(1 <= request.index <= size, "the index does not fit the segment")
+    check(1 <= request.index <= size, "the index does not fit the segment")
     return SegmentRef(request.segment, size, request.index)
 
 
@@ -401,11 +396,3 @@ def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
         else:
             runs.append((number, number + 1))
     return runs
-
-
-def _check_sealed(sealed: str) -> None:
-    try:
-        length = len(base64.b64decode(sealed, validate=True))
-    except (binascii.Error, ValueError):
-        length = 0
-    _check(1 <= length <= MAX_RECEIPT, "the receipt is not base64 of at most 4 KiB")

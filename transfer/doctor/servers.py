@@ -26,7 +26,8 @@ PROBE = 64
 NOTABLE, TOO_FAR = 5.0, 300.0
 """Seconds between two clocks: worth a word; so far that the broker refuses to sign (`bucket.MAX_SKEW`)."""
 ALL_AGREE = "this machine, the broker and the store agree"
-_EVENTS = "xfer_events"
+_BESIDE = {"xfer_events": "cannot be watched", "KV_xfer_rooms": "reach no room"}
+"""Streams without which there are transfers, and what is lost."""
 Answer = TypeVar("Answer")
 Tell = Callable[[Finding], None]
 
@@ -116,12 +117,11 @@ def _broker_hint(error: XferError) -> str:
 def _jetstream(report: api.CheckupReport) -> Finding:
     wrong = {name: what for name, what in report.streams.items() if what}
     if not wrong:
-        return Finding(JETSTREAM, "ok", "job records and events answer")
+        return Finding(JETSTREAM, "ok", "job records, rooms and events answer")
     said = "; ".join(f"{name}: {what}" for name, what in wrong.items())
-    if set(wrong) == {_EVENTS}:
-        return Finding(
-            JETSTREAM, "note", said, "transfers work, but cannot be watched; look into the broker's log"
-        )
+    if set(wrong) <= set(_BESIDE):
+        without = " and ".join(what for name, what in _BESIDE.items() if name in wrong)
+        return Finding(JETSTREAM, "note", said, f"transfers work, but {without}; look into the broker's log")
     return away(
         JETSTREAM, said, "have the operator look at JetStream on the NATS servers, and at the broker's log"
     )
