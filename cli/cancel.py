@@ -8,9 +8,19 @@ EXAMPLES = ("xfer cancel qw3e", "xfer cancel qw3ey7x9 --json")
 
 
 def cancel(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """End a job for good: what is stored goes, its receivers hear of it."""
+    """End a job for good: what is stored goes, and what had arrived here; its receivers hear of it."""
     from cli.ask import ask, say_changed
     from transfer.jobs import Jobs
 
     changed = ask(context, lambda broker: Jobs(broker).cancel(job))
-    say_changed(changed, f"{changed.job} is void", json=json, quiet=quiet)
+    say_changed(changed, f"{changed.job} is void{forget_here(changed.job)}", json=json, quiet=quiet)
+
+
+def forget_here(job: str) -> str:
+    """Have this host forget what it has begun of a job that is no more; what to say of that."""
+    from transfer.abandoned import forget
+
+    places = [
+        f"; what had arrived in {which.label} is removed" for which in forget(job) if which.side == "fetch"
+    ]
+    return "".join(places)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cli.table import Cell
+    from transfer.api import JobStatus
     from transfer.errors import XferError
     from transfer.events import Unfinished
 
@@ -71,6 +72,8 @@ def resume(
     jobs = unfinished() if job is None else _named(job, unfinished())
     if job is not None and list_only and not jobs:
         raise _gone(job)
+    if list_only:
+        jobs = _pruned(jobs, json=json, quiet=quiet)
     if job is not None and not list_only:
         lifted = _lift_here(jobs) if jobs else _lift_elsewhere(job, context)
         if lifted:
@@ -157,12 +160,13 @@ def _lift_elsewhere(start: str, context: str | None) -> str:
         try:
             job, found = await mine.status(start)
         except JobGone:
-            raise _gone(start) from None
-        if found.state is not JobState.PAUSED:
             raise JobGone(
-                f"the transfer {job} is {found.state.value}, and was not begun on this host",
-                hint="go on with it where it was begun, or here with `xfer send --ticket`",
-            )
+                f"nothing called {start!r} is unfinished on this host, and no job of yours is called so:"
+                " it is complete, has expired, or was removed",
+                hint="see `xfer resume --list` and `xfer ls --all`",
+            ) from None
+        if found.state is not JobState.PAUSED:
+            raise _state(job, found)
         await mine.resume(job)
         return job
 
@@ -170,6 +174,34 @@ def _lift_elsewhere(start: str, context: str | None) -> str:
         return ask(context, lift)
     except NotConfigured:
         raise _gone(start) from None
+
+
+def _state(job: str, found: JobStatus) -> XferError:
+    """Why a job that is not unfinished on this host cannot be resumed here, and what to do."""
+    from cli.units import moment
+    from transfer.api import JobState
+    from transfer.errors import CANCELLED, JobCancelled, JobGone
+
+    if found.state is JobState.STORED:
+        return JobGone(
+            f"the transfer {job} is complete, and stored until {moment(found.expires)}",
+            hint=f"nothing is left to resume: it can be fetched; `xfer status {job}` shows by whom it was",
+        )
+    if found.state is JobState.DELIVERED:
+        return JobGone(
+            f"the transfer {job} is complete: it has been delivered, and is not kept any longer",
+            hint="nothing is left to resume; send it again if somebody else needs it",
+        )
+    if found.state is JobState.VOID and found.cancelled:
+        return JobCancelled(f"the transfer {job} is void: {CANCELLED}")
+    if found.state is JobState.VOID:
+        return JobGone(
+            f"the transfer {job} is void: its sender ended it before it was complete", hint="send it again"
+        )
+    return JobGone(
+        f"the transfer {job} is {found.state.value}, and was not begun on this host",
+        hint="go on with it where it was begun, or here with `xfer send --ticket`",
+    )
 
 
 def _gone(start: str) -> XferError:
@@ -187,6 +219,24 @@ def _say_lifted(job: str, *, json: bool, quiet: bool) -> None:
         Ndjson(sys.stdout.buffer)(Notice(text=told))
     elif not quiet:
         sys.stderr.write(told + "\n")
+
+
+def _pruned(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> list[Unfinished]:
+    """Those that were not ended meanwhile, from wherever; what was is said."""
+    from cli.render import Ndjson
+    from cli.run import run
+    from transfer.abandoned import prune
+    from transfer.events import Notice
+    from transfer.paths import printable
+
+    verdicts = run(lambda: prune(jobs), resume="run it again")
+    for verdict in verdicts:
+        if json:
+            Ndjson(sys.stdout.buffer)(Notice(text=verdict.told))
+        elif not quiet:
+            sys.stderr.write(printable(verdict.told, limit=1000) + "\n")
+    forgotten = {verdict.job.number for verdict in verdicts if verdict.forgotten}
+    return [which for which in jobs if which.number not in forgotten]
 
 
 def _list(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> None:

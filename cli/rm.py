@@ -8,9 +8,10 @@ EXAMPLES = ("xfer rm qw3e", "xfer rm qw3ey7x9 --json")
 
 
 def rm(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """Forget a job, whatever its state; what is stored of it goes."""
+    """Forget a job, whatever its state; what is stored goes, and what had arrived here."""
     from cli.ask import ask, say_changed
+    from cli.cancel import forget_here
     from transfer.jobs import Jobs
 
     changed = ask(context, lambda broker: Jobs(broker).remove(job))
-    say_changed(changed, f"{changed.job} is forgotten", json=json, quiet=quiet)
+    say_changed(changed, f"{changed.job} is forgotten{forget_here(changed.job)}", json=json, quiet=quiet)

@@ -270,6 +270,7 @@ class JobStatus(msgspec.Struct, frozen=True):
 
     size: declared raw bytes. created: seconds since 1970. expire: seconds it is kept once stored. fetches: as in
     Create. receivers: ids of those who gave a receipt. stored: bytes of the stored segments, None unless asked for.
+    cancelled: its owner made it void, and not its sender's trouble.
     """
 
     state: JobState
@@ -283,6 +284,7 @@ class JobStatus(msgspec.Struct, frozen=True):
     fetches: int | None = None
     receivers: list[str] = []
     stored: int | None = None
+    cancelled: bool = False
 
 
 class ListJobs(Request, frozen=True):

@@ -11,7 +11,7 @@ from transfer import api
 from transfer.adopted import compare, manifest_of
 from transfer.broker_client import BrokerClient, Conflict, JobPaused
 from transfer.content import Content
-from transfer.errors import JobGone, Locked, NotAllowed, SourceChanged, UsageError
+from transfer.errors import CANCELLED, JobCancelled, JobGone, Locked, NotAllowed, SourceChanged, UsageError
 from transfer.ledger import JobRow, Ledger, PartRow, SourceRow
 from transfer.lock import FileLock
 from transfer.meter import Meter
@@ -116,7 +116,7 @@ class _Opening:
                 with contextlib.ExitStack() as undo:
                     undo.enter_context(lock)
                     job = await self._carry_on(row, lock)
-                    if job is not None:
+                    if isinstance(job, SentJob):
                         undo.pop_all()
                         return job
         return None
@@ -145,14 +145,14 @@ class _Opening:
                 job = await self._adopt(ticket, rows, lock)
             else:
                 found = await self._carry_on(own, lock)
-                if found is None:
-                    raise JobGone("that transfer is void, or has expired", hint=_ANEW)
+                if isinstance(found, JobGone):
+                    raise found
                 job = found
             undo.pop_all()
         return job
 
-    async def _carry_on(self, row: JobRow, lock: FileLock) -> SentJob | None:
-        """None if it is gone; then the ledger forgets it."""
+    async def _carry_on(self, row: JobRow, lock: FileLock) -> SentJob | JobGone:
+        """How it is gone, if it is; then the ledger forgets it."""
         job = SentJob(Ticket(row.job, row.secret), self._ledger, row, lock)
         try:
             status = await self._status(row.job)
@@ -163,11 +163,15 @@ class _Opening:
                 self._ledger.set_state(row, self._again.pack())
                 job.found = True
                 return job
-        except JobGone:
+            gone = (
+                JobCancelled(CANCELLED) if status.cancelled else JobGone("that transfer is void", hint=_ANEW)
+            )
+        except JobGone as lost:
             if not self._same_servers(row):  # who knows what those know
                 raise
+            gone = JobGone(f"that transfer cannot be gone on with: {lost.what}", hint=_ANEW)
         self._ledger.end(row)
-        return None
+        return gone
 
     async def _adopt(self, ticket: Ticket, rows: list[JobRow], lock: FileLock) -> SentJob:
         """Go on with what was begun with other files, if these are the same. rows: what is known of it here."""

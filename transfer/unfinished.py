@@ -28,9 +28,9 @@ def unfinished() -> list[Unfinished]:
 
     Raises XferError if the ledger cannot be read.
     """
-    with contextlib.closing(_ledger()) as ledger:
-        sends = [_send(ledger, row) for row in ledger.unfinished("send")]
-        fetches = [_fetch(ledger, row) for row in ledger.unfinished("fetch")]
+    with contextlib.closing(ledger()) as opened:
+        sends = [_send(opened, row) for row in opened.unfinished("send")]
+        fetches = [_fetch(opened, row) for row in opened.unfinished("fetch")]
     return sorted(sends + fetches, key=lambda job: job.begun)
 
 
@@ -52,14 +52,14 @@ async def resume(
     Raises:
         XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
     """
-    with contextlib.closing(_ledger()) as ledger:
-        rows = ledger.select(job.side, job=job.job)
+    with contextlib.closing(ledger()) as opened:
+        rows = opened.select(job.side, job=job.job)
         row = next((row for row in rows if row.id == job.number), None)
         if row is None:
             raise JobGone(
                 f"the {job.side} {job.job} is not unfinished any more", hint="there is nothing to do"
             )
-        state = ledger.state(row)
+        state = opened.state(row)
     ticket = Ticket(row.job, row.secret)
     asked = SendAgain.unpack(state) if job.side == "send" else FetchAgain.unpack(state)
     if asked is None:
@@ -70,7 +70,7 @@ async def resume(
         return await fetch(
             ticket,
             os.fsdecode(asked.output),
-            context=_servers(asked.context),
+            context=servers(asked.context),
             overwrite=asked.overwrite,
             rename=asked.rename,
             unsafe_links=asked.unsafe_links,
@@ -82,7 +82,7 @@ async def resume(
         )
     return await send(
         [os.fsdecode(path) for path in asked.paths],
-        context=_servers(asked.context),
+        context=servers(asked.context),
         via=asked.via,
         threshold=asked.threshold,
         wait=asked.wait,
@@ -108,13 +108,13 @@ async def lift(job: Unfinished) -> bool:
 
     Raises Temporary.
     """
-    with contextlib.closing(_ledger()) as ledger:
-        rows = [row for row in ledger.select(job.side, job=job.job) if row.id == job.number]
-        state = ledger.state(rows[0]) if rows else b""
+    with contextlib.closing(ledger()) as opened:
+        rows = [row for row in opened.select(job.side, job=job.job) if row.id == job.number]
+        state = opened.state(rows[0]) if rows else b""
     asked = SendAgain.unpack(state) or FetchAgain.unpack(state)
     if asked is None:
         return False
-    async with jobs(_servers(asked.context)) as mine:
+    async with jobs(servers(asked.context)) as mine:
         try:
             _, status = await mine.status(job.job)
             if status.state is not api.JobState.PAUSED:
@@ -125,22 +125,23 @@ async def lift(job: Unfinished) -> bool:
     return True
 
 
-def _ledger() -> Ledger:
+def ledger() -> Ledger:
+    """This host's; the caller closes it. Raises XferError if it cannot be read."""
     return Ledger(config.state_dir() / "ledger.db")
 
 
-def _servers(name: str) -> config.Context:
+def servers(name: str) -> config.Context:
     """Those of that context; where none had a name, those of the environment."""
     nameless = name == config.NAMELESS and name not in config.contexts()
     return config.load(None if nameless else name)
 
 
-def _send(ledger: Ledger, row: JobRow) -> Unfinished:
+def _send(opened: Ledger, row: JobRow) -> Unfinished:
     """done: what lies in complete segments; of the open ones only the store knows what it has."""
-    asked = SendAgain.unpack(ledger.state(row))
+    asked = SendAgain.unpack(opened.state(row))
     total = asked.total if asked is not None else None
-    complete = {segment.segment for segment in ledger.segments(row) if segment.size}
-    parts = (part for part in ledger.parts(row) if part.segment in complete)
+    complete = {segment.segment for segment in opened.segments(row) if segment.size}
+    parts = (part for part in opened.parts(row) if part.segment in complete)
     stored = {frame.index for part in parts for frame in part.frames if frame.kind is Kind.CHUNK}
     lock = sent.lock_path(config.state_dir() / "locks", row.job)
     return Unfinished(
@@ -155,12 +156,12 @@ def _send(ledger: Ledger, row: JobRow) -> Unfinished:
     )
 
 
-def _fetch(ledger: Ledger, row: JobRow) -> Unfinished:
-    first = ledger.blocks(row).get(0)
+def _fetch(opened: Ledger, row: JobRow) -> Unfinished:
+    first = opened.blocks(row).get(0)
     head = chunks.read_block(first, 0).head if first is not None else None
     total = head.total if head is not None else None
-    done = _bytes(ledger.chunks(row), head.chunk_size, total) if head is not None else 0
-    receipt = received.owed(ledger.state(row))
+    done = _bytes(opened.chunks(row), head.chunk_size, total) if head is not None else 0
+    receipt = received.owed(opened.state(row))
     lock = received.lock_path(config.state_dir() / "locks", row.job, row.key)
     return Unfinished(
         number=row.id,

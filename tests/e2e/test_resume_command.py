@@ -110,6 +110,105 @@ def test_resume_tells_of_each_that_fails_and_goes_on_with_the_others(two: Two) -
     assert [job.label for job in listed(two, two.here)] == ["gone", "running"]
 
 
+# --- what its owner ended
+
+
+def test_what_was_cancelled_elsewhere_leaves_the_list_and_takes_what_had_arrived(
+    two: Two, source: Path, elsewhere: Mapping[str, str]
+) -> None:
+    sending = two.send(*SLOWLY, source)
+    got = two.fetch(sending.ticket)
+    got.moved(8 * MIB)
+    for process in (got, sending):
+        process.signal(signal.SIGKILL)
+        process.end()
+    job = Ticket.parse(sending.ticket).job
+    assert two.start("cancel", job, env=elsewhere).code == 0
+    nowhere = {**two.there, "NATS_URL": "nats://127.0.0.1:9"}
+    assert [here.job for here in listed(two, nowhere)] == [job]  # nobody there says that it was
+    assert len(two.left_over) == 1
+    for env, side in ((two.there, "fetch"), (two.here, "send")):
+        ended = two.start("resume", "--list", env=env)
+        assert (ended.code, ended.stdout) == (0, b"")
+        said, nothing = ended.stderr.splitlines()
+        assert said.startswith(f"{side} {job} (")
+        assert "this transfer was cancelled by its owner" in said
+        assert said.endswith("; what had arrived of it is removed") == (side == "fetch")
+        assert nothing == "nothing is unfinished on this host"
+    assert two.left_over == []
+    late = complaint(two.start("resume", "--json", job))
+    assert (late.code, late.kind) == (4, "JobCancelled")
+    assert late.message == f"the transfer {job} is void: this transfer was cancelled by its owner"
+    assert late.next == "send it again if that was not meant"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "rm"])
+def test_who_ends_a_job_has_its_own_host_forget_it_too(two: Two, source: Path, verb: str) -> None:
+    """Here the same host has its send and its fetch, and neither runs."""
+    sending = two.send(*SLOWLY, source)
+    got = two.fetch(sending.ticket, env=two.here)
+    got.moved(8 * MIB)
+    for process in (got, sending):
+        process.signal(signal.SIGKILL)
+        process.end()
+    ended = two.start(verb, sending.ticket[6:12])
+    assert ended.code == 0
+    assert f"; what had arrived in {two.out} is removed" in ended.stderr
+    assert two.left_over == []
+    with closing(Ledger(ledger_of(two.here))) as ledger:
+        assert ledger.unfinished("send") + ledger.unfinished("fetch") == []
+
+
+def test_a_cancelled_send_that_is_resumed_says_so_and_is_forgotten(
+    two: Two, elsewhere: Mapping[str, str]
+) -> None:
+    waiting = two.send(two.file("f", 100_000), "--wait", "30s")
+    waiting.event(events.Waiting)
+    waiting.signal(signal.SIGKILL)
+    waiting.end()
+    job = Ticket.parse(waiting.ticket).job
+    assert two.start("cancel", job, env=elsewhere).code == 0
+    said = complaint(two.start("resume", "--json"))
+    assert (said.code, said.message) == (4, "this transfer was cancelled by its owner")
+    assert listed(two, two.here) == []
+
+
+def test_what_is_complete_says_so_when_it_is_to_be_resumed(two: Two) -> None:
+    ticket = two.store(two.file("f", 1000), "--fetches", "1")
+    job = Ticket.parse(ticket).job
+    stored = complaint(two.start("resume", "--json", job[:10]))
+    assert stored.code == 4
+    assert stored.message.startswith(f"the transfer {job} is complete, and stored until ")
+    assert stored.next.startswith("nothing is left to resume: it can be fetched; `xfer status ")
+    assert two.fetch(ticket).code == 0
+    delivered = complaint(two.start("resume", "--json", job))
+    assert delivered.message == (
+        f"the transfer {job} is complete: it has been delivered, and is not kept any longer"
+    )
+    assert two.start("rm", job).code == 0
+    gone = complaint(two.start("resume", "--json", job))
+    assert gone.code == 4
+    assert gone.message == (
+        f"nothing called '{job}' is unfinished on this host, and no job of yours is called so:"
+        " it is complete, has expired, or was removed"
+    )
+
+
+def test_what_its_servers_do_not_know_any_more_is_told_and_stays_until_it_is_resumed(
+    two: Two, elsewhere: Mapping[str, str]
+) -> None:
+    waiting = two.send(two.file("f", 100_000), "--wait", "30s")
+    waiting.event(events.Waiting)
+    waiting.signal(signal.SIGKILL)
+    waiting.end()
+    assert two.start("rm", Ticket.parse(waiting.ticket).job, env=elsewhere).code == 0
+    shown = two.start("resume", "--list", "--json").end()
+    assert "its servers know of it no more; it has expired, or was removed" in notices(shown)
+    assert [job.label for job in listed(two, two.here)] == ["f"]
+    assert complaint(two.start("resume", "--json")).code == 4
+    assert listed(two, two.here) == []
+
+
 # --- a source that changed
 
 

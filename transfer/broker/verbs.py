@@ -301,6 +301,7 @@ class Verbs:
             fetches=record.fetches,
             receivers=list(record.receipts),
             stored=stored,
+            cancelled=record.cancelled,
         )
 
     async def info(self, _user: str, _request: api.Info) -> api.BrokerInfo:
