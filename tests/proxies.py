@@ -37,7 +37,10 @@ class Proxy(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         host, _, path = self.path.removeprefix("http://").partition("/")
         with socket.create_connection((host.split(":")[0], int(host.split(":")[1])), 10) as far:
-            head = f"{self.command} /{path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+            kept = [
+                f"{k}: {v}" for k, v in self.headers.items() if not k.lower().startswith(("proxy-", "conn"))
+            ]
+            head = "\r\n".join([f"{self.command} /{path} HTTP/1.1", *kept, "Connection: close", "", ""])
             far.sendall(head.encode() + body)
             _pump(far, self.connection)
         self.close_connection = True
