@@ -29,6 +29,7 @@ from brokers import (
     nats_server,
 )
 from nats.aio.client import Client
+from proxies import HOST, Proxy, serving
 from test_broker_api import SKEWED
 
 from transfer import api
@@ -108,6 +109,23 @@ async def test_where_all_is_well_each_line_is_ok_and_nothing_is_left(
     assert not (
         await store.run(lambda s3: s3.list_objects_v2(Bucket=store.bucket, Prefix="xfer/probe/"))
     ).get("Contents")
+
+
+async def test_the_proxy_on_the_way_to_the_store_is_named(
+    xfer: Run, place: Place, client: Client, tmp_path: Path
+) -> None:
+    kind = type("Noting", (Proxy,), {"seen": []})
+    with serving(kind) as address:
+        look = doctor(xfer, place, tmp_path, http_proxy=f"http://ann:secret@{address}", no_proxy="")
+        found = await asyncio.to_thread(look)
+        assert f" by way of the proxy http://{address}: " in found.checks["S3"]["said"]
+        assert kind.seen
+        look = doctor(xfer, place, tmp_path, http_proxy=f"http://{address}", no_proxy=HOST)
+        assert "proxy" not in (await asyncio.to_thread(look)).checks["S3"]["said"]
+    look = doctor(xfer, place, tmp_path, http_proxy="http://ann:secret@127.0.0.1:9", no_proxy="")
+    found = await asyncio.to_thread(look)
+    assert (found.code, "secret" in str(found.checks)) == (5, False)
+    assert "by way of the proxy http://127.0.0.1:9" in found.checks["S3"]["said"]
 
 
 def test_the_lines_fit_80_columns_and_begin_with_ok_or_say_what_to_do(

@@ -161,6 +161,39 @@ def test_progress_gets_a_line_every_ten_seconds() -> None:
     ]
 
 
+def test_a_log_is_told_nothing_of_what_is_done_soon_but_warnings() -> None:
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock, terse=True)
+    for event in (
+        Waiting(what="waiting for a receiver", left=60.0),
+        RouteChosen(route="s3", reason="it is large"),
+        Notice(text="carrying on"),
+        Notice(text="a pipe is left out", warning=True),
+        MOVING,
+    ):
+        clock.now += 1
+        view(event)
+        view.tick()
+    view(summary())
+    assert err.getvalue() == "a pipe is left out\n"
+
+
+def test_a_log_gets_a_line_every_ten_seconds_at_most_and_then_also_how_it_ended() -> None:
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock, terse=True)
+    for second in range(1, 26):
+        clock.now = 1000.0 + second
+        view(Waiting(what=f"waiting for what comes in second {second}", left=None))
+        view(Notice(text="the connection was lost and is back"))
+        view.tick()
+    view(summary())
+    assert err.getvalue().splitlines() == [
+        "waiting for what comes in second 10",
+        "waiting for what comes in second 20",
+        "receipt: somebody has it, verified (1 file, 12.0 MB in 4.0 s by s3)",
+    ]
+
+
 def test_an_unknown_length_has_no_share_and_no_end() -> None:
     clock, err = Clock(), io.StringIO()
     view = Lines(None, err, clock)
@@ -374,6 +407,9 @@ def test_the_view_fits_the_terminal_and_the_options(
     err = Terminal() if terminal else io.StringIO()
     view = choose(None, err, json=io.BytesIO() if json_wanted else None, quiet=quiet, dumb=dumb)
     assert type(view) is kind
+    if isinstance(view, Lines):
+        view(Notice(text="so it goes"))
+        assert bool(err.getvalue()) == terminal, "a log is told little"
 
 
 def test_a_path_that_is_not_utf_8_is_written_as_json_all_the_same() -> None:

@@ -149,8 +149,9 @@ async def _s3(broker: BrokerClient, report: api.CheckupReport) -> Finding:
 
 
 async def _round_trip(broker: BrokerClient, data: bytes, slot: int) -> str:
-    """Put, read, compare, delete; the store's scheme and host."""
+    """Put, read, compare, delete; the store's scheme and host, and the proxy on the way there."""
     from transfer.transports.s3.http import StoreHttp, crc32c
+    from transfer.transports.s3.proxies import proxy_for, shown
 
     urls = await broker.probe(slot, len(data), crc32c([data]))
     http = StoreHttp(1, ca=broker.ca)
@@ -163,7 +164,9 @@ async def _round_trip(broker: BrokerClient, data: bytes, slot: int) -> str:
     if back != data:
         raise StoreUnreachable("the store gives back other bytes than were put", hint="do not use this store")
     parts = urlsplit(urls.put.url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    proxy = proxy_for(urls.put.url)
+    way = f" by way of the proxy {shown(proxy)}" if proxy else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{way}"
 
 
 async def _in_thread(work: Callable[[], Answer]) -> Answer:

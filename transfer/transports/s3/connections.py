@@ -10,6 +10,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from transfer.transports.s3.congestion import NetworkPath, Watch
+from transfer.transports.s3.proxies import credentials
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 
@@ -28,7 +29,12 @@ def make_pool(connections: int, proxy: str, path: NetworkPath, ca: Path | None =
     }
     if ca is not None:
         options["ca_certs"] = str(ca)
-    pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+    if proxy:
+        asked = credentials(proxy)
+        headers = urllib3.make_headers(proxy_basic_auth=asked) if asked is not None else None
+        pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+    else:
+        pool = urllib3.PoolManager(**options)
     pool.pool_classes_by_scheme = _pool_classes(path)
     return pool
 

@@ -22,6 +22,7 @@ from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, U
 from transfer.hold import Hold
 from transfer.model import Bytes
 from transfer.transports.s3.congestion import NetworkPath
+from transfer.transports.s3.proxies import proxy_for, shown
 
 if TYPE_CHECKING:
     import urllib3
@@ -77,7 +78,7 @@ class StoreHttp:
     path: what the connections see of the way. ca: PEM file of the authorities that may vouch for the store, and no
     others; None: those of the system. hold: during its pauses nothing more is sent.
     One try each; the caller retries. Redirects are never followed, because a signed URL is a secret.
-    Proxy: HTTPS_PROXY / HTTP_PROXY / NO_PROXY as usual.
+    Proxy: as `proxies` finds it.
     urllib3 is imported with the first request: it takes 50 ms, which a transfer from peer to peer need not spend.
     """
 
@@ -125,7 +126,7 @@ class StoreHttp:
         try:
             data = self._read(response, length + 1)  # never more, whatever the store sends
         except _failures() as error:
-            raise StoreUnreachable(f"the store at {_host(url.url)} broke off ({_plain(error)})") from None
+            raise StoreUnreachable(f"the store at {_place(url.url)} broke off ({_plain(error)})") from None
         finally:
             response.release_conn()
         if len(data) != length:
@@ -193,14 +194,14 @@ class StoreHttp:
         except _failures() as error:
             if (distrust := _distrust(error)) is not None:
                 raise UntrustedServer(
-                    f"the store at {_host(url.url)} is not to be trusted: {distrust}"
+                    f"the store at {_place(url.url)} is not to be trusted: {distrust}"
                 ) from None
             raise StoreUnreachable(
-                f"the store at {_host(url.url)} does not answer ({_plain(error)})"
+                f"the store at {_place(url.url)} does not answer ({_plain(error)})"
             ) from None
         if response.status in (200, 201, 204, 206):
             return response
-        raise _refusal(response, _host(url.url))
+        raise _refusal(response, _place(url.url))
 
     def _let_go(self, response: Any) -> None:
         """Keep the connection if the rest of the body is short: what says nothing to us is not read for ever."""
@@ -211,7 +212,7 @@ class StoreHttp:
         response.close()
 
     def _pool(self, url: str) -> urllib3.PoolManager:
-        proxy = _proxy_for(url)
+        proxy = proxy_for(url)
         if proxy not in self._pools:
             from transfer.transports.s3.connections import make_pool
 
@@ -252,8 +253,10 @@ def _error_code(body: bytes) -> str:
     return body[start + 6 : end].decode("ascii", "replace")[:60] if 0 <= start < end else ""
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
+def _place(url: str) -> str:
+    """The store's host, and the proxy on the way there, which may be what is wrong."""
+    host, proxy = urlsplit(url).netloc.rpartition("@")[2], proxy_for(url)
+    return f"{host} (by way of the proxy {shown(proxy)})" if proxy else host
 
 
 def _plain(error: Exception) -> str:
@@ -268,12 +271,3 @@ def _distrust(error: BaseException | None) -> str | None:
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return None if error is None else error.verify_message
-
-
-def _proxy_for(url: str) -> str:
-    from urllib.request import getproxies, proxy_bypass
-
-    parsed = urlsplit(url)
-    if proxy_bypass(parsed.hostname or ""):
-        return ""
-    return getproxies().get(parsed.scheme, "")
