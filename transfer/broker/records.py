@@ -135,8 +135,8 @@ class Records:
     async def forget_ref(self, job: str, number: int) -> None:
         """Of a job that is gone: drop the page that was made for it at that very moment."""
         if await self.read(job) is None:
-            with _translated():
-                await self._kv.put(_page_key(job, number // PAGE), b"", _PURGE)
+            with reaching("job records"):
+                await self._kv.delete(_page_key(job, number // PAGE))
 
     async def refs(self, job: str, start: int, end: int) -> list[SegmentRef]:
         """References of the segments from `start` to before `end`, as far as they are there without a gap."""

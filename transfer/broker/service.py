@@ -76,6 +76,7 @@ class Service:
         self._observer = observer
         self._micro: MicroService | None = None
         self._requests: Fair[tuple[Inquiry, float]] = Fair(AT_ONCE, OF_ONE, WAITING)
+        self._woken = asyncio.Semaphore(AT_ONCE)
         self._context = contextvars.copy_context()
         self._doubts = Doubts()
         self._answering: set[asyncio.Task[None]] = set()
@@ -155,14 +156,16 @@ class Service:
             self._done(user)
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return
-        waited = 0.0
+        waited, turn = 0.0, True
         try:
             answer = await self._timely(self._asked(user, verb, inquiry.data))
             if isinstance(answer, Later):
-                began = time.monotonic()
-                await self._without_slot(answer.wait(self._leaving))
+                self._done(user)  # what only waits keeps no other request waiting
+                turn, began = False, time.monotonic()
+                await answer.wait(self._leaving)
                 waited = time.monotonic() - began
-                answer = await self._timely(answer.answer())
+                async with self._woken:
+                    answer = await self._timely(answer.answer())
             body, error = self._encoded(answer), None
         except XferError as failure:
             error = _api_error(failure)
@@ -171,7 +174,8 @@ class Service:
             log.error("a bug in verb %s: %s", verb, _place(failure))
             error = ApiError(ErrorCode.INTERNAL, "the broker failed; its log says where")
         finally:
-            self._done(user)  # an answer that is held back holds up nobody else
+            if turn:
+                self._done(user)  # an answer that is held back holds up nobody else
         if error is not None and error.code is ErrorCode.NOT_FOUND:
             error = await self._held_back(user, arrived + waited, error)
         try:
@@ -216,14 +220,6 @@ class Service:
                 return await answering
         except TimeoutError:
             raise StoreUnreachable("the store or the job records take too long to answer") from None
-
-    async def _without_slot(self, waiting: Awaitable[None]) -> None:
-        """What only waits keeps no other request waiting."""
-        self._slots.release()
-        try:
-            await waiting
-        finally:
-            await self._slots.acquire()
 
     def _encoded(self, answer: msgspec.Struct) -> bytes:
         body = msgspec.json.encode(answer)
