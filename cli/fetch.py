@@ -112,16 +112,14 @@ def fetch(
     if room is not None and not (typed(arguments, "ticket") or typed(arguments, "ticket_file")):
         from cli.consumer import SHARED, own_name
         from transfer.room_fetch import fetch_room
-        from transfer.room_names import find
 
         if output == "-" and not latest:
             raise UsageError("one item goes to stdout", hint="say --latest, or name a folder with -o")
         if latest and follow:
             raise UsageError("--latest takes one item, and --follow goes on", hint="choose one of them")
-        target = find(room)
         taking = partial(
             fetch_room,
-            target,
+            room,
             where,
             consumer=consumer or (SHARED if work else own_name()),
             work=work,

@@ -181,8 +181,7 @@ def send(
     lull = None if wait == "forever" else seconds(wait, "wait")
     kept = seconds(expire or (EXPIRE_IN_ROOM if room is not None else EXPIRE), "expire")
     outage = seconds(patience, "patience")
-    posted_to = find(room) if room is not None else None
-    servers = load(context) if posted_to is None else servers_of(posted_to, context)
+    servers = load(context) if room is None else servers_of(find(room), context)
     resume = same_command()
     if stdin or from_command is not None:
         resume = "a stream cannot be resumed: send it again from its start"
@@ -208,7 +207,7 @@ def send(
         links=links,
         resume=not no_resume,
         ticket=claim,
-        room=posted_to,
+        room=room,
         idempotency_key=idempotency_key,
         concurrency=concurrency,
         bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="send"),

@@ -1,7 +1,8 @@
 """xfer as a library: `await transfer.send(paths)`, `await transfer.fetch(ticket)`; and what of it did not end.
 
 `for job in transfer.unfinished(): await transfer.resume(job)`. What runs on any host of ours: `async with transfer.jobs()
-as mine: await mine.list()`, and `await transfer.watch(job, on_heard=…)`.
+as mine: await mine.list()`, and `await transfer.watch(job, on_heard=…)`. Rooms: `await
+transfer.send(paths, room="backups")`, `await transfer.fetch_room("backups", "in/", consumer="nightly")`.
 
 All are imported when they are first used, so that importing a part of the package costs only that part.
 """
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transfer.fetch import fetch
     from transfer.jobs import jobs
+    from transfer.room_fetch import fetch_room
     from transfer.send import send
     from transfer.unfinished import resume, unfinished
     from transfer.watch import watch
 
-__all__ = ["fetch", "jobs", "resume", "send", "unfinished", "watch"]
-_HOME = {"resume": "unfinished"}
+__all__ = ["fetch", "fetch_room", "jobs", "resume", "send", "unfinished", "watch"]
+_HOME = {"fetch_room": "room_fetch", "resume": "unfinished"}
 """Where what is not called like its module is defined."""
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from transfer import config, rooms_api
 from transfer.broker_client import FIRST_CONTACT, BrokerClient, Patience, connected
-from transfer.errors import DamagedData, RoomGone, UnsupportedVersion, XferError
+from transfer.errors import DamagedData, JobGone, RoomGone, UnsupportedVersion, XferError
 from transfer.room_names import Room
 from transfer.seal import OVERHEAD, Purpose, Sealer
 from transfer.ticket import RoomTicket, Ticket
@@ -99,8 +99,10 @@ class Member:
         sealed = base64.b64encode(
             self._sealer.seal(Purpose.ROOM_ITEM, 0, _item_encoder.encode(item))
         ).decode()
-        with _named(self.room):
+        try:
             return await self._broker.room_put(self._sealer, Ticket.parse(item.ticket).job, sealed)
+        except JobGone:  # the job was stored a moment ago
+            raise _gone(self.room) from None
 
     async def items(
         self, consumer: str = "", *, work: bool = False, after: int = 0, wait: float = 0.0
@@ -222,9 +224,12 @@ def _named(room: Room) -> Iterator[None]:
     """The broker does not know what the room is called."""
     try:
         yield
-    except RoomGone as gone:
-        called = f"room {room.name}" if room.name else "that room"
-        raise RoomGone(f"{called} is no more, or never was", hint=gone.hint) from None
+    except RoomGone:
+        raise _gone(room) from None
+
+
+def _gone(room: Room) -> RoomGone:
+    return RoomGone(f"{f'room {room.name}' if room.name else 'that room'} is no more, or never was")
 
 
 _item_encoder = msgspec.msgpack.Encoder()

@@ -35,7 +35,7 @@ from transfer.ledger import Ledger
 from transfer.lock import FileLock
 from transfer.paths import printable
 from transfer.room import Member, Posted, servers_of
-from transfer.room_names import Room
+from transfer.room_names import Room, find
 from transfer.sink import absolute
 from transfer.tasks import ended
 from transfer.ticket import Ticket
@@ -51,7 +51,7 @@ AT_ONCE = rooms_api.MAX_MARKED
 
 
 async def fetch_room(
-    room: Room,
+    room: Room | str,
     output: Path | str | BinaryIO = "",
     *,
     consumer: str,
@@ -73,7 +73,8 @@ async def fetch_room(
     """Fetch what this consumer has not had yet, the oldest first; each item exactly once for this name and state folder.
 
     Args:
-        output: a folder (or a single item's file name), or an open binary stream for the bytes of one item's one file.
+        room: its name here, or its ticket.
+        output: a folder, made if it is not there, or an open binary stream for the bytes of one item's one file.
         consumer: its name among the user's own, or, with `work`, among those that all members share.
         work: each item goes to one of those who share it; one that fails is tried again, by any of them, until the room
             gives it up.
@@ -86,8 +87,11 @@ async def fetch_room(
         XferError: as `fetch` if there was one item; PartialDelivery if others than it were fetched; Locked if another
             run of this host fetches for this consumer; JobGone for a room that is no more.
     """
+    room = find(room)
     servers = servers_of(room, context)
-    place = os.fsencode(absolute(os.fspath(output))) if isinstance(output, str | os.PathLike) else b""
+    place = b""
+    if isinstance(output, str | os.PathLike):
+        place = os.fsencode(os.path.join(absolute(os.fspath(output) or "."), ""))
     own = digest_of(repr((room.ticket.id, servers.user, consumer, work)).encode())
     with (
         _slot(own, work) as slot,

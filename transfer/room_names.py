@@ -42,8 +42,10 @@ def rooms() -> list[Room]:
     return [_room(name, row) for name, row in sorted(_FILE.read().rooms.items())]
 
 
-def find(text: str) -> Room:
+def find(text: str | Room) -> Room:
     """By its name here, or by its ticket. Raises UsageError, MistypedTicket."""
+    if isinstance(text, Room):
+        return text
     row = _FILE.read().rooms.get(text)
     if row is not None:
         return _room(text, row)

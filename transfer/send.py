@@ -29,8 +29,8 @@ from transfer.model import FrameId, FrameSet, Kind, SegmentRef
 from transfer.opening import OnPause, open_job
 from transfer.plan import Part
 from transfer.receivers import Receivers
-from transfer.room import Item, Member
-from transfer.room_names import Room
+from transfer.room import Item, Member, servers_of
+from transfer.room_names import Room, find
 from transfer.safe import Safe
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute
@@ -61,7 +61,7 @@ async def send(
     links: Links = "preserve",
     resume: bool = True,
     ticket: Ticket | str | None = None,
-    room: Room | None = None,
+    room: Room | str | None = None,
     idempotency_key: str | None = None,
     on_pause: OnPause = "wait",
     patience: float = 600.0,
@@ -85,7 +85,7 @@ async def send(
         exclude, links: see `transfer.source.scan`.
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
         ticket: go on with this job, begun here or on another host with the same files.
-        room: post the ticket there once it is stored; then no receiver is waited for, and the store takes all.
+        room: (its name here, or its ticket) post the ticket there once it is stored; then no receiver is waited for, and the store takes all.
         idempotency_key: the name of this very transfer, chosen by whoever may have to ask for it again: as long as it
             is there, every call with the same key by the same user on this host is about one job. See
             `transfer.idempotency` for what that means.
@@ -106,7 +106,8 @@ async def send(
         check_key(idempotency_key, alone=ticket is None and resume)
     announcer = Announcer(on_event)
     meter = Meter(announcer)
-    context = context or config.load()
+    room = find(room) if room is not None else None
+    context = context or (servers_of(room, None) if room is not None else config.load())
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     material = content.of(paths, stream, command, name, exclude, links)
     again = SendAgain(

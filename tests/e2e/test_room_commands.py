@@ -40,7 +40,8 @@ def take(two: Two, *args: object, env: Mapping[str, str] | None = None) -> Backg
 
 
 def labels(fetched: Background) -> list[str]:
-    return [event.label for event in fetched.events if isinstance(event, ItemBegun)]
+    """Of the items that it took; waits for its end."""
+    return [event.label for event in fetched.end().events if isinstance(event, ItemBegun)]
 
 
 def end_of(fetched: Background) -> RoomSummary:
