@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -30,14 +30,28 @@ def ask(context: str | None, question: Callable[[BrokerClient], Awaitable[Answer
     return run(work, resume="run it again")
 
 
-def print_json(value: object) -> None:
-    """One line on stdout."""
+def print_json(value: object, *, times: Collection[str] = ()) -> None:
+    """One line on stdout. times: the fields, at any depth, that hold seconds since 1970; they are written as ISO 8601."""
     import sys
 
     import msgspec
 
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    shown = _with_iso(msgspec.to_builtins(value), times) if times else value
+    sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
     sys.stdout.flush()
+
+
+def _with_iso(value: object, times: Collection[str]) -> object:
+    from cli.units import iso
+
+    if isinstance(value, list):
+        return [_with_iso(item, times) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: iso(item) if key in times and isinstance(item, int | float) else _with_iso(item, times)
+        for key, item in value.items()
+    }
 
 
 def say_changed(changed: Changed, told: str, *, json: bool, quiet: bool) -> None:
@@ -45,6 +59,6 @@ def say_changed(changed: Changed, told: str, *, json: bool, quiet: bool) -> None
     import sys
 
     if json:
-        print_json(changed)
+        print_json(changed, times=("expires",))
     elif not quiet:
         sys.stderr.write(told + "\n")

@@ -35,7 +35,7 @@ def ls(json: Json = False, context: ContextName = None) -> None:
 
     found = ask(context, lambda broker: broker.dead_list())
     if json:
-        print_json(found)
+        print_json(found, times=("time",))
         return
     rows = [
         (letter.job, letter.kind, When(letter.time), str(letter.tries), letter.reason)

@@ -37,7 +37,7 @@ def ls(
     states = shown or ([] if every else [state for state in JobState if not state.settled])
     lines = ask(context, lambda broker: Jobs(broker).list(states))
     if json:
-        print_json(lines)
+        print_json(lines, times=("created", "expires"))
     elif lines:
         write(
             ("JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED"), [*map(_row, lines)], numbers=("SIZE",)

@@ -180,7 +180,7 @@ def _state(job: str, found: JobStatus) -> XferError:
     """Why a job that is not unfinished on this host cannot be resumed here, and what to do."""
     from cli.units import moment
     from transfer.api import JobState
-    from transfer.errors import CANCELLED, JobCancelled, JobGone
+    from transfer.errors import JobCancelled, JobGone
 
     if found.state is JobState.STORED:
         return JobGone(
@@ -193,7 +193,7 @@ def _state(job: str, found: JobStatus) -> XferError:
             hint="nothing is left to resume; send it again if somebody else needs it",
         )
     if found.state is JobState.VOID and found.cancelled:
-        return JobCancelled(f"the transfer {job} is void: {CANCELLED}")
+        return JobCancelled(f"the transfer {job} is void: it was cancelled by its owner")
     if found.state is JobState.VOID:
         return JobGone(
             f"the transfer {job} is void: its sender ended it before it was complete", hint="send it again"

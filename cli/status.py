@@ -22,7 +22,7 @@ def status(job: Job, json: Json = False, context: ContextName = None) -> None:
 
     whole, found = ask(context, lambda broker: Jobs(broker).status(job))
     if json:
-        print_json(facts(whole, found))
+        print_json(facts(whole, found), times=("created", "expires"))
         return
     sys.stdout.writelines(f"{name:9}  {text}\n" for name, text in told(whole, found, time.time()))
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cli.units import ago, iso
 from transfer.paths import printable
 
-LEAST = 8
+LEAST = 6
 """Columns that a cell keeps, however narrow the terminal is: so much of a job's id still names it."""
 _GAP = "  "
 _MOST = 1 << 16

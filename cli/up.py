@@ -71,7 +71,7 @@ def up(
 
     def ready(running: Running) -> None:
         _save_context(running, old, tell)
-        if news := _listening_told(before, where, kept=listen is None):
+        if news := _listening_told(folder, before, where, kept=listen is None):
             tell(news)
         _say(running, json=json)
 
@@ -87,7 +87,7 @@ def up(
         raise _run_already(folder, old, tell) or locked from None
 
 
-def _listening_told(before: Listening | None, where: Listening | None, *, kept: bool) -> str:
+def _listening_told(folder: Folder, before: Listening | None, where: Listening | None, *, kept: bool) -> str:
     """What a run's listening means for those who relied on that of the run before; kept: nothing was asked for."""
     import shlex
 
@@ -96,7 +96,8 @@ def _listening_told(before: Listening | None, where: Listening | None, *, kept: 
     if before is None or (before == where and not kept):
         return ""
     if where is None:
-        again = shlex.join(["xfer", "up", "--listen", before.host, "--advertise", before.name])
+        opened = ["--listen", before.host, "--advertise", before.name]
+        again = shlex.join(["xfer", "up", *_at(folder), *opened])
         return (
             f"others, who used {before.name}, do not reach the servers any more; `{again}` lets them in again"
         )
@@ -119,11 +120,16 @@ def _run_already(folder: Folder, old: Context | None, tell: Callable[[str], None
     if block is None:
         return None
     _save_context(Running.of(folder, block, listening.remembered(folder)), old, tell)
-    down = ["xfer", "down", *([] if folder == type(folder).at(None) else ["--dir", str(folder.root)])]
+    down = ["xfer", "down", *_at(folder)]
     return Locked(
         f"the servers in {folder.root} run already, and the context {CONTEXT} points to them",
         hint=f"use them, or stop them with `{shlex.join(down)}`",
     )
+
+
+def _at(folder: Folder) -> list[str]:
+    """The option that names it, where it takes one."""
+    return [] if folder == type(folder).at(None) else ["--dir", str(folder.root)]
 
 
 def _detached(folder: Folder, where: Listening | None) -> Running:

@@ -43,7 +43,7 @@ def usage(
     if everybody:
         report = ask(context, lambda broker: broker.all_usage())
         if json:
-            print_json(report)
+            print_json(report, times=("resets",))
         else:
             write(
                 COLUMNS,
@@ -53,7 +53,7 @@ def usage(
         return
     one = ask(context, lambda broker: broker.usage(user))
     if json:
-        print_json(one)
+        print_json(one, times=("resets",))
     else:
         sys.stdout.writelines(f"{line}\n" for line in _page(one, time.time()))
 

@@ -34,7 +34,7 @@ def ls(dir: Dir = None, json: Json = False) -> None:
 
     found = listed(Folder.at(dir))
     if json:
-        print_json(found)
+        print_json(found, times=("since",))
         return
     write(("NAME", "KEY MADE", "NKEY"), [(user.name, When(user.since), user.nkey) for user in found])
 

@@ -85,7 +85,8 @@ async def send(
         exclude, links: see `transfer.source.scan`.
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
         ticket: go on with this job, begun here or on another host with the same files.
-        room: (its name here, or its ticket) post the ticket there once it is stored; then no receiver is waited for, and the store takes all.
+        room: (its name here, or its ticket) post the ticket there once it is stored; then no receiver is waited
+            for, and the store takes all.
         idempotency_key: the name of this very transfer, chosen by whoever may have to ask for it again: as long as it
             is there, every call with the same key by the same user on this host is about one job. See
             `transfer.idempotency` for what that means.

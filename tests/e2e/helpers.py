@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -273,6 +274,12 @@ def complaint(ended: Background) -> Failure:
     assert last.message in ended.stderr.replace("\n      ", " "), ended.stderr
     assert "Traceback" not in ended.stderr
     return last
+
+
+def seconds(iso: str) -> float:
+    """Since 1970, of a time in what a command says with --json."""
+    assert iso.endswith("Z")
+    return datetime.fromisoformat(iso).timestamp()
 
 
 def same_tree(one: Path, other: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import MIB, Background, Two, complaint
+from helpers import MIB, Background, Two, complaint, seconds
 from hostile import context_of
 
 from transfer import api, events
@@ -244,7 +244,7 @@ def test_a_stored_job_is_extended_and_then_forgotten_with_all_that_is_stored(
     assert kept.code == 0
     assert kept.stderr.startswith(f"{job} is kept until ")
     status = did(two, "status", job, env=elsewhere)
-    assert status["expires"] == pytest.approx(time.time() + 3 * 86_400, abs=120)
+    assert seconds(status["expires"]) == pytest.approx(time.time() + 3 * 86_400, abs=120)
     too_long = complaint(two.start("extend", "--json", job, "--expire", "200d", env=elsewhere))
     assert too_long.code == 2
     assert "at most" in too_long.message

@@ -138,7 +138,7 @@ def test_what_was_cancelled_elsewhere_leaves_the_list_and_takes_what_had_arrived
     assert two.left_over == []
     late = complaint(two.start("resume", "--json", job))
     assert (late.code, late.kind) == (4, "JobCancelled")
-    assert late.message == f"the transfer {job} is void: this transfer was cancelled by its owner"
+    assert late.message == f"the transfer {job} is void: it was cancelled by its owner"
     assert late.next == "send it again if that was not meant"
 
 

@@ -394,7 +394,8 @@ def test_servers_that_let_others_in_go_on_doing_so_until_told_otherwise(tmp_path
     assert said["nats_url"].startswith("nats://127.0.0.1:")
     assert said["ca"] is None
     assert "others, who used 127.0.0.2, do not reach the servers any more" in notices
-    assert "`xfer up --listen 127.0.0.2 --advertise 127.0.0.2` lets them in again" in notices
+    again = f"`xfer up --dir {folder.root} --listen 127.0.0.2 --advertise 127.0.0.2`"
+    assert f"{again} lets them in again" in notices
     assert listening.remembered(folder) is None
 
 

@@ -78,6 +78,7 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
     assert mine["stored"]["used"] > 0
     assert mine["day"]["limit"] == 10**9
     assert mine["jobs"] == {"used": 0, "limit": 20, "resets": None}
+    assert mine["day"]["resets"].endswith("T00:00:00Z")
     everybody = json.loads(xfer("usage", "--all", "--json", env=ours.env).stdout)
     assert [each["user"] for each in everybody["users"]] == ["local"]
     assert everybody["total"]["day"]["used"] == mine["day"]["used"]

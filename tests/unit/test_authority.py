@@ -162,7 +162,7 @@ def test_what_was_listened_on_goes_on_until_something_else_is_said() -> None:
 def test_those_who_were_let_in_before_are_thought_of(
     before: Listening | None, where: Listening | None, kept: bool, said: str
 ) -> None:
-    told = _listening_told(before, where, kept=kept)
+    told = _listening_told(Folder.at(None), before, where, kept=kept)
     assert said in told
     assert bool(said) == bool(told)
 

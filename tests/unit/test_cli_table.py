@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.ask import print_json
 from cli.table import LEAST, When, table
 from cli.units import ago
 
@@ -80,6 +81,11 @@ def test_wide_characters_take_two_columns_and_control_characters_are_escaped() -
 )
 def test_times_are_told_from_now(seconds: float, said: str) -> None:
     assert ago(NOW + seconds, NOW) == said
+
+
+def test_what_is_a_time_is_written_as_iso_for_programs_too(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"created": NOW, "size": 3, "of": {"created": None}}], times=("created",))
+    assert capsys.readouterr().out == '[{"created":"2027-01-15T08:00:00Z","size":3,"of":{"created":null}}]\n'
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
