@@ -16,21 +16,21 @@ class BwLimit:
     """rate: bytes per second. Threads and tasks may share it."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._clock = rate, clock
+        self.rate, self._clock = rate, clock
         self._lock = threading.Lock()
         self._paid_until = clock()
 
     @property
     def piece(self) -> int:
         """Bytes that should be asked for at once."""
-        return max(1, min(MOST, int(self._rate / PIECES)))
+        return max(1, min(MOST, int(self.rate / PIECES)))
 
     def debt(self, length: int) -> float:
         """Take so many bytes; returns the seconds to wait before, or after, they are moved."""
         with self._lock:
             now = self._clock()
             wait = max(0.0, self._paid_until - now)
-            self._paid_until = max(now, self._paid_until) + length / self._rate
+            self._paid_until = max(now, self._paid_until) + length / self.rate
             return wait
 
     async def wait(self, length: int) -> None:

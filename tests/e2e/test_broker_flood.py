@@ -52,7 +52,9 @@ async def test_a_user_who_floods_the_broker_keeps_no_other_waiting(client: Clien
         answers = await asyncio.gather(*(asks(f"calm{n}") for n in range(30)))
         assert all(isinstance(answer, api.Done) for answer in answers)
     calm.set()
-    answers = await asyncio.gather(*flood, return_exceptions=True)  # on a slow machine some waited for too long
+    answers = await asyncio.gather(
+        *flood, return_exceptions=True
+    )  # on a slow machine some waited for too long
     assert any(isinstance(answer, api.Done) for answer in answers)
     assert most == OF_ONE
     await service.drain()
