@@ -115,7 +115,7 @@ class Lines(Quiet):
         self._err = err
         self._clock = clock
         self._said = clock()
-        self._said_done = 0
+        self._from: tuple[float, int] | None = None  # since when, and how far it was then
         self._now: Progress | Waiting | None = None
         self._until: float | None = None
         self._stored: Stored | None = None
@@ -128,6 +128,7 @@ class Lines(Quiet):
         super().__call__(event)
         if isinstance(event, Progress):
             self._now, self._until = event, None
+            self._from = self._from or (self._clock(), far_of(event))
         elif isinstance(event, Waiting):
             fresh = not isinstance(self._now, Waiting) or self._now.what != event.what
             if event.on == "owner":  # what was under way goes on for a moment
@@ -161,9 +162,10 @@ class Lines(Quiet):
         if isinstance(self._now, Waiting):
             self._line(waiting(self._now, self._until, now))
         elif self._now is not None:
-            speed = (self._now.done - self._said_done) / max(now - self._said, 0.001)
+            since, before = self._from or (now, 0)
+            self._from = now, far_of(self._now)
+            speed = max(0, self._from[1] - before) / max(now - since, 0.001)
             self._line(moving(self._now, speed))
-            self._said_done = self._now.done
         self._said = now
 
     def _line(self, text: str) -> None:
@@ -238,12 +240,13 @@ class Bars(Quiet):
             self._clear()  # stdout may be this terminal
             super().__call__(event)
         elif isinstance(event, Progress):
+            far = far_of(event)
             self._bar.update(
                 self._moving,
-                completed=event.done,
+                completed=far,
                 total=event.total,
                 description=f"{event.files} files" if event.files > 1 else "",
-                size="/".join(show_size(count) for count in (event.done, event.total) if count is not None),
+                size="/".join(show_size(count) for count in (far, event.total) if count is not None),
                 route=event.route or "",
             )
             self._event = None
@@ -324,15 +327,21 @@ def waiting(event: Waiting, until: float | None, now: float) -> str:
     return printable(event.what) + left
 
 
+def far_of(event: Progress) -> int:
+    """How far it is, in raw bytes: what is under way as well, so that it shows before a whole part is stored."""
+    return event.done + event.moving
+
+
 def moving(event: Progress, speed: float) -> str:
     """`12.3 MB of 45.6 MB (27 %), 4.1 MB/s, 8 s left, s3`. speed: bytes per second."""
-    parts = [show_size(event.done)]
+    far = far_of(event)
+    parts = [show_size(far)]
     if event.total is not None:
-        share = 100 * event.done // event.total if event.total else 100
+        share = 100 * far // event.total if event.total else 100
         parts[0] += f" of {show_size(event.total)} ({share} %)"
     parts.append(f"{show_size(speed)}/s")
     if event.total is not None and speed > 0:
-        parts.append(f"{show_duration((event.total - event.done) / speed)} left")
+        parts.append(f"{show_duration((event.total - far) / speed)} left")
     if event.route is not None:
         parts.append(event.route)
     return ", ".join(parts)

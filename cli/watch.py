@@ -93,10 +93,17 @@ def events_of(said: Announcement, before: Announcement | None) -> list[Event]:
     told: list[Event] = []
     if said.route is not None and (before is None or before.route != said.route):
         told.append(RouteChosen(route=said.route, reason="as its sender says"))
-    moved = before is None or (said.done, said.wire) != (before.done, before.wire)
+    moved = before is None or (said.done, said.moving, said.wire) != (before.done, before.moving, before.wire)
     if moved:
         told.append(
-            Progress(done=said.done, total=said.total, wire=said.wire, files=said.files, route=said.route)
+            Progress(
+                done=said.done,
+                total=said.total,
+                wire=said.wire,
+                files=said.files,
+                route=said.route,
+                moving=said.moving,
+            )
         )
     if said.segments is not None and said.expires is not None and (before is None or before.segments is None):
         told.append(Stored(job=said.job, segments=said.segments, expires=said.expires))

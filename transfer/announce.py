@@ -70,6 +70,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     state: State = "starting"
     route: RouteName | None = None
     done: int = 0
+    moving: int = 0
     total: int | None = None
     wire: int = 0
     files: int = 0
@@ -95,8 +96,16 @@ class Story:
         """Take in what the transfer told its listener."""
         before, state = self.state, self.state
         if isinstance(event, Progress):
-            state = replace(state, done=event.done, total=event.total, wire=event.wire, files=event.files)
-            if state.done != before.done and state.state != "stored":
+            state = replace(
+                state,
+                done=event.done,
+                moving=event.moving,
+                total=event.total,
+                wire=event.wire,
+                files=event.files,
+            )
+            on = state.done + state.moving > before.done + before.moving
+            if on and state.state != "stored":
                 state = replace(state, state="moving", waiting=None, left=None)
         elif isinstance(event, Waiting):
             state = replace(state, waiting=event.on, left=event.left)

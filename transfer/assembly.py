@@ -339,8 +339,8 @@ class Assembly:
             if await self._in_thread(lambda: digest_of(self._sink.read(extents))) != digest:
                 return False
         self._have(frame, digest)
-        self._meter.found(frame)
-        self._meter.moved(length)
+        self._meter.found(frame, 0)
+        self._meter.moved(length)  # told as it goes: to check much takes a while
         return True
 
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -25,6 +25,11 @@ class BwLimit:
         self._rate = self._rate_of()
 
     @property
+    def rate(self) -> float | None:
+        """Bytes per second, just now; None while there is no limit."""
+        return self._rate_of()
+
+    @property
     def piece(self) -> int:
         """Bytes that should be asked for at once."""
         rate = self._rate_of()

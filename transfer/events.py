@@ -44,6 +44,8 @@ class RouteChosen(Event, frozen=True, tag="route"):
 class Progress(Event, frozen=True, tag="progress"):
     """done and total count raw bytes; total is None while unknown. wire counts bytes that crossed the network.
 
+    moving: raw bytes beyond those done that have left, or come, in pieces which are not whole yet; it falls when such a
+    piece must begin anew.
     concurrency: requests to the store at once. level: zstd's, 0 for none. Both adapt; None where they mean nothing.
     """
 
@@ -54,6 +56,7 @@ class Progress(Event, frozen=True, tag="progress"):
     route: RouteName | None
     concurrency: int | None = None
     level: int | None = None
+    moving: int = 0
 
 
 class Notice(Event, frozen=True, tag="notice"):

@@ -33,7 +33,7 @@ from transfer.errors import (
 from transfer.events import Listener, RouteName, Summary, ignore
 from transfer.ice_urls import IceServers
 from transfer.meter import Meter
-from transfer.model import FORMAT, Frame, ReceiptBody
+from transfer.model import FORMAT, Frame, Kind, ReceiptBody
 from transfer.paths import printable
 from transfer.received import ReceivedJob
 from transfer.seal import Purpose, Sealer
@@ -122,8 +122,9 @@ async def fetch(
                         codec,
                         patience=broker.patience,
                         in_order=job.row is None,
-                        pace=Pace(concurrency, START_READING),
+                        pace=Pace(concurrency, START_READING, limit and limit.rate),
                         limit=limit,
+                        on_tick=meter.look,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
                     ice = IceServers(
@@ -171,6 +172,7 @@ class _Receiver:
         self._offers: asyncio.Queue[wire.Offer] = asyncio.Queue(4)
         self._use_store = asyncio.Event()
         self._talk: bus.Conversation | None = None
+        meter.under_way = self._under_way
 
     async def run(self, user: str, ice: IceServers, patience: float) -> Summary:
         await self._broker.listen(self._mailbox)
@@ -320,6 +322,18 @@ class _Receiver:
             if idle > QUIET:
                 self._meter.waiting("waiting for the sender", patience - idle, "sender")
             await asyncio.sleep(0.5)
+
+    def _under_way(self) -> tuple[int, int]:
+        """Of frames that come from the store, by how much of each is here: raw bytes, and encoded ones of those not whole."""
+        manifest, raw, wire = self._assembly.manifest, 0.0, 0
+        if manifest is None:
+            return 0, 0
+        for row, come in self._store.under_way(self._assembly.wanted):
+            wire += come if come < row.length else 0
+            if row.kind is Kind.CHUNK:
+                length = manifest.chunk_length(row.index) or manifest.head.chunk_size
+                raw += length * come / row.length
+        return int(raw), wire
 
     def _receipt(self) -> ReceiptBody:
         trailer = self._assembly.trailer

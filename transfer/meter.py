@@ -17,6 +17,7 @@ class Meter:
 
     done: raw bytes that are safe at the far end (or written here). wire: encoded bytes that crossed
     the network. resent: chunks that crossed it more than once. kept: chunks that an earlier run had moved.
+    under_way: raw and encoded bytes that have crossed it in pieces which are not whole yet, asked for whenever it is told.
     held: why its owner has it wait, for people; whatever else is waited for does not count then.
     concurrency, level: requests at once and zstd's level, as they are just now; None where they mean nothing.
     """
@@ -27,6 +28,7 @@ class Meter:
         self._told = 0.0
         self._news = False
         self._waiting: tuple[str, float] = ("", 0.0)
+        self._shown = 0
         self._crossed: dict[str, FrameSet] = {}
         self.route: RouteName | None = None
         self.total: int | None = None
@@ -36,6 +38,7 @@ class Meter:
         self.resent = 0
         self.kept = 0
         self.held = ""
+        self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.concurrency: int | None = None
         self.level: int | None = None
 
@@ -55,8 +58,13 @@ class Meter:
             self.resent += frame in crossed
             crossed.add(frame.kind, frame.index, frame.index + 1)
 
-    def found(self, frame: FrameId) -> None:
-        """It is safe at the far end (or written here) already."""
+    def found(self, frame: FrameId, length: int) -> None:
+        """It is safe at the far end (or written here) already, with so many raw bytes.
+
+        Not told by itself: what is told first is where this run begins, and not a rate of it.
+        """
+        self.done += length
+        self._news = True
         self.kept += frame.kind is Kind.CHUNK and not any(
             frame in crossed for crossed in self._crossed.values()
         )
@@ -68,18 +76,25 @@ class Meter:
         if self._clock() - self._told >= EVERY:
             self.tell()
 
+    def look(self) -> None:
+        """Something may be under way."""
+        if self._clock() - self._told >= EVERY and self.done + self.under_way()[0] > self._shown:
+            self.tell()
+
     def tell(self) -> None:
+        moving, wire = self.under_way()
         self._told = self._clock()
-        self._news = False
+        self._news, self._shown = False, self.done + moving
         self._listener(
             Progress(
                 done=self.done,
                 total=self.total,
-                wire=self.wire,
+                wire=self.wire + wire,
                 files=self.files,
                 route=self.route,
                 concurrency=self.concurrency,
                 level=self.level,
+                moving=moving,
             )
         )
 

@@ -27,5 +27,5 @@ class Safe:
     def found(self, frame: FrameId) -> None:
         """It was safe before this run."""
         if frame not in self.frames:
-            self._meter.found(frame)
-            self.add(frame)
+            self.frames.add(frame.kind, frame.index, frame.index + 1)
+            self._meter.found(frame, self._raw_length(frame))

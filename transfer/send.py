@@ -149,14 +149,15 @@ async def send(
             mailbox = bus.Mailbox(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
+            limit = BwLimit(bwlimit) if bwlimit else None
             means = _Means(
                 IceServers(
                     list(context.stun),
                     [(t.url, t.username, t.password) for t in context.turn],
                     list(interfaces),
                 ),
-                Pace(concurrency),
-                BwLimit(bwlimit) if bwlimit else None,
+                Pace(concurrency, rate=limit and limit.rate),
+                limit,
                 Hold(),
             )
             codec = Codec(job.sealer, compress)
@@ -313,12 +314,15 @@ class _Sender:
             hold=self._means.hold,
             on_stored=tell_stored,
             on_part=self._part_stored,
+            on_tick=self._meter.look,
         )
+        self._meter.under_way = lambda: self._under_way(store.under_way)
         try:
             await self._receivers.use_store(lambda: store.segments)
             missing = self._out.everything.common(await store.wanted())
             for frame in self._job.remains.stored:
                 self._safe.found(frame)
+            self._meter.tell()
             with_peer = self._safe.frames.common(missing)
             if with_peer:
                 for frame in with_peer:
@@ -363,6 +367,15 @@ class _Sender:
             frame = FrameId(Kind(row.kind), row.index)
             self._meter.crossed(frame, row.length)
             self._safe.add(frame)
+
+    def _under_way(self, parts: list[tuple[Part, int]]) -> tuple[int, int]:
+        """Of parts on their way, by how much of each has left: raw bytes that are safe nowhere yet, and encoded ones."""
+        raw = 0.0
+        for part, left in parts:
+            frames = (FrameId(Kind(row.kind), row.index) for row in part.frames)
+            fresh = sum(self._out.raw_length(frame) for frame in frames if frame not in self._safe.frames)
+            raw += fresh * left / part.length
+        return int(raw), sum(left for _, left in parts)
 
     # the ends
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from helpers import Background, Two
+
+from transfer.events import Progress
 
 SIZE = 3_000_000
 RATE = ("--bwlimit", "1M")
@@ -16,6 +20,14 @@ def kept(ended: Background, route: str) -> None:
     assert summary.route == route
     assert summary.bytes == SIZE
     assert LEAST < summary.seconds < MOST
+
+
+def steady(ended: Background) -> None:
+    """It was told as it went: the one part that this is did not come all at once."""
+    far = [event.done + event.moving for event in ended.events if isinstance(event, Progress)]
+    assert far[-1] == SIZE
+    assert len(set(far)) > 4
+    assert max(after - before for before, after in itertools.pairwise([0, *far])) < SIZE / 2
 
 
 @pytest.mark.long
@@ -34,6 +46,8 @@ def test_bwlimit_is_kept_on_both_routes_by_either_side(two: Two) -> None:
     slow_download = two.fetch(stored, "-o", outs[2], *RATE)
     kept(slow_upload, "s3")
     kept(slow_download, "s3")
+    steady(slow_upload)
+    steady(slow_download)
     kept(peer, "webrtc")
     kept(slow_peer, "webrtc")
     assert two.fetch(slow_upload.ticket, "-o", outs[3]).summary.bytes == SIZE

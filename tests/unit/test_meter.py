@@ -33,7 +33,7 @@ def watched() -> Watched:
 def test_a_chunk_that_crossed_in_this_run_was_not_kept_from_an_earlier_one(watched: Watched) -> None:
     watched.meter.crossed(CHUNK, 10)
     for frame in (CHUNK, FrameId(Kind.CHUNK, 1), FrameId(Kind.MANIFEST, 0), TRAILER):
-        watched.meter.found(frame)
+        watched.meter.found(frame, 0)
     assert watched.meter.kept == 1
 
 
@@ -105,3 +105,27 @@ def test_many_chunks_that_cross_with_gaps_between_are_counted_at_once(watched: W
 def test_seconds_count_from_the_start(watched: Watched) -> None:
     watched.now += 2.5
     assert watched.meter.seconds == 2.5
+
+
+def test_what_is_under_way_is_told_as_it_grows_and_never_twice(watched: Watched) -> None:
+    meter, gone = watched.meter, [(0, 0)]
+    meter.under_way = lambda: gone[0]
+    meter.tell()
+    for raw in (0, 4, 9, 3):  # the last had to begin anew: nothing that is worth a word of its own
+        watched.now += 1
+        gone[0] = raw, raw // 2
+        meter.look()
+    gone[0] = 0, 0
+    watched.now += 1
+    meter.moved(10)
+    told = [(e.done, e.moving, e.wire) for e in watched.told() if isinstance(e, Progress)]
+    assert told == [(0, 0, 0), (0, 4, 2), (0, 9, 4), (10, 0, 0)]
+
+
+def test_what_an_earlier_run_moved_is_not_told_piece_by_piece(watched: Watched) -> None:
+    for number in range(5):
+        watched.now += 1
+        watched.meter.found(FrameId(Kind.CHUNK, number), 7)
+    assert watched.told() == []
+    watched.meter.tell()
+    assert (watched.meter.done, watched.meter.kept) == (35, 5)

@@ -274,3 +274,14 @@ def test_a_short_request_tells_nothing_of_a_connection() -> None:
     assert pace.alone == TELLING / 0.05
     pace.done(PART, 0.0)  # a clock that has not moved
     assert pace.alone is not None
+
+
+@pytest.mark.parametrize(
+    ("rate", "most"), [(1000.0, 1), (1e6, 1), (4e6, 3), (20e6, MOST), (1e9, MOST), (None, MOST)]
+)
+def test_where_bytes_a_second_are_limited_no_more_requests_run_than_that_takes(
+    rate: float | None, most: int
+) -> None:
+    pace = Pace(rate=rate)
+    assert (pace.most, pace.limit) == (most, min(START, most))
+    assert Pace(5, rate=rate).limit == 5  # what was asked for is kept to

@@ -197,10 +197,30 @@ def test_a_log_gets_a_line_every_ten_seconds_at_most_and_then_also_how_it_ended(
 def test_an_unknown_length_has_no_share_and_no_end() -> None:
     clock, err = Clock(), io.StringIO()
     view = Lines(None, err, clock)
-    view(Progress(done=5_000_000, total=None, wire=0, files=1, route="s3"))
+    view(Progress(done=0, total=None, wire=0, files=1, route="s3"))
     clock.now += 10
-    view.tick()
+    view(Progress(done=5_000_000, total=None, wire=0, files=1, route="s3"))
     assert err.getvalue() == "5.0 MB, 500.0 kB/s, s3\n"
+
+
+def test_the_rate_is_that_of_this_run_and_counts_what_is_under_way() -> None:
+    """Not what an earlier run had stored; and not nothing until a whole part is."""
+    clock, err = Clock(), io.StringIO()
+    view = Lines(None, err, clock)
+    clock.now += 5
+    at = {"total": 20_000_000, "wire": 0, "files": 1, "route": "s3"}
+    view(Progress(done=9_000_000, **at))
+    clock.now += 5
+    view(Progress(done=9_000_000, moving=500_000, **at))
+    clock.now += 10
+    view(Progress(done=9_000_000, moving=1_500_000, **at))
+    clock.now += 10
+    view(Progress(done=9_000_000, moving=0, **at))  # given up, to be sent again
+    assert err.getvalue().splitlines() == [
+        "9.5 MB of 20.0 MB (47 %), 100.0 kB/s, 1 min 45 s left, s3",
+        "10.5 MB of 20.0 MB (52 %), 100.0 kB/s, 1 min 35 s left, s3",
+        "9.0 MB of 20.0 MB (45 %), 0 B/s, s3",
+    ]
 
 
 def test_waiting_is_said_once_and_then_every_ten_seconds_with_less_left() -> None:

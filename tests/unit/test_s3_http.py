@@ -15,7 +15,7 @@ from transfer.bwlimit import BwLimit
 from transfer.errors import StoreUnreachable
 from transfer.hold import Hold
 from transfer.transports.s3 import http as http_module
-from transfer.transports.s3.http import PIECE, SlowDown, StoreHttp
+from transfer.transports.s3.http import PIECE, SIT_OUT, Moved, SlowDown, StoreHttp
 
 ZEROS = bytes(1 << 16)
 Serve = Callable[[BaseHTTPRequestHandler], None]
@@ -177,6 +177,58 @@ def test_a_store_that_asks_for_less_is_told_from_one_that_is_down(store: Start, 
         with pytest.raises(StoreUnreachable) as refused:
             http.get(store(lambda request, s=status, b=body: sized(request, s, b)), 0, 1)
         assert isinstance(refused.value, SlowDown) is slow
+
+
+class Paused(Hold):
+    """Its pause comes when so many bytes have left."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.http = at, StoreHttp(1)
+
+    @property
+    def paused(self) -> bool:
+        return self.http.moved >= self.at
+
+
+@pytest.mark.parametrize(("left", "ends"), [(0.28, True), (0.4, False), (3.0, False)])
+def test_a_pause_lets_a_part_end_that_can_do_so_at_once_and_stops_any_other_where_it_is(
+    store: Start, monkeypatch: pytest.MonkeyPatch, left: float, ends: bool
+) -> None:
+    """left: seconds that the rest takes at the rate of `--bwlimit`."""
+    clock, rate, body = Clock(), 100_000, bytes(500_000)
+    monkeypatch.setattr(http_module, "time", clock)
+    hold = Paused(len(body) - int(left * rate))
+    hold.http = held = StoreHttp(1, BwLimit(rate, clock.monotonic), hold)
+    url = SignedUrl(store(lambda request: sized(request, 200)).url, {"Content-Length": str(len(body))})
+    moved = Moved()
+    if ends:
+        assert held.put(url, [body], moved) == "e"
+        assert (held.moved, moved.bytes) == (len(body), len(body))
+    else:
+        with pytest.raises(JobPaused):
+            held.put(url, [body], moved)
+        assert held.moved <= hold.at + 5_000  # a piece
+        assert moved.bytes == 0
+        assert clock.now - 100 == pytest.approx(held.moved / rate + SIT_OUT, abs=0.2)
+    held.close()
+
+
+def test_a_part_that_slows_down_as_it_ends_in_a_pause_is_stopped_after_all(
+    store: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, rate, body = Clock(), 100_000, bytes(500_000)
+    monkeypatch.setattr(http_module, "time", clock)
+    hold = Paused(len(body) - 25_000)
+    limit = BwLimit(rate, clock.monotonic)
+    hold.http = held = StoreHttp(1, limit, hold)
+    url = SignedUrl(store(lambda request: sized(request, 200)).url, {"Content-Length": str(len(body))})
+    debt = limit.debt
+    monkeypatch.setattr(limit, "debt", lambda length: debt(length) + (0.2 if hold.paused else 0.0))
+    with pytest.raises(JobPaused):
+        held.put(url, [body])
+    assert hold.at < held.moved <= hold.at + 10_000
+    held.close()
 
 
 def test_a_part_that_is_half_sent_sits_out_a_short_pause_and_gives_up_a_long_one(

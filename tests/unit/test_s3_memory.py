@@ -23,6 +23,8 @@ from transfer.plan import Part
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 from transfer.transports.s3 import Pace, S3Inbound, S3Outbound, inbound, outbound
+from transfer.transports.s3.http import Moved
+from transfer.transports.s3.inbound import Run
 from transfer.transports.s3.pace import START
 
 JOB = "q" * 16
@@ -71,7 +73,9 @@ class Stored:
     async def sign_gets(self, _sealer: Sealer, numbers: list[int]) -> list[api.SignedUrl]:
         return [api.SignedUrl(str(number), {}) for number in numbers]
 
-    async def get(self, sign: Callable[[api.SignedUrl | None], Any], start: int, length: int) -> bytes:
+    async def get(
+        self, sign: Callable[[api.SignedUrl | None], Any], start: int, length: int, _moved: object = None
+    ) -> bytes:
         number = int((await sign(None)).url)
         await pause(self._rng)
         data = self.objects[number][start : start + length]
@@ -157,7 +161,9 @@ async def test_a_slow_read_holds_up_no_chunk_but_manifest_and_trailer_keep_their
     made, get, slow = reader(stored), stored.get, {number: asyncio.Event() for number in (0, 2)}
     starts = {0: (0, 0), 2: (0, 1400)}
 
-    async def slowly(sign: Callable[[api.SignedUrl | None], Any], start: int, length: int) -> bytes:
+    async def slowly(
+        sign: Callable[[api.SignedUrl | None], Any], start: int, length: int, _moved: object = None
+    ) -> bytes:
         segment = int((await sign(None)).url)
         for number, at in starts.items():
             if (segment, start) == at:
@@ -231,7 +237,9 @@ async def test_a_reader_that_stops_waits_for_no_read_that_hangs(what: str) -> No
     stored = Stored(1, [[150] * 12, [150] * 6])  # the first is more than memory
     made, get, hanging = reader(stored), stored.get, asyncio.Event()
 
-    async def hangs(sign: Callable[[api.SignedUrl | None], Any], start: int, length: int) -> bytes:
+    async def hangs(
+        sign: Callable[[api.SignedUrl | None], Any], start: int, length: int, _moved: object = None
+    ) -> bytes:
         number = int((await sign(None)).url)
         of_index = start + length == len(stored.objects[number])
         if (what == "index" and of_index and number == 1) or (what == "frames" and not of_index and start):
@@ -298,7 +306,9 @@ class Storing:
         self.complete_segments.append(segment)
         return SegmentRef(segment, sum(part.length for part in parts), index)
 
-    async def put(self, sign: Callable[[api.SignedUrl | None], Any], body: tuple[bytes, ...]) -> str:
+    async def put(
+        self, sign: Callable[[api.SignedUrl | None], Any], body: tuple[bytes, ...], _moved: object
+    ) -> str:
         self.under_way += 1
         self.bytes_under_way += sum(map(len, body))
         self.most, self.most_bytes = (
@@ -422,7 +432,7 @@ async def test_closing_a_sender_whose_next_part_waits_holds_nothing(size: int) -
     storing = Storing(1)
     made = writer(storing)
 
-    async def hangs(_sign: Callable[[api.SignedUrl | None], Any], _body: bytes) -> str:
+    async def hangs(_sign: Callable[[api.SignedUrl | None], Any], _body: bytes, _moved: object) -> str:
         await asyncio.Event().wait()
         return ""
 
@@ -455,7 +465,9 @@ class Signing(Storing):
         self.signed += 1
         return api.SignedUrl(f"http://store/o?X-Amz-Expires=900&X-Amz-Signature={self.signed}", {})
 
-    async def put(self, sign: Callable[[api.SignedUrl | None], Any], body: tuple[bytes, ...]) -> str:
+    async def put(
+        self, sign: Callable[[api.SignedUrl | None], Any], body: tuple[bytes, ...], _moved: object
+    ) -> str:
         for answer in self.answers:
             url = await sign(None)
             self.used.append(url.url[-1])
@@ -476,3 +488,46 @@ async def test_a_part_is_signed_again_only_when_its_url_is_half_way_to_its_end_o
         await made.finish()
     await made.close()
     assert "".join(storing.used) == "1111122233"
+
+
+async def test_what_has_left_of_a_part_shows_until_the_store_has_taken_it() -> None:
+    storing, told = Storing(0), list[tuple[list[int], int]]()
+    sending, taken = asyncio.Event(), asyncio.Event()
+    made = writer(storing)
+
+    async def put(_sign: object, _body: object, moved: Moved) -> str:
+        moved.bytes = 7
+        sending.set()
+        await taken.wait()
+        return "etag"
+
+    storing.put = put  # type: ignore[assignment]
+    made._on_part = lambda part: told.append(([left for _, left in made.under_way], part.length))
+    async with asyncio.timeout(20):
+        await made.put(Frame(FrameId(Kind.CHUNK, 0), b"x" * 50))
+        finishing = asyncio.create_task(made.finish())
+        await sending.wait()
+        [(part, left)] = made.under_way
+        assert (left, [row.index for row in part.frames]) == (7, [0])
+        taken.set()
+        await finishing
+    assert told == [([], part.length)]
+    await made.close()
+
+
+async def test_what_has_come_of_a_read_shows_until_it_is_not_wanted_any_more() -> None:
+    stored = Stored(0, [[100, 200]])
+    made = reader(stored)
+    wanted = FrameSet([(Kind.CHUNK, 0, 2)])
+    run = Run(0, [IndexedFrame(Kind.CHUNK, 0, 100, bytes(32)), IndexedFrame(Kind.CHUNK, 1, 200, bytes(32))])
+    moved = Moved()
+    made._moving.append((run, moved))
+    for come, each in ((0, [0, 0]), (40, [40, 0]), (100, [100, 0]), (250, [100, 150]), (300, [100, 200])):
+        moved.bytes = come
+        assert [here for _, here in made.under_way(wanted)] == each
+    wanted.discard(FrameId(Kind.CHUNK, 0))
+    assert [(row.index, here) for row, here in made.under_way(wanted)] == [(1, 200)]
+    wanted.discard(FrameId(Kind.CHUNK, 1))
+    assert made.under_way(wanted) == []
+    assert made._moving == []
+    await made.close()

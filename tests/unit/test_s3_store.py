@@ -32,7 +32,7 @@ class Http:
         self.at_once = self.most = 0
         self._lock = threading.Lock()
 
-    def put(self, url: SignedUrl, _body: object) -> str:
+    def put(self, url: SignedUrl, _body: object, _moved: object = None) -> str:
         with self._lock:
             self.urls.append(url.url)
             self.at_once += 1
@@ -44,7 +44,7 @@ class Http:
                 self.at_once -= 1
         return "etag"
 
-    def get(self, url: SignedUrl, *, start: int, length: int) -> bytes:
+    def get(self, url: SignedUrl, *, start: int, length: int, moved: object) -> bytes:
         self.put(url, [BODY])
         return BODY[start : start + length]
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 17
 """Bytes that are sent, read or summed at a time, and counted."""
-SIT_OUT, LOOK_EVERY = 10.0, 0.05
-"""Seconds that a part which is half sent sits out a pause, and then is given up: stores cut what is silent for 20 s or
-more. And between two looks."""
+END_WITHIN, SIT_OUT, LOOK_EVERY = 0.3, 10.0, 0.05
+"""A pause is obeyed within half a second, and its word takes a part of that. Seconds after which a part that is under
+way still may end, if it goes on as fast as so far; any other stops at once. Seconds that this one then sits out the
+pause, before it is given up and sent again from its beginning: S3 has a part whole or not at all, takes none of less
+than 5 MiB, and cuts off what is silent for 20 s or more. And seconds between two looks."""
 MAX_ANSWER = 1 << 14
 """Bytes that are read of an answer which carries no payload."""
 _KINDS = {
@@ -71,6 +73,12 @@ class SlowDown(StoreUnreachable):
     """503: too many requests for it just now."""
 
 
+class Moved:
+    """How much of a request's body has gone, or come, in this try. One thread writes it, whoever wants to know reads it."""
+
+    bytes = 0
+
+
 class StoreHttp:
     """A pool of connections to the store. Blocking: call it from threads.
 
@@ -102,12 +110,17 @@ class StoreHttp:
         for pool in self._pools.values():
             pool.clear()
 
-    def put(self, url: SignedUrl, body: Sequence[Bytes]) -> str:
-        """Store a part, piece by piece; returns its ETag.
+    def put(self, url: SignedUrl, body: Sequence[Bytes], moved: Moved | None = None) -> str:
+        """Store a part, piece by piece; returns its ETag. moved: kept up to date.
 
         Raises SignatureRefused (also for a body that does not match its checksum), StoreUnreachable; JobPaused.
         """
-        response = self._request("PUT", url, body=self._pieces(body))
+        moved = moved or Moved()
+        try:
+            response = self._request("PUT", url, body=self._pieces(body, moved))
+        except XferError:
+            moved.bytes = 0  # the store has a part whole or not at all
+            raise
         self._let_go(response)
         etag: str = response.headers.get("ETag", "").strip('"')
         if not etag:
@@ -116,15 +129,15 @@ class StoreHttp:
             )
         return etag
 
-    def get(self, url: SignedUrl, start: int, length: int) -> bytes:
-        """Bytes start … start+length of an object.
+    def get(self, url: SignedUrl, start: int, length: int, moved: Moved | None = None) -> bytes:
+        """Bytes start … start+length of an object. moved: kept up to date.
 
         Raises SignatureRefused, JobGone, StoreUnreachable; DamagedData where the object has not so many.
         """
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         response = self._request("GET", url, headers=headers)
         try:
-            data = self._read(response, length + 1)  # never more, whatever the store sends
+            data = self._read(response, length + 1, moved or Moved())  # never more, whatever the store sends
         except _failures() as error:
             raise StoreUnreachable(f"the store at {_place(url.url)} broke off ({_plain(error)})") from None
         finally:
@@ -134,17 +147,27 @@ class StoreHttp:
             raise StoreUnreachable(f"the store sent {len(data)} bytes where {length} were asked for")
         return data
 
-    def _pieces(self, body: Sequence[Bytes]) -> Iterator[memoryview]:
+    def _pieces(self, body: Sequence[Bytes], moved: Moved) -> Iterator[memoryview]:
         """In handy lengths, each when its time has come."""
-        step = self._limit.piece if self._limit else PIECE
+        step, left, moved.bytes = self._limit.piece if self._limit else PIECE, sum(map(len, body)), 0
+        began, paused = time.monotonic(), None
         for data in body:
             whole = memoryview(data)
             for at in range(0, len(whole), step):
                 piece = whole[at : at + step]
                 if self._limit:
                     time.sleep(self._limit.debt(len(piece)))
-                self._sit_out()
+                if self._hold is None or not self._hold.paused:
+                    paused = None
+                else:
+                    now = time.monotonic()
+                    paused = now if paused is None else paused
+                    until_done = (now - began) * left / moved.bytes if moved.bytes else END_WITHIN
+                    if now + until_done >= paused + END_WITHIN:
+                        self._sit_out()
                 yield piece
+                left -= len(piece)
+                moved.bytes += len(piece)
                 self._count(len(piece))
 
     def _sit_out(self) -> None:
@@ -155,13 +178,15 @@ class StoreHttp:
                 raise JobPaused("this transfer is paused by its owner")
             time.sleep(LOOK_EVERY)
 
-    def _read(self, response: Any, most: int) -> bytes:
+    def _read(self, response: Any, most: int, moved: Moved) -> bytes:
         from transfer.transports.s3.connections import look
 
         pieces, left, step = [], most, self._limit.piece if self._limit else PIECE
+        moved.bytes = 0
         while left and (piece := response.read(min(left, step), decode_content=False)):
             pieces.append(piece)
             left -= len(piece)
+            moved.bytes += len(piece)
             self._count(len(piece))
             look(response.connection)
             if self._limit:

@@ -19,6 +19,7 @@ from transfer.plan import SEGMENT_FRAMES
 from transfer.seal import Sealer
 from transfer.transport import Limits
 from transfer.transports.s3.gate import Gate
+from transfer.transports.s3.http import Moved
 from transfer.transports.s3.pace import Pace
 from transfer.transports.s3.store import Store
 
@@ -127,6 +128,7 @@ class S3Inbound:
         in_order: hand frames on as the sender made them, for a sink that needs them so; it costs speed on a link
             whose connections are not equally fast. Chunks come as they come otherwise, and manifest and trailer in turn.
         pace, limit: how many requests at once, and how many bytes a second.
+        on_tick: called several times a second; `under_way` may say something else then.
     """
 
     def __init__(
@@ -139,15 +141,16 @@ class S3Inbound:
         in_order: bool = False,
         pace: Pace | None = None,
         limit: BwLimit | None = None,
-        on_wire: Callable[[int], None] = lambda _bytes: None,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker, self._sealer, self._codec = broker, sealer, codec
         self._pace = pace = pace or Pace()
-        self._store = Store(patience, pace, limit, ca=broker.ca)
+        self._limit = limit
+        self._store = Store(patience, pace, limit, ca=broker.ca, on_tick=on_tick)
         in_memory = max(IN_MEMORY, READ_AT_ONCE * pace.limit)
         self._memory = Gate(lambda held: held <= in_memory)
         self._in_order = in_order
-        self._on_wire = on_wire
+        self._moving: list[tuple[Run, Moved]] = []
         self._refs: dict[int, SegmentRef] = {}
         self._urls: dict[int, api.SignedUrl] = {}
         self._stored = False
@@ -162,6 +165,23 @@ class S3Inbound:
     def concurrency(self) -> int:
         """How many requests may run at once, just now."""
         return self._pace.limit
+
+    def under_way(self, wanted: FrameSet) -> list[tuple[IndexedFrame, int]]:
+        """Frames that are being read, or were and are still wanted, and how many bytes of each have come."""
+        found: dict[FrameId, tuple[IndexedFrame, int]] = {}
+        left: list[tuple[Run, Moved]] = []
+        for run, moved in self._moving:
+            come, needed = moved.bytes, False
+            for row in run.frames:
+                frame = FrameId(row.kind, row.index)
+                if frame in wanted:
+                    needed = True
+                    found[frame] = row, max(0, min(come, row.length))
+                come -= row.length
+            if needed:
+                left.append((run, moved))
+        self._moving = left
+        return list(found.values())
 
     def announce(self, ref: SegmentRef | None) -> None:
         """A reference came over the bus (or only the news that there is one): no need to wait for the next poll."""
@@ -223,7 +243,7 @@ class S3Inbound:
         """Bytes of one read: what is there is to keep all connections busy, and a slow one nobody waiting."""
         there = sum(row.length for row in rows) + sum(ref.size for ref in self._refs.values())
         share = there // self._pace.limit // (LAST_READS if last else 1)
-        alone = self._pace.alone or READ_AT_ONCE
+        alone = self._pace.alone or (self._limit and self._limit.rate) or READ_AT_ONCE
         return min(IN_MEMORY // self._pace.limit, share, int(READ_SECONDS * alone))
 
     async def _segment(self, taken: _Taken, wanted: FrameSet) -> SegmentRef | None:
@@ -267,23 +287,27 @@ class S3Inbound:
             return read_index(self._codec, ref, await self._get(ref, start, ref.index))
 
     async def _read(self, ref: SegmentRef, run: Run) -> list[Frame]:
-        data = memoryview(await self._get(ref, run.start, run.length))
+        moving = run, Moved()
+        self._moving.append(moving)
+        try:
+            data = memoryview(await self._get(ref, run.start, run.length, moving[1]))
+        except BaseException:
+            self._moving = [each for each in self._moving if each is not moving]
+            raise
         frames, at = [], 0
         for row in run.frames:
             frames.append(Frame(FrameId(row.kind, row.index), data[at : at + row.length]))
             at += row.length
         return frames
 
-    async def _get(self, ref: SegmentRef, start: int, length: int) -> bytes:
+    async def _get(self, ref: SegmentRef, start: int, length: int, moved: Moved | None = None) -> bytes:
         async def sign(refused: api.SignedUrl | None) -> api.SignedUrl:
             if self._urls.get(ref.number) in (None, refused):
                 known = [ref.number, *sorted(n for n in self._refs if n > ref.number)][: api.MAX_GETS]
                 self._urls.update(zip(known, await self._broker.sign_gets(self._sealer, known), strict=True))
             return self._urls[ref.number]
 
-        data = await self._store.get(sign, start, length)
-        self._on_wire(length)
-        return data
+        return await self._store.get(sign, start, length, moved)
 
 
 def read_index(codec: Codec, ref: SegmentRef, sealed: bytes) -> list[IndexedFrame]:

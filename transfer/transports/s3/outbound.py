@@ -19,7 +19,7 @@ from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind,
 from transfer.plan import FULL_SEGMENT, MIN_PART, Part, SegmentBuilder, ripe_size, segment_size
 from transfer.transport import Limits
 from transfer.transports.s3.gate import Gate
-from transfer.transports.s3.http import crc32c, lives
+from transfer.transports.s3.http import Moved, crc32c, lives
 from transfer.transports.s3.pace import Pace
 from transfer.transports.s3.store import Store
 
@@ -79,6 +79,7 @@ class S3Outbound:
         hold: during a pause nothing is begun; what is under way is stored, and its segment completed.
         on_stored: told of each complete segment, for the reference to the receivers.
         on_part: told of each part that the store took.
+        on_tick: called several times a second; `under_way` may say something else then.
     """
 
     def __init__(
@@ -97,13 +98,15 @@ class S3Outbound:
         hold: Hold | None = None,
         on_stored: Callable[[SegmentRef], Coroutine[Any, Any, None]] | None = None,
         on_part: Callable[[Part], None] = lambda _part: None,
+        on_tick: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker, self._job, self._codec, self._digests, self._log = broker, job, codec, digests, log
         self._total, self._clock, self._hold = total, clock, hold or Hold()
         self._on_stored, self._on_part = on_stored, on_part
         self._pace = pace = pace or Pace()
-        self._store = Store(patience, pace, limit, self._hold, ca=broker.ca)
+        self._store = Store(patience, pace, limit, self._hold, ca=broker.ca, on_tick=on_tick)
+        self._moving: list[tuple[Part, Moved]] = []
         self._remains = remains
         self._reopen = list(remains.open)
         taken = {*remains.complete, *(o.number for o in remains.open)}
@@ -126,6 +129,11 @@ class S3Outbound:
     def segments(self) -> int:
         """How many segments are complete."""
         return self._complete
+
+    @property
+    def under_way(self) -> list[tuple[Part, int]]:
+        """Parts that the store has not taken yet, and how many bytes of each have left."""
+        return [(part, min(moved.bytes, part.length)) for part, moved in self._moving]
 
     def followed(self) -> None:
         """Somebody reads what we write, and waits for the slowest part of each segment."""
@@ -238,6 +246,8 @@ class S3Outbound:
 
     async def _put(self, current: _Upload, part: Part, crc: str) -> None:
         number, length = part.number, part.length
+        moving = part, Moved()
+        self._moving.append(moving)
         kept: api.SignedUrl | None = None
         fresh_until = 0.0
         try:
@@ -253,8 +263,9 @@ class S3Outbound:
                     fresh_until = asked + lives(kept) / 2
                 return kept
 
-            etag = await self._hold.through(lambda: self._store.put(sign, part.pieces))
+            etag = await self._hold.through(lambda: self._store.put(sign, part.pieces, moving[1]))
         finally:
+            self._moving = [each for each in self._moving if each is not moving]
             self._memory.leave(length)
             self._ahead.leave()
             if self._finished and self._ahead.inside < self._pace.limit:

@@ -12,6 +12,9 @@ START, START_READING, MOST = 6, 10, 16
 """Reading costs memory only for what is read, and against data that is sent over the same link more of them hold out."""
 PERIOD = 1.0
 """Seconds that are compared with each other, at least."""
+EACH = 1 << 20
+"""Bytes per second for which one request is enough, where the user limits them: every further one only makes it longer
+until the first is through, and there is more to send again after a pause or a cut."""
 WORTH, CHANCES = 1.15, 3
 """A step is kept if it makes the transfer so many times faster, in one of so many periods: a lossy link is uneven."""
 TELLING = 1 << 18
@@ -23,12 +26,14 @@ PUT_OFF, PUT_OFF_MOST = 4.0, 120.0
 class Pace:
     """limit: requests at once. alone: bytes per second of the last request by itself; None before the first.
 
-    fixed: what the user asked for; nothing adapts then. start: the limit until anything is known.
+    fixed: what the user asked for; nothing adapts then. start: the limit until anything is known. rate: bytes per
+    second that all together may move, None: all that go; no more requests run then than that takes.
     """
 
-    def __init__(self, fixed: int | None = None, start: int = START) -> None:
-        self.limit = fixed or start
-        self.most = fixed or MOST
+    def __init__(self, fixed: int | None = None, start: int = START, rate: float | None = None) -> None:
+        most = MOST if rate is None else max(1, min(MOST, int(rate / EACH)))
+        self.most = fixed or most
+        self.limit = fixed or min(start, most)
         self.alone: float | None = None
         self._fixed = fixed is not None
         self._since: tuple[float, int] | None = None  # when the period began, and what had moved by then

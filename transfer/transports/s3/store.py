@@ -17,7 +17,7 @@ from transfer.errors import StoreUnreachable
 from transfer.hold import Hold
 from transfer.model import Bytes
 from transfer.transports.s3.gate import Gate
-from transfer.transports.s3.http import SignatureRefused, SlowDown, StoreHttp
+from transfer.transports.s3.http import Moved, SignatureRefused, SlowDown, StoreHttp
 from transfer.transports.s3.pace import Pace
 
 TICK = 0.25
@@ -41,21 +41,26 @@ class Store:
         hold: Hold | None = None,
         *,
         ca: Path | None = None,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
-        """hold: during its pauses nothing is sent; what was half sent raises JobPaused then. ca: as of `StoreHttp`."""
+        """on_tick: called several times a second from the first request on.
+
+        hold: during its pauses nothing is sent; what was half sent raises JobPaused then. ca: as of `StoreHttp`.
+        """
         self.pace = pace
         self._patience = patience
         self._http = StoreHttp(pace.most, limit, hold, ca)
         self._threads = ThreadPoolExecutor(pace.most, thread_name_prefix="store")
         self._gate = Gate(lambda inside: inside <= pace.limit)
+        self._on_tick = on_tick
         self._ticking: asyncio.Task[None] | None = None
 
-    async def put(self, sign: Sign, body: Sequence[Bytes]) -> str:
-        return await self._signed(sign, sum(map(len, body)), lambda url: self._http.put(url, body))
+    async def put(self, sign: Sign, body: Sequence[Bytes], moved: Moved | None = None) -> str:
+        return await self._signed(sign, sum(map(len, body)), lambda url: self._http.put(url, body, moved))
 
-    async def get(self, sign: Sign, start: int, length: int) -> bytes:
+    async def get(self, sign: Sign, start: int, length: int, moved: Moved | None = None) -> bytes:
         """`sign` remembers URLs that many requests share: one of them has it renewed for all that wait."""
-        request = functools.partial(self._http.get, start=start, length=length)
+        request = functools.partial(self._http.get, start=start, length=length, moved=moved)
         return await self._signed(sign, length, request, shared=True)
 
     async def _signed(
@@ -95,6 +100,7 @@ class Store:
             await asyncio.sleep(TICK)
             http, waiting = self._http, self._gate.waiting
             self.pace.tick(http.moved, time.monotonic(), waiting=waiting, full=http.path.full())
+            self._on_tick()
 
     def close(self) -> None:
         if self._ticking is not None:
