@@ -122,7 +122,7 @@ async def fetch(
                         codec,
                         patience=broker.patience,
                         in_order=job.row is None,
-                        pace=Pace(concurrency, START_READING, limit and limit.rate),
+                        pace=Pace(concurrency, START_READING, limit.rate if limit else None),
                         limit=limit,
                         on_tick=meter.look,
                     )

@@ -156,7 +156,7 @@ async def send(
                     [(t.url, t.username, t.password) for t in context.turn],
                     list(interfaces),
                 ),
-                Pace(concurrency, rate=limit and limit.rate),
+                Pace(concurrency, rate=limit.rate if limit else None),
                 limit,
                 Hold(),
             )
