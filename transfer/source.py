@@ -25,7 +25,7 @@ from transfer.paths import MAX_DEPTH, STAGING_PREFIX, printable
 
 Links = Literal["skip", "follow", "preserve"]
 
-_OPEN_FLAGS = (
+OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)  # a FIFO put in a file's place must not make the open wait
@@ -33,6 +33,7 @@ _OPEN_FLAGS = (
     | getattr(os, "O_BINARY", 0)
     | getattr(os, "O_NOINHERIT", 0)
 )
+"""To read a file that somebody else may replace at any time."""
 
 
 class Facts(NamedTuple):
@@ -45,7 +46,7 @@ class Facts(NamedTuple):
     device: int
 
 
-def _facts(found: os.stat_result) -> Facts:
+def facts_of(found: os.stat_result) -> Facts:
     return Facts(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
 
 
@@ -117,12 +118,12 @@ class Tree:
             raise SourceChanged(f"{self._name(extent.entry)} became shorter while it was sent")
 
     def _check(self, file: OpenFile, number: int) -> None:
-        if _facts(os.fstat(file.fd)) != self.facts[number]:
+        if facts_of(os.fstat(file.fd)) != self.facts[number]:
             raise SourceChanged(f"{self._name(number)} changed since it was first read")
 
     def _open_file(self, number: int) -> OpenFile:
         try:
-            return OpenFile(os.open(self._paths[number], _OPEN_FLAGS))
+            return OpenFile(os.open(self._paths[number], OPEN_FLAGS))
         except PermissionError as error:
             raise self._trouble(number, error) from error
         except OSError as error:
@@ -132,7 +133,7 @@ class Tree:
 
     def _trouble(self, number: int, error: OSError) -> SourceTrouble:
         return SourceTrouble(
-            f"{self._name(number)} cannot be read any more: {_reason(error)}",
+            f"{self._name(number)} cannot be read any more: {reason_of(error)}",
             hint="mend that and run the same command again",
         )
 
@@ -154,12 +155,7 @@ def scan(paths: Sequence[Path], *, exclude: Sequence[str] = (), links: Links = "
         MissingPath: a path is not there.
         UsageError: two paths have the same name, a path is neither file nor folder, a pattern is none.
     """
-    try:
-        # To git `a/**` is what lies inside a; pathspec would take it for a itself, too.
-        lines = [line + "/*" if line.endswith("/**") else line for line in exclude]
-        spec = GitIgnoreSpec.from_lines(lines)
-    except ValueError as error:
-        raise UsageError(f"--exclude does not take that pattern: {error}") from None
+    spec = patterns(exclude, "--exclude")
     roots: dict[str, Path] = {}
     for path in paths:
         name = _root_name(path)
@@ -169,10 +165,20 @@ def scan(paths: Sequence[Path], *, exclude: Sequence[str] = (), links: Links = "
                 hint="send them one by one, or send the folder above them",
             )
         roots[name] = path
-    scanner = _Scanner(spec if exclude else None, links)
+    scanner = _Scanner(spec, links)
     for name in sorted(roots, key=os.fsencode):
         scanner.root(name, roots[name], by_name=len(roots) > 1)
     return scanner.finish()
+
+
+def patterns(lines: Sequence[str], option: str) -> GitIgnoreSpec | None:
+    """What a `.gitignore` of these lines matches; None of no lines. Raises UsageError, naming the option."""
+    try:
+        # To git `a/**` is what lies inside a; pathspec would take it for a itself, too.
+        spec = GitIgnoreSpec.from_lines([line + "/*" if line.endswith("/**") else line for line in lines])
+    except ValueError as error:
+        raise UsageError(f"{option} does not take that pattern: {error}") from None
+    return spec if lines else None
 
 
 def _root_name(path: Path) -> str:
@@ -227,7 +233,7 @@ class _Scanner:
                 ) from None
             raise MissingPath(f"{shown} is not there") from None
         except OSError as error:
-            self._tree.unreadable.append((shown, _reason(error)))
+            self._tree.unreadable.append((shown, reason_of(error)))
             return
         raw = os.fsencode(name)
         if stat.S_ISDIR(found.st_mode):
@@ -240,7 +246,7 @@ class _Scanner:
         else:
             given = printable(f"{shlex.quote(name)} < {shlex.quote(str(path))}")
             raise UsageError(
-                f"{shown} is {_kind(found.st_mode)}, not a file or folder",
+                f"{shown} is {kind_of(found.st_mode)}, not a file or folder",
                 hint=f"pipe what it gives: `xfer send - --name {given}`",
             )
 
@@ -330,7 +336,7 @@ class _Scanner:
     def _file(self, path: str, relative: bytes) -> None:
         """Opened for real: ACLs and network file systems have the last word on what is readable."""
         try:
-            fd = os.open(path, _OPEN_FLAGS)
+            fd = os.open(path, OPEN_FLAGS)
         except OSError as error:
             self._unreadable(relative, error)
             return
@@ -365,20 +371,21 @@ class _Scanner:
             )
         size = found.st_size if kind is EntryKind.FILE else 0
         entry = Entry(relative, kind, size, mode & 0o777, found.st_mtime_ns, target)
-        self._tree.add(entry, path, _facts(found))
+        self._tree.add(entry, path, facts_of(found))
         return True
 
     def _special(self, relative: bytes, mode: int) -> None:
-        self._tree.notices.append(f"{printable(relative)} is {_kind(mode)} and is left out")
+        self._tree.notices.append(f"{printable(relative)} is {kind_of(mode)} and is left out")
 
     def _unreadable(self, relative: bytes, error: OSError) -> None:
-        self._tree.unreadable.append((printable(relative), _reason(error)))
+        self._tree.unreadable.append((printable(relative), reason_of(error)))
 
     def _excluded(self, name: str) -> bool:
         return self._spec is not None and self._spec.match_file(name)
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """In words, of what is neither file, folder nor link."""
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     if stat.S_ISSOCK(mode):
@@ -386,7 +393,8 @@ def _kind(mode: int) -> str:
     return "a device"
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """In lower-case words, for a sentence or a bracket."""
     return (error.strerror or type(error).__name__).lower()
 
 

@@ -1,0 +1,178 @@
+"""The report of a run: what became of every file, as JSON for programs and as lines for people.
+
+One object, written as the run goes on and put in its place at the end, also when the run is interrupted:
+
+    {"v": 1, "room": …, "root": …, "begun": …, "files": [{…}, …],
+     "ended": …, "outcome": "complete" | "partial" | "late" | "interrupted" | "failed", "error": … or null,
+     "counts": {outcome: number of files}, "bytes": bytes sent}
+
+Times are seconds since 1970. Within version 1 fields are only added. A file's fields are those of `Line`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal, NamedTuple
+
+import msgspec
+
+from transfer.errors import UsageError
+from transfer.paths import STAGING_PREFIX, printable
+from transfer.source import reason_of
+from transfer.units import show_size
+
+Outcome = Literal["sent", "unchanged", "deleted", "moved", "left", "failed"]
+Ended = Literal["complete", "partial", "late", "interrupted", "failed"]
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A file. path: relative to the root, or as the list gave it; bytes that are no UTF-8 stand as \\xNN in it.
+
+    path_base64: its bytes, only where they are no UTF-8. outcome: `unchanged` was sent before, `left` is not for this
+    run. size: bytes. digest: BLAKE3 of the content, in hex. job: the one that sent it. sent, receipt: when that was, and when
+    a receipt of it was seen; null if it was not. to: where it was moved. reason: why it was left or failed.
+    """
+
+    path: str
+    path_base64: str | None = None
+    outcome: Outcome
+    size: int | None = None
+    digest: str | None = None
+    job: str | None = None
+    sent: float | None = None
+    receipt: float | None = None
+    to: str | None = None
+    reason: str = ""
+
+
+def line(
+    name: bytes,
+    outcome: Outcome,
+    *,
+    size: int | None = None,
+    digest: bytes | None = None,
+    job: str | None = None,
+    sent: float | None = None,
+    receipt: float | None = None,
+    to: str = "",
+    reason: str = "",
+) -> Line:
+    text = name.decode("utf-8", "backslashreplace")
+    clean = text.encode() == name
+    return Line(
+        path=text,
+        path_base64=None if clean else base64.b64encode(name).decode(),
+        outcome=outcome,
+        size=size,
+        digest=digest.hex() if digest is not None else None,
+        job=job,
+        sent=sent,
+        receipt=receipt,
+        to=os.fsencode(to).decode("utf-8", "backslashreplace") or None,
+        reason=reason,
+    )
+
+
+class Report:
+    """Counts what it is told, and writes it down where a path is given. Memory does not grow with the number of files."""
+
+    def __init__(self, path: Path | None, room: str, root: str) -> None:
+        """path: of the file; None: only count. Raises UsageError if nothing can be written there."""
+        self.counts: Counter[Outcome] = Counter()
+        self.bytes = 0
+        self.failed: list[Line] = []
+        self._path, self._hidden = path, Path()
+        self._file: IO[bytes] | None = None
+        if path is None:
+            return
+        self._hidden = path.with_name(f"{STAGING_PREFIX}report-{secrets.token_hex(8)}")
+        try:
+            self._file = open(  # noqa: SIM115
+                os.open(self._hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+            )
+        except OSError as error:
+            raise UsageError(
+                f"the report {printable(str(path))} cannot be written: {reason_of(error)}",
+                hint="name another file with --report",
+            ) from None
+        head = {"v": 1, "room": room, "root": printable(root), "begun": time.time()}
+        self._file.write(msgspec.json.encode(head)[:-1] + b',"files":[')
+
+    def add(self, line: Line) -> None:
+        if self._file is not None:
+            self._file.write((b",\n" if self.counts.total() else b"\n") + msgspec.json.encode(line))
+        self.counts[line.outcome] += 1
+        if line.outcome == "sent":
+            self.bytes += line.size or 0
+        if line.outcome == "failed" and len(self.failed) < SHOWN:
+            self.failed.append(line)
+
+    def finish(self, outcome: Ended, error: str | None = None) -> None:
+        """Puts it in its place. Raises OSError."""
+        if self._file is None or self._path is None:
+            return
+        file, self._file = self._file, None
+        rest = {
+            "ended": time.time(),
+            "outcome": outcome,
+            "error": error,
+            "counts": dict(self.counts),
+            "bytes": self.bytes,
+        }
+        with file:
+            file.write(b"\n]," + msgspec.json.encode(rest)[1:] + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._hidden, self._path)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What was not finished is not left behind."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            with contextlib.suppress(OSError):
+                self._hidden.unlink()
+
+
+SHOWN = 20
+"""Failures that are kept to be shown."""
+
+
+class Cells(NamedTuple):
+    """A line for people. receipt: `yes`, `owed`, or nothing where none is to come."""
+
+    outcome: str
+    size: str
+    receipt: str
+    path: str
+
+
+def cells(line: Line) -> Cells:
+    size = "" if line.size is None else show_size(line.size)
+    receipt = "" if line.sent is None else "owed" if line.receipt is None else "yes"
+    path = printable(line.path)
+    if line.to is not None:
+        path += f" -> {printable(line.to)}"
+    if line.reason and line.outcome != "sent":
+        path += f" ({printable(line.reason)})"
+    return Cells(line.outcome, size, receipt, path)
+
+
+def total(report: Report) -> str:
+    """`2 sent (3.0 MB), 5 unchanged, 1 failed`; what there was none of is not said."""
+    said = [f"{count} {outcome}" for outcome, count in report.counts.items() if outcome != "sent"]
+    if report.counts["sent"]:
+        said.insert(0, f"{report.counts['sent']} sent ({show_size(report.bytes)})")
+    return ", ".join(said) or "no files"
