@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from transfer import api, bus
+from transfer.permissions import BUCKETS
 
 SOON = 30.0
 JOB = "q" * 16
@@ -64,6 +65,7 @@ def heard(victim: str) -> list[tuple[str, str]]:
         f"xfer.peer.*.{JOB}",
         "$JS.>",
         "$KV.>",
+        "$KV.xfer_rooms.>",
         "$SRV.>",
         "$SYS.>",
         "xfer.work.>",
