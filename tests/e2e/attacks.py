@@ -65,6 +65,7 @@ def heard(victim: str) -> list[tuple[str, str]]:
         f"xfer.peer.*.{JOB}",
         "$JS.>",
         "$KV.>",
+        "$KV.xfer_rooms.>",
         "$SRV.>",
         "$SYS.>",
         "xfer.work.>",

@@ -18,6 +18,8 @@ from nats.aio.client import Client
 from transfer import api, bus, rooms_api
 from transfer.api import ErrorCode
 from transfer.broker.records import Records
+from transfer.broker.room_records import RoomRecords
+from transfer.seal import hash_token
 
 BATCHES, BATCH = 200, 50
 """Together 10,000 requests."""
@@ -34,6 +36,8 @@ def verbs() -> Iterator[tuple[str, type[api.Request]]]:
 
 
 VERBS = dict(verbs())
+ROOM, TOKEN = "q" * 16, "t" * 64
+"""Of a room of somebody else's, whose ticket everybody has."""
 JUNK = st.recursive(
     st.none()
     | st.booleans()
@@ -51,12 +55,13 @@ def shaped(draw: st.DrawFn, job: str) -> tuple[str, bytes]:
     """A request with the right fields, most of them wrong."""
     verb, kind = draw(st.sampled_from(sorted(VERBS.items())))
     fields: dict[str, Any] = {}
+    known = {"job": job, "room": ROOM, "token": TOKEN}
     for name in kind.__struct_fields__:
         if name == "v":
             if draw(st.integers(0, 9)) == 0:
                 fields[name] = draw(JUNK)
-        elif name == "job" and draw(st.integers(0, 2)):
-            fields[name] = job
+        elif name in known and draw(st.integers(0, 2)):
+            fields[name] = known[name]
         elif draw(st.integers(0, 9)):
             fields[name] = draw(JUNK)
     try:
@@ -123,6 +128,10 @@ async def test_ten_thousand_requests_of_any_kind_get_typed_answers_and_change_no
     await bystander.create()
     records = await Records.attach(client)
     before = await records.find(bystander.id)
+    new = rooms_api.RoomNew(room=ROOM, token_hash=hash_token(TOKEN), name="name")
+    assert isinstance(await ask(client, "room_new", new, rooms_api.RoomInfo, "bob"), rooms_api.RoomInfo)
+    rooms = await RoomRecords.attach(client)
+    made = await rooms.room(ROOM)
     known, count, loop = {c.value for c in ErrorCode}, 0, asyncio.get_running_loop()
     batches: list[list[tuple[str, bytes]]] = []
 
@@ -149,6 +158,8 @@ async def test_ten_thousand_requests_of_any_kind_get_typed_answers_and_change_no
                 assert msgspec.json.decode(body, type=api.ApiError).code.value == error
     assert count >= BATCHES * BATCH
     assert await records.find(bystander.id) == before
+    assert await rooms.room(ROOM) == made
+    assert await rooms.count(ROOM) == 0
     assert process.poll() is None
     assert "a bug in" not in log.read_text()
     assert isinstance(await answers(client), api.BrokerInfo)

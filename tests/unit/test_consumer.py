@@ -166,7 +166,7 @@ class Race(RuleBasedStateMachine):
 
     @rule(holder=holders, wanted=items)
     def take(self, holder: str, wanted: list[int]) -> None:
-        wanted = [n for n in wanted if n <= self.existing]
+        wanted = [n for n in wanted if n in self.there()]  # as a list of the room says
         self.page = marked(self.page, holder, take=wanted, now=self.now)
         for n in set(self.page.holds(holder, self.now)) & set(wanted):
             other, until = self.leases.get(n, ("", 0.0))

@@ -143,7 +143,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     def settled(self, existing: Collection[int], upto: int) -> Page:
         """What is over is forgotten, and the floor moves up.
 
-        existing: the numbers of all items there are above the floor, up to and including `upto`.
+        existing: the numbers of all items there are above the floor, up to and including `upto`. One that is no more never
+        comes again: nobody is told of it.
         """
         if upto <= self.floor:
             return self

@@ -48,7 +48,7 @@ class Metrics(Observer):
             "xfer_signed_bytes", "Bytes that URLs were signed for.", ["direction"], registry=own
         )
         self._wrong = Counter(
-            "xfer_wrong_tokens", "Tokens that open no job: wrong, expired or never.", registry=own
+            "xfer_wrong_tokens", "Tokens that open no job and no room: wrong, expired or never.", registry=own
         )
         self._store = Counter("xfer_store_errors", "Calls to the store that failed.", ["kind"], registry=own)
         self._passes = Counter(
