@@ -18,7 +18,7 @@ from transfer.model import MAX_MANIFEST, Entry, EntryKind
 from transfer.outgoing import Outgoing, OutgoingStream, no_verdict, stream_reader
 from transfer.paths import POSIX, admit
 from transfer.producer import Command
-from transfer.source import Links, Tree, scan
+from transfer.source import Links, SourceFile, Tree, named, scan
 
 ENTRY = 32
 """Bytes of an entry in the manifest besides its names, at most."""
@@ -28,7 +28,7 @@ class Content:
     """Open until `close`.
 
     tree: None for a stream, which cannot be read again. manifest: replaced, before `outgoing`, where an earlier
-    run sent one with other times and modes. names: at the top. label: for people.
+    run sent one with other times and modes. names: at the top, or that of the only entry. label: for people.
     unreadable: (name, reason) of what will be missing.
     """
 
@@ -40,7 +40,8 @@ class Content:
         self.unreadable: list[tuple[str, str]] = [] if self.tree is None else self.tree.unreadable
         if not self.manifest.files:
             self.notices.append("there is no file in this transfer, only folders or links")
-        self.names = sorted({e.path.split(b"/")[0] for e in entries})
+        alone = len(entries) == 1
+        self.names = sorted({e.path if alone else e.path.split(b"/")[0] for e in entries})
         shown = [name.decode(errors="replace") for name in self.names[:3]]
         self.label = ", ".join(shown) + (", …" if len(self.names) > 3 else "")
 
@@ -72,14 +73,15 @@ class Content:
 
 def of(
     paths: Sequence[str | os.PathLike[str]],
+    files: Sequence[SourceFile],
     stream: BinaryIO | None,
     command: str | None,
     name: str | None,
     exclude: Sequence[str],
     links: Links,
 ) -> Content:
-    """Whichever of the three is given: paths, a stream or a command's output. Raises UsageError for none or several."""
-    if (bool(paths), stream is not None, command is not None).count(True) != 1:
+    """Whichever of the four is given. Raises UsageError for none or several."""
+    if (bool(paths), bool(files), stream is not None, command is not None).count(True) != 1:
         raise UsageError("give paths, a stream or a command: one of them", hint="see `xfer send --help`")
     if stream is not None or command is not None:
         if name is None:
@@ -87,6 +89,8 @@ def of(
         return of_stream(stream, name) if stream is not None else of_command(command or "", name)
     if name is not None:
         raise UsageError("--name is for stdin and --from-command; files keep their names")
+    if files:
+        return of_tree(named(files))
     if not all(os.fspath(path) for path in paths):  # and not the current folder, which a Path makes of it
         raise UsageError("a path to send is empty", hint="say what to send; is a variable not set?")
     return of_paths([Path(path) for path in paths], exclude, links)
@@ -100,6 +104,11 @@ def of_paths(paths: Sequence[Path], exclude: Sequence[str], links: Links) -> Con
             name, reason = tree.unreadable[0]
             raise PartialSource(f"{name} cannot be read ({reason}), so there is nothing to send")
         raise MissingPath("there is nothing to send: everything was left out")
+    return of_tree(tree)
+
+
+def of_tree(tree: Tree) -> Content:
+    """Raises UsageError if its names are too many for one transfer."""
     if sum(len(e.path) + len(e.target) + ENTRY for e in tree.entries) > MAX_MANIFEST:
         raise UsageError(
             f"{len(tree.entries)} names are more than one transfer can list",

@@ -198,7 +198,7 @@ class _Opening:
                 blocks = await store.manifest((part.segment, part.frames) for part in found.learnt)
             manifest = manifest_of(manifest, blocks)
             await compare(self._tree, manifest, found.digests, self._meter)
-        elif rows and status.state.unfinished:
+        elif rows and status.state.unfinished and not self._again.room:
             # A peer may have a part of what was there before, and nothing tells whether this is the same.
             raise SourceChanged(f"{self._change(rows[0])} since this transfer was begun", hint=_ANEW)
         row = self._add(ticket, blocks, found.learnt)

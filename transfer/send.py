@@ -34,7 +34,7 @@ from transfer.room_names import Room, find
 from transfer.safe import Safe
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute
-from transfer.source import Links
+from transfer.source import Links, SourceFile
 from transfer.ticket import Ticket
 from transfer.transports.interfaces import check_interfaces
 from transfer.transports.s3 import Pace, S3Outbound
@@ -46,6 +46,7 @@ THRESHOLD = 100_000_000
 async def send(
     paths: Sequence[str | os.PathLike[str]] = (),
     *,
+    files: Sequence[SourceFile] = (),
     context: config.Context | None = None,
     stream: BinaryIO | None = None,
     command: str | None = None,
@@ -61,6 +62,7 @@ async def send(
     links: Links = "preserve",
     resume: bool = True,
     ticket: Ticket | str | None = None,
+    fresh: bool = False,
     room: Room | str | None = None,
     idempotency_key: str | None = None,
     on_pause: OnPause = "wait",
@@ -74,7 +76,8 @@ async def send(
     """Send files, folders, a stream or a command's output; returns once somebody has them or the store does.
 
     Args:
-        paths: what to send; or `stream`, or `command`, whose bytes arrive as a file called `name`.
+        paths: what to send; or `files`, with names of their own; or `stream`, or `command`, whose bytes arrive as a
+            file called `name`.
         via: `auto` offers small jobs to a peer first; `webrtc` never stores; `s3` stores at once.
         threshold: bytes from which on `auto` stores at once.
         wait: seconds to wait for a receiver before storing; 0 not at all; None for ever.
@@ -84,7 +87,7 @@ async def send(
         compress: `auto`, `off`, or a zstd level from 1 to 19.
         exclude, links: see `transfer.source.scan`.
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
-        ticket: go on with this job, begun here or on another host with the same files.
+        ticket: go on with this job, begun here or on another host with the same files. fresh: it is not begun at all.
         room: (its name here, or its ticket) post the ticket there once it is stored; then no receiver is waited
             for, and the store takes all.
         idempotency_key: the name of this very transfer, chosen by whoever may have to ask for it again: as long as it
@@ -110,9 +113,10 @@ async def send(
     room = find(room) if room is not None else None
     context = context or (servers_of(room, None) if room is not None else config.load())
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
-    material = content.of(paths, stream, command, name, exclude, links)
+    material = content.of(paths, files, stream, command, name, exclude, links)
     again = SendAgain(
-        paths=absolute(paths),
+        paths=absolute([file.path for file in files] or paths),
+        names=[file.name for file in files],
         exclude=[os.fsencode(pattern) for pattern in exclude],
         links=links,
         total=material.manifest.total,
@@ -137,7 +141,9 @@ async def send(
         async with connected(context, "xfer send", waiting, over=over) as (client, broker):
             locks = config.state_dir() / "locks"
             opening = partial(open_job, broker, ledger, locks, material, again, meter, on_pause=on_pause)
-            if idempotency_key is None:
+            if ticket is not None and fresh:
+                job = await opening(ticket=None, resume=False, new=ticket)
+            elif idempotency_key is None:
                 job = await opening(ticket=ticket, resume=resume)
             else:
                 job = await open_keyed(idempotency_key, opening, broker, ledger, locks, material, again)

@@ -34,7 +34,8 @@ Via = Literal["auto", "webrtc", "s3"]
 class SendAgain(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for: enough to ask for it again. In the ledger's row.
 
-    paths: absolute; they and `exclude` need not be text. total: bytes of what was there, None for a stream.
+    paths: absolute; names: what each is sent as, or empty: by its own. They and `exclude` need not be text. total: bytes
+    of what was there, None for a stream.
     wait: seconds, None for ever. context: its name. room: the ticket of the one that it is posted to; empty: of none.
     """
 
@@ -52,10 +53,13 @@ class SendAgain(msgspec.Struct, frozen=True, kw_only=True):
     compress: str | int
     context: str
     room: str = ""
+    names: list[bytes] = []
 
     def place(self) -> bytes:
         """The same for the same paths, scanned in the same way, whatever has become of what is there."""
-        return digest_of(msgspec.msgpack.encode((sorted(self.paths), self.exclude, self.links)))
+        return digest_of(
+            msgspec.msgpack.encode((sorted(self.paths), sorted(self.names), self.exclude, self.links))
+        )
 
     def pack(self) -> bytes:
         return msgspec.msgpack.encode(self)

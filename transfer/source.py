@@ -171,6 +171,44 @@ def scan(paths: Sequence[Path], *, exclude: Sequence[str] = (), links: Links = "
     return scanner.finish()
 
 
+class SourceFile(NamedTuple):
+    """A file to be sent under a name of its own: with slashes, it lies in folders there. facts: it must still be as they
+    say; None: as it is."""
+
+    path: str
+    name: bytes
+    facts: Facts | None = None
+
+
+def named(files: Sequence[SourceFile]) -> Tree:
+    """These files, and no folders; in the order of their names.
+
+    Raises SourceChanged, SourceTrouble for the first that is not as it should be, UsageError for two of the same name.
+    """
+    tree = Tree()
+    for file in sorted(files, key=lambda file: file.name):
+        shown = printable(file.name)
+        try:
+            fd = os.open(file.path, OPEN_FLAGS)
+        except FileNotFoundError:
+            raise SourceChanged(f"{shown} is not there any more") from None
+        except OSError as error:
+            raise SourceTrouble(
+                f"{shown} cannot be read: {reason_of(error)}", hint="mend that and run the same command again"
+            ) from None
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if not stat.S_ISREG(found.st_mode) or (file.facts is not None and facts_of(found) != file.facts):
+            raise SourceChanged(f"{shown} has changed since it was looked at")
+        if tree.entries and tree.entries[-1].path == file.name:
+            raise UsageError(f"two files are to be sent as {shown}", hint="name each once")
+        entry = Entry(file.name, EntryKind.FILE, found.st_size, found.st_mode & 0o777, found.st_mtime_ns, b"")
+        tree.add(entry, file.path, facts_of(found))
+    return tree
+
+
 def patterns(lines: Sequence[str], option: str) -> GitIgnoreSpec | None:
     """What a `.gitignore` of these lines matches; None of no lines. Raises UsageError, naming the option."""
     try:

@@ -20,6 +20,7 @@ from transfer.received import FetchAgain
 from transfer.room_names import known
 from transfer.send import send
 from transfer.sent import SendAgain
+from transfer.source import SourceFile
 from transfer.ticket import RoomTicket, Ticket
 
 
@@ -80,8 +81,10 @@ async def resume(
             interfaces=interfaces,
             on_event=on_event,
         )
+    paths = [os.fsdecode(path) for path in asked.paths]
     return await send(
-        [os.fsdecode(path) for path in asked.paths],
+        paths if not asked.names else (),
+        files=[SourceFile(*file) for file in zip(paths, asked.names, strict=False)],
         context=servers(asked.context),
         via=asked.via,
         threshold=asked.threshold,
