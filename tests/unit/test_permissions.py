@@ -67,3 +67,11 @@ def test_the_nsc_form_carries_the_same_permissions() -> None:
         assert ("--allow-pub-response=1" in line) == (user == BROKER)
     assert added[1][7:9] == ["--public-key", KEY]
     assert [line[-1] for line in lines if line[:2] == ["nsc", "generate"]] == ["broker.creds", "bob.creds"]
+
+
+def test_only_the_broker_writes_rooms_and_hears_of_them() -> None:
+    rooms = "$KV.xfer_rooms.>"
+    for user, may in ((BROKER, True), ("ann", False)):
+        allowed = permissions(user)
+        for act in ("publish", "subscribe"):
+            assert (rooms in allowed[act]["allow"]) is may  # type: ignore[index]
