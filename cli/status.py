@@ -28,7 +28,7 @@ def status(job: Job, json: Json = False, context: ContextName = None) -> None:
 
 
 def facts(job: str, found: JobStatus) -> dict[str, object]:
-    """For programs. Times in seconds since 1970, sizes in bytes."""
+    """For programs. Times in seconds since 1970, to be printed as ISO 8601; sizes in bytes."""
     return {
         "job": job,
         "state": found.state.value,
