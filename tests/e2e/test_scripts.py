@@ -19,7 +19,7 @@ from transfer.events import AnyEvent, Failure, Notice, Progress, Summary, Ticket
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="descriptors and signals as POSIX has them")
 SIZE = 48 * MIB
-SLOWLY = ("--via", "s3", "--bwlimit", "3MiB", "--concurrency", "1")
+SLOWLY = ("--via", "s3", "--bwlimit", "2MiB", "--concurrency", "1")
 MISTYPED = "xfer1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq"
 
 
