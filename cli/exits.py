@@ -50,7 +50,8 @@ def report(error: BaseException, *, json: bool) -> int:
         events_fd.tell(failure)
         if json:
             _emit(failure)
-    complain(what, next_step)
+    if code != 128 + SIGPIPE:  # whoever left knows it: `xfer fetch -o - | head` is as quiet as `cat f | head`
+        complain(what, next_step)
     return code
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import DiskFull, XferError
-from transfer.ledger import SCHEMA_VERSION, JobRow, Ledger, PartRow, SegmentRow, SourceRow
+from transfer.ledger import KEYS_KEPT, SCHEMA_VERSION, JobRow, KeyRow, Ledger, PartRow, SegmentRow, SourceRow
 from transfer.model import TRAILER, FrameId, IndexedFrame, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -381,6 +382,43 @@ def test_a_ledger_damaged_in_its_middle_says_so(path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(XferError, match="is damaged"), closing(Ledger(path)) as ledger:
         ledger.frames(row)
+
+
+def test_a_key_means_its_latest_job_and_outlives_the_row_of_that(ledger: Ledger) -> None:
+    assert ledger.keyed("local/ann", "k") is None
+    ledger.keep_key("local/ann", "k", "one", b"s1", b"source")
+    ledger.keep_key("local/ann", "k", "two", b"s2", b"source")
+    ledger.keep_key("local/bob", "k", "bobs", b"s3", b"other")
+    row = ledger.add("send", "two", b"key", b"s2")
+    ledger.settle("two", b"it went well")
+    ledger.end(row)
+    assert ledger.keyed("local/ann", "k") == KeyRow("two", b"s2", b"source", b"it went well")
+    assert ledger.keyed("local/bob", "k") == KeyRow("bobs", b"s3", b"other", b"")
+    ledger.settle("without a key", b"nobody asks")
+
+
+def test_a_key_of_long_ago_is_forgotten(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    ledger.keep_key("s", "old", "one", b"", b"")
+    monkeypatch.setattr(time, "time", lambda: now + KEYS_KEPT - 60)
+    ledger.keep_key("s", "recent", "two", b"", b"")
+    assert ledger.keyed("s", "old") is not None
+    monkeypatch.setattr(time, "time", lambda: now + KEYS_KEPT + 60)
+    ledger.keep_key("s", "new", "three", b"", b"")
+    assert ledger.keyed("s", "old") is None
+    assert ledger.keyed("s", "recent") is not None
+
+
+def test_a_ledger_of_before_there_were_keys_learns_them_and_keeps_its_jobs(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        row = ledger.add("send", "j", b"k", b"s")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE idempotency")
+        db.execute("PRAGMA user_version = 2")
+    with closing(Ledger(path)) as ledger:
+        assert ledger.unfinished("send") == [row]
+        ledger.keep_key("s", "k", "j", b"s", b"source")
+        assert ledger.keyed("s", "k") is not None
 
 
 def test_a_ledger_of_a_newer_xfer_says_so_and_stays_as_it_is(path: Path) -> None:
