@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -17,6 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from transfer.batch.examine import examine
+from transfer.batch.plan import planned, whole
 from transfer.batch.report import Report, cells, total
 from transfer.batch.run import Asked, Pause, alone, run
 from transfer.batch.selection import Item, Rules, from_folder, from_list
@@ -32,8 +36,9 @@ from transfer.errors import (
     SourceChanged,
     XferError,
 )
+from transfer.folder import Folder
 from transfer.lock import FileLock
-from transfer.source import facts_of
+from transfer.source import Facts, facts_of
 from transfer.ticket import Ticket
 
 
@@ -510,7 +515,213 @@ def test_a_file_that_cannot_be_removed_is_told_and_tried_again(
         )
         with pytest.raises(PartialSource, match="cannot be deleted: denied"):
             spool.run(removal="delete")
+    spool.write("../other", "a")
+    (spool.root.parent / "other").replace(spool.root / "a")  # it is as good as the one that was sent
     assert outcomes(spool.run(removal="delete")) == {"a": "deleted"}
+    assert spool.room.of("a") == [b"a"]
+
+
+def removing(spool: Spool) -> None:
+    """A run died between noting that it removes `a` and doing it."""
+    spool.write("a", "a")
+    spool.run()
+    spool.room.receive()
+    with closing(spool.state()) as state:
+        spool.run()
+        state.removing(b"a")
+
+
+def test_a_removal_that_was_begun_waits_for_a_run_that_removes(spool: Spool) -> None:
+    removing(spool)
+    assert outcomes(spool.run()) == {"a": "unchanged"}
+    assert outcomes(spool.run(removal="delete")) == {"a": "deleted"}
+
+
+@pytest.mark.parametrize("removal", ["", "delete"])
+def test_a_file_that_came_in_the_place_of_one_being_removed_is_new(spool: Spool, removal: Any) -> None:
+    removing(spool)
+    spool.write("other", "a")
+    (spool.root / "other").replace(spool.root / "a")
+    assert outcomes(spool.run(removal=removal)) == {"a": "sent"}
+    assert spool.room.of("a") == [b"a", b"a"]
+
+
+def test_a_file_that_was_rewritten_while_it_was_being_removed_is_sent(spool: Spool) -> None:
+    removing(spool)
+    spool.write("a", "b")
+    assert outcomes(spool.run()) == {"a": "sent"}
+
+
+def dies_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Once."""
+    real = getattr(owner, name)
+
+    def die(*_args: object) -> None:
+        monkeypatch.setattr(owner, name, real)
+        raise Killed
+
+    monkeypatch.setattr(owner, name, die)
+
+
+@pytest.mark.parametrize("removal", ["delete", "move"])
+def test_a_removal_that_nobody_noted_is_told_by_the_next_run(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, removal: Any
+) -> None:
+    spool.write("a", "a")
+    spool.run()
+    spool.room.receive()
+    dies_at(monkeypatch, State, "removed")
+    to = str(spool.root.parent / "done")
+    with pytest.raises(Killed):
+        spool.run(removal=removal, to=to)
+    assert list(spool.root.iterdir()) == []
+    line = spool.run(removal=removal, to=to)["a"]
+    assert line["outcome"] == ("deleted" if removal == "delete" else "moved")
+    assert line["to"] == (None if removal == "delete" else os.path.join(os.path.realpath(to), "a"))
+
+
+def test_the_same_content_put_there_after_a_removal_that_nobody_noted_is_sent(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spool.root.parent / "next").write_text("a")  # now, so that it is another inode
+    spool.write("a", "a")
+    spool.run()
+    spool.room.receive()
+    dies_at(monkeypatch, State, "removed")
+    with pytest.raises(Killed):
+        spool.run(removal="delete")
+    (spool.root.parent / "next").replace(spool.root / "a")
+    assert outcomes(spool.run(removal="delete")) == {"a": "sent"}
+
+
+def test_a_move_across_file_systems_that_was_cut_off_leaves_one_copy(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = Folder.move
+
+    def move(self: Folder, name: str, to: Folder, new: str) -> None:
+        if self.path != to.path:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        near(self, name, to, new)
+
+    monkeypatch.setattr(Folder, "move", move)
+    spool.write("a", "a")
+    spool.run()
+    spool.room.receive()
+    to = spool.root.parent / "done"
+    dies_at(monkeypatch, Folder, "remove")
+    with pytest.raises(Killed):
+        spool.run(removal="move", to=str(to))
+    assert (spool.root / "a").exists()
+    assert outcomes(spool.run(removal="move", to=str(to))) == {"a": "moved"}
+    assert [path.name for path in to.iterdir()] == ["a"]
+    assert list(spool.root.iterdir()) == []
+
+
+# what is only planned
+
+
+def test_a_plan_says_what_the_run_then_does(spool: Spool) -> None:
+    for name in ("gone", "same", "stays", "touched"):
+        spool.write(name, name)
+    spool.run()
+    spool.room.receive()
+    spool.run()
+    for name in ("owed", "under way"):
+        spool.write(name, name)
+        with suppress(Killed):
+            spool.run(killed(spool.room, 0) if name == "under way" else None)
+    spool.write("stays", "changed since")
+    os.utime(spool.root / "touched", (1, 1))
+    spool.write("new", "new")
+    (spool.root / "link").symlink_to("new")
+    rules = Rules()
+
+    def wanted(name: bytes) -> bool:
+        return name not in (b"same", b"touched")
+
+    with closing(spool.state()) as state:
+        steps = list(whole(from_folder(spool.root, rules), state, examine, removal="delete", wanted=wanted))
+        again = list(whole(from_folder(spool.root, rules), state, examine, removal="delete", wanted=wanted))
+    assert [planned(step) for step in steps] == [planned(step) for step in again]
+    said = {(step.what.value, step.name.decode()) for step in steps}
+    assert said == {
+        ("attach", "under way"),
+        ("collect", "owed"),
+        ("delete", "gone"),
+        ("unchanged", "same"),
+        ("unchanged", "touched"),
+        ("unchanged", "owed"),
+        ("send", "stays"),
+        ("send", "new"),
+        ("left", "link"),
+    }
+    done = outcomes(spool.run(removal="delete", wanted=wanted))
+    becomes = {"attach": "sent", "send": "sent", "delete": "deleted"}
+    assert done == {name: becomes.get(what, what) for what, name in said if what != "collect"}
+    assert (spool.root / "gone").exists() is False
+
+
+def test_a_plan_only_looks_as_it_is_asked_for_more(spool: Spool) -> None:
+    spool.write("a", "a")
+    spool.write("b", "b")
+    looked: list[str] = []
+
+    def look(path: str) -> tuple[Facts, bytes]:
+        looked.append(os.path.basename(path))
+        return examine(path)
+
+    with closing(spool.state()) as state:
+        steps = whole(from_folder(spool.root, Rules()), state, look)
+        assert next(steps).name == b"a"
+        assert looked == ["a"]
+
+
+# the state's file
+
+
+def test_the_state_survives_the_end_of_the_machine_and_is_ours_alone(spool: Spool) -> None:
+    with closing(spool.state()) as state:
+        assert state._query("PRAGMA synchronous", ()) == [(2,)]  # FULL
+        assert state._query("PRAGMA journal_mode", ()) == [("wal",)]
+        assert stat.S_IMODE(spool.db.stat().st_mode) == 0o600
+
+
+def test_a_state_of_a_newer_xfer_is_refused(spool: Spool) -> None:
+    with closing(spool.state()) as state:
+        state._db.execute("PRAGMA user_version = 99")
+    with pytest.raises(XferError, match=r"record of batches .* was written by a newer xfer"):
+        spool.state()
+
+
+def test_a_secret_is_kept_no_longer_than_it_is_needed(spool: Spool) -> None:
+    spool.write("a", "a")
+    spool.run()
+    with closing(spool.state()) as state:
+        (ticket,) = state.owed()
+    spool.room.receive()
+    spool.run()
+    with closing(spool.state()) as state:
+        assert list(state.owed()) == []
+        assert ticket.secret not in b"".join(
+            value
+            for row in state._query("SELECT * FROM files", ())
+            for value in row
+            if isinstance(value, bytes)
+        )
+        assert state._query("SELECT count(*) FROM orders", ()) == [(0,)]
+
+
+def test_questions_are_answered_a_page_at_a_time_however_the_state_changes(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer.batch.state._PAGE", 2)
+    for number in range(5):
+        spool.write(str(number), "x")
+    spool.run()
+    spool.room.receive()
+    assert set(outcomes(spool.run(removal="delete")).values()) == {"deleted"}
+    assert list(spool.root.iterdir()) == []
 
 
 # the lock
@@ -638,7 +849,7 @@ class World:
         return self.spool.told()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(runs, min_size=1, max_size=5), st.sampled_from(["", "delete", "move"]))
 def test_each_version_arrives_exactly_once_whatever_dies_and_changes(
     story: list[tuple[list[tuple[str, str, str]], int, bool, int]], removal: str

@@ -37,10 +37,13 @@ def examine(path: str, checkpoint: Callable[[], None] = lambda: None) -> tuple[F
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise SourceChanged(f"{name} is not a file any more")
-        hasher, block = blake3(), bytearray(BLOCK)
+        hasher, block, left = blake3(), bytearray(BLOCK), found.st_size
         with open(handle, "rb", buffering=0, closefd=False) as file:
             while got := file.readinto(block):
                 hasher.update(memoryview(block)[:got])
+                left -= got
+                if left < 0:  # and whoever appends to it may go on for ever
+                    break
                 checkpoint()
         if facts_of(os.fstat(handle)) != facts_of(found):
             raise SourceChanged(f"{name} changed while it was read")

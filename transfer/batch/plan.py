@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from transfer.batch.removal import Examine, same_file
+import msgspec
+
+from transfer.batch.removal import Examine, same_file, still
+from transfer.batch.report import text_of
 from transfer.batch.selection import Found, Item, Left
 from transfer.batch.state import Failed, Known, Order, OrderFile
 from transfer.errors import XferError
@@ -60,6 +63,33 @@ class Record(Protocol):
     def removable(self) -> Iterator[Known]: ...
     def files_of(self, job: str) -> list[Known]: ...
     def path(self, key: bytes) -> str: ...
+
+
+def whole(
+    items: Iterable[Item],
+    record: Record,
+    examine: Examine,
+    *,
+    removal: Literal["", "delete", "move"] = "",
+    wanted: Callable[[bytes], bool] = lambda _name: True,
+    only_failed: bool = False,
+) -> Iterator[Step]:
+    """What a run would do that found everything as it is now, and no receipt besides those that were seen."""
+    done: set[bytes] = set()
+    for step in orders(record, examine):
+        if step.what is What.ATTACH and step.order is not None:
+            done.update(file.key for file in step.order.files)
+        yield step
+    yield from receipts(record)
+    if removal:
+        for step in removals(record, moved=removal == "move", wanted=wanted):
+            if _goes(step, examine):
+                done.add(step.key)
+                yield step
+    for step in sends(items, record, examine, done=done, only_failed=only_failed):
+        if step.what is What.SEND:
+            done.add(step.key)
+        yield step
 
 
 def orders(record: Record, examine: Examine) -> Iterator[Step]:
@@ -152,6 +182,47 @@ def _about(item: Found, known: Known | None, examine: Examine, *, again: bool) -
     return step._replace(reason="only touched")
 
 
+def _goes(step: Step, examine: Examine) -> bool:
+    """Whether there is such a file still, as it was sent."""
+    known = step.known
+    assert known is not None
+    try:
+        facts = still(
+            step.path, known.facts, known.digest, renamed=known.state == "removing", examine=examine
+        )
+    except (OSError, XferError):
+        return False
+    return facts is not None
+
+
 def _recover(order: Order, reason: str) -> Step:
     first = order.files[0]
     return Step(What.RECOVER, first.name, first.key, first.path, order=order, reason=reason)
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="planned"):
+    """A step for programs. Its fields are those of a report's `Line`; within version 1 fields are only added."""
+
+    v: int = 1
+    what: str
+    path: str
+    path_base64: str | None
+    size: int | None
+    digest: str | None
+    job: str | None
+    reason: str
+
+
+def planned(step: Step) -> Planned:
+    text, exact = text_of(step.name)
+    ticket = step.ticket or (step.order.ticket if step.order is not None else None)
+    known = step.known if step.what is not What.SEND else None
+    return Planned(
+        what=step.what.value,
+        path=text,
+        path_base64=exact,
+        size=step.facts.size if step.facts is not None else None,
+        digest=step.digest.hex() if step.digest is not None else None,
+        job=ticket.job if ticket is not None else known.job if known is not None else None,
+        reason=step.reason,
+    )

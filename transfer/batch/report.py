@@ -64,11 +64,10 @@ def line(
     to: str = "",
     reason: str = "",
 ) -> Line:
-    text = name.decode("utf-8", "backslashreplace")
-    clean = text.encode() == name
+    text, exact = text_of(name)
     return Line(
         path=text,
-        path_base64=None if clean else base64.b64encode(name).decode(),
+        path_base64=exact,
         outcome=outcome,
         size=size,
         digest=digest.hex() if digest is not None else None,
@@ -78,6 +77,12 @@ def line(
         to=os.fsencode(to).decode("utf-8", "backslashreplace") or None,
         reason=reason,
     )
+
+
+def text_of(name: bytes) -> tuple[str, str | None]:
+    """A name as text; and its bytes in base64, only where they are no UTF-8."""
+    text = name.decode("utf-8", "backslashreplace")
+    return text, None if text.encode() == name else base64.b64encode(name).decode()
 
 
 class Report:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from blake3 import blake3
+
 from transfer.batch import plan
 from transfer.batch.clearing import clear
 from transfer.batch.examine import examine
@@ -107,6 +109,12 @@ async def _within(seconds: float | None, whole: Awaitable[None], report: Report)
         raise OutOfTime(
             f"the time was over after {report.counts.total()} files", hint="the next run goes on from there"
         ) from None
+
+
+def lock_path(locks: Path, room: str, root: str) -> Path:
+    """What the run of a scope holds."""
+    scope = blake3(os.fsencode(room) + b"\0" + os.fsencode(root)).hexdigest()
+    return locks / f"batch-{scope[:32]}.lock"
 
 
 @contextlib.asynccontextmanager

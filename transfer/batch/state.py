@@ -276,9 +276,7 @@ class State(Database):
 
     def _end(self, job: str, state: FileState, at: float | None) -> None:
         with self._transaction():
-            self._db.execute(
-                "UPDATE files SET state = ?, received = ? WHERE job = ? AND state = 'sent'", (state, at, job)
-            )
+            self._db.execute("UPDATE files SET state = ?, received = ? WHERE job = ?", (state, at, job))
             self._db.execute("DELETE FROM orders WHERE job = ?", (job,))
 
     def _files_of(self, job: str) -> tuple[OrderFile, ...]:
