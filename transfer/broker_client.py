@@ -332,6 +332,14 @@ class BrokerClient:
         with _of_a_room():
             return await self._call("room_mark", request, rooms_api.RoomMarked)
 
+    async def room_lock(self, sealer: Sealer, name: str, holder: str, life: float) -> bool:
+        """As `RoomLock`."""
+        request = rooms_api.RoomLock(
+            room=sealer.job, token=sealer.token(), name=name, holder=holder, life=life
+        )
+        with _of_a_room():
+            return (await self._call("room_lock", request, rooms_api.RoomLocked)).held
+
     async def room_leave(self, sealer: Sealer, consumer: str) -> None:
         request = rooms_api.RoomLeave(room=sealer.job, token=sealer.token(), consumer=consumer)
         with _of_a_room():

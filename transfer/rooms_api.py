@@ -24,6 +24,8 @@ MAX_MARKED = 256
 """Items that one `room_mark` may name."""
 MAX_REASON = 200
 """Characters of why an item failed."""
+MAX_LIFE = 600.0
+"""Seconds of a lock."""
 MAX_WAIT = 20.0
 """Seconds that `room_list` waits for something new, at most."""
 
@@ -150,6 +152,20 @@ class RoomMarked(msgspec.Struct, frozen=True):
 
     held: list[int]
     until: float
+
+
+class RoomLock(RoomRequest, frozen=True, kw_only=True):
+    """verb `room_lock`: what only one of the members' hosts does at a time. name: any word they agree on, hashed: 32 hex
+    digits. holder: as of `RoomMark`. life: seconds until it is anybody's if it is not asked for again; 0 gives it back.
+    """
+
+    name: str
+    holder: str
+    life: float
+
+
+class RoomLocked(msgspec.Struct, frozen=True):
+    held: bool
 
 
 class RoomLeave(RoomRequest, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from brokers import HTTP, Job, Place, answers, ask, broker_process, code, connec
 from nats.aio.client import Client
 
 from transfer import api, rooms_api
+from transfer import room as room_module
 from transfer.api import ErrorCode, JobState
 from transfer.broker import rooms as rooms_module
 from transfer.broker.records import Records
@@ -23,7 +24,9 @@ from transfer.broker.room_records import BUCKET, RoomRecords
 from transfer.broker.rooms import KEPT_BEYOND, RoomVerbs
 from transfer.broker.service import AT_ONCE
 from transfer.broker_client import BrokerClient, Patience
-from transfer.errors import JobGone, NotAllowed, RoomGone
+from transfer.errors import JobGone, Locked, NotAllowed, RoomGone
+from transfer.room import Member
+from transfer.room_names import Room as Named
 from transfer.rooms_api import LEASE, MAX_WAIT, RoomMark, RoomMarked, RoomPage
 from transfer.seal import Purpose, Sealer
 from transfer.ticket import RoomTicket
@@ -35,7 +38,8 @@ class Room:
     """A room of alice's, and what members ask of it."""
 
     def __init__(self, client: Client) -> None:
-        self.client, self.sealer = client, Sealer(RoomTicket.new())
+        self.client, self.ticket = client, RoomTicket.new()
+        self.sealer = Sealer(self.ticket)
         self.id = self.sealer.job
 
     def sealed(self, text: str = "item", purpose: Purpose = Purpose.ROOM_ITEM) -> str:
@@ -75,6 +79,7 @@ SAID: dict[str, tuple[type[rooms_api.RoomRequest], type[msgspec.Struct]]] = {
     "put": (rooms_api.RoomPut, rooms_api.RoomPosted),
     "list": (rooms_api.RoomList, RoomPage),
     "mark": (rooms_api.RoomMark, RoomMarked),
+    "lock": (rooms_api.RoomLock, rooms_api.RoomLocked),
     "leave": (rooms_api.RoomLeave, rooms_api.RoomDone),
     "remove": (rooms_api.RoomRemove, rooms_api.RoomDone),
 }
@@ -286,6 +291,56 @@ async def test_the_floor_moves_as_the_room_is_looked_at(client: Client, room: Ro
     assert await room.numbers("laptop") == []
     [page] = await rooms.consumers(room.id)
     assert (page.floor, page.had) == (numbers[2], ())
+
+
+async def test_a_lock_is_one_holders_until_it_gives_it_back_or_says_nothing(
+    client: Client, room: Room
+) -> None:
+    name = "0" * 32
+
+    async def lock(holder: str, life: float, name: str = name) -> bool:
+        locked = await room.say("lock", holder, name=name, holder=holder, life=life)
+        assert isinstance(locked, rooms_api.RoomLocked), locked
+        return locked.held
+
+    held = await asyncio.gather(*(lock(who, 60.0) for who in ("one", "two", "three", "four")))
+    assert held.count(True) == 1
+    first = ("one", "two", "three", "four")[held.index(True)]
+    assert await lock(first, 60.0)
+    assert not await lock("five", 60.0)
+    assert await lock("five", 60.0, "1" * 32)
+    assert not await lock("five", 0.0)
+    assert not await lock(first, 0.0)
+    assert await lock("five", 1.0)
+    async with asyncio.timeout(30):
+        while not await lock("six", 60.0):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    for wrong in ({"name": "night"}, {"holder": "a b"}, {"life": 1e9}, {"life": -1.0}):
+        refused = await room.say("lock", **{"name": name, "holder": "one", "life": 1.0, **wrong})
+        assert refused.code is ErrorCode.BAD_REQUEST
+    assert await room.say("lock", token="wrong", name=name, holder="one", life=1.0) == NOT_FOUND
+
+
+async def test_who_is_alone_keeps_others_out_and_ends_where_its_lock_is_lost(
+    client: Client, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_module, "LOCK_LIFE", 2.0)
+    named = Named(name="r", ticket=room.ticket, context="")
+    one, other = (Member(BrokerClient(client, "alice", Patience(5)), named) for _ in range(2))
+    async with one.alone("night", wait=False):
+        with pytest.raises(Locked):
+            await other.alone("night", wait=False).__aenter__()
+        await asyncio.sleep(3)  # longer than its life: it is kept
+        with pytest.raises(Locked):
+            await other.alone("night", wait=False).__aenter__()
+
+    async def work_in_vain() -> None:
+        async with other.alone("night", wait=True):
+            await room.say("remove")
+            await asyncio.sleep(60)
+
+    with pytest.raises(Locked, match="was lost"):
+        await work_in_vain()
 
 
 async def test_more_than_a_broker_answers_at_once_wait_for_a_room_and_hear_of_the_next_item(

@@ -112,7 +112,28 @@ class RoomRecords:
                 await self._kv.update(_room(record.room), over, entry.revision, REMOVED_LIFE)
             await self._kv.erase(_item(record.room, ">"))
             await self._kv.erase(_consumer(record.room, ">"))
+            await self._kv.erase(_lock(record.room, ">"))
             await self._kv.erase(_mine(record.owner, record.room))
+
+    async def lock(self, room: str, name: str, holder: str, life: float) -> bool:
+        """Whether the holder has it from now on, for so many seconds by the server's clock; 0: gives it back, if it has it."""
+        key, value = _lock(room, name), holder.encode()
+        with reaching("rooms"):
+            for attempt in range(ATTEMPTS):
+                entry = await self._kv.get(key)
+                free = entry is None or entry.value is None
+                if not free and entry is not None and entry.value != value:
+                    return False
+                if not life:
+                    if free or (entry is not None and await self._kv.delete(key, entry.revision)):
+                        return False
+                elif (
+                    await self._kv.update(key, value, entry.revision if entry is not None else 0, life)
+                    is not None
+                ):
+                    return True
+                await pause(attempt)
+        return False
 
     async def item(self, room: str, job: str) -> Item | None:
         with reaching("rooms"):
@@ -224,3 +245,7 @@ def _item(room: str, job: str) -> str:
 
 def _consumer(room: str, key: str) -> str:
     return f"c.{room}.{key}"
+
+
+def _lock(room: str, name: str) -> str:
+    return f"l.{room}.{name}"

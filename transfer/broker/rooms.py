@@ -51,6 +51,7 @@ SEEN_EVERY = 60.0
 WAITING = 256
 """Requests of one user that may wait at a time."""
 _MAX_NUMBER = 1 << 53
+_LOCK = re.compile(r"[0-9a-f]{32}")
 _HOLDER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -71,6 +72,7 @@ class RoomVerbs:
             "room_put": verb(rooms_api.RoomPut, self.put),
             "room_list": verb(rooms_api.RoomList, self.look),
             "room_mark": verb(rooms_api.RoomMark, self.mark),
+            "room_lock": verb(rooms_api.RoomLock, self.lock),
             "room_leave": verb(rooms_api.RoomLeave, self.leave),
             "room_remove": verb(rooms_api.RoomRemove, self.remove),
         }
@@ -154,6 +156,14 @@ class RoomVerbs:
         )
         held = page.holds(request.holder, now)
         return rooms_api.RoomMarked(list(held), min(held.values(), default=0.0))
+
+    async def lock(self, _user: str, request: rooms_api.RoomLock) -> rooms_api.RoomLocked:
+        check(_LOCK.fullmatch(request.name) is not None, "the lock's name is not 32 hex digits")
+        check(_HOLDER.fullmatch(request.holder) is not None, "that is no holder")
+        check(0 <= request.life <= rooms_api.MAX_LIFE, f"a lock lives for up to {rooms_api.MAX_LIFE:.0f} s")
+        await self._member(request)
+        held = await self._rooms.lock(request.room, request.name, request.holder, request.life)
+        return rooms_api.RoomLocked(held)
 
     async def leave(self, user: str, request: rooms_api.RoomLeave) -> rooms_api.RoomDone:
         _check_consumer(request.consumer)

@@ -55,7 +55,7 @@ ANSWER_WITHIN = 8.0
 DRAIN_WITHIN = 10.0
 SHOW_A_TOKEN = frozenset(
     {"open", "segments", "sign_gets", "receipt"}
-    | {"room_about", "room_put", "room_list", "room_mark", "room_leave", "room_remove"}
+    | {"room_about", "room_put", "room_list", "room_mark", "room_lock", "room_leave", "room_remove"}
 )
 """Verbs of whoever holds a ticket."""
 
