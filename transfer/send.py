@@ -272,7 +272,15 @@ class _Sender:
         if direct and await self._directly(via, wait, fetches):
             return await self._delivered()
         if not direct:
-            why = "asked for" if via == "s3" else "nobody is waited for" if small else "it is large"
+            why = (
+                "a room keeps what is stored"
+                if self._room
+                else "asked for"
+                if via == "s3"
+                else "nobody is waited for"
+                if small
+                else "it is large"
+            )
             self._meter.choose("s3", why if total is not None else "its length is unknown")
         return await self._through_store(wait, fetches or 1, receipt)
 
