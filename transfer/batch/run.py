@@ -376,7 +376,8 @@ class _Batch:
         if step.what is What.UNCHANGED and known is not None:
             if step.facts is not None and step.facts != known.facts and known.state != "removing":
                 self._state.touched(step.key, step.facts)
-            self._state.mended(step.key)
+            if self._state.failure(step.key) is not None:  # a look is cheap, and a commit waits for the disk
+                self._state.mended(step.key)
         self._report.add(
             line(
                 step.name,
