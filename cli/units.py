@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+
 from transfer import timetable
 from transfer.errors import UsageError
 from transfer.timetable import Timetable
 from transfer.units import QUANTITY, SIZES, show_duration, show_size
 
-__all__ = ["parse_duration", "parse_limit", "parse_rate", "parse_size", "show_duration", "show_size"]
+__all__ = [
+    "parse_duration",
+    "parse_limit",
+    "parse_rate",
+    "parse_since",
+    "parse_size",
+    "show_duration",
+    "show_size",
+]
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -66,6 +77,21 @@ def parse_duration(text: str, *, option: str, command: str) -> float:
     hint = f"write 60s, 10m, 24h, 7d or plain seconds; see `xfer {command} --help`"
     number, unit = _split(text, _SECONDS, f"{option} {text!r} is not a duration", hint)
     return number * _SECONDS[unit]
+
+
+def parse_since(text: str, *, option: str, command: str) -> float:
+    """Seconds since 1970 from how long ago that was (`7d`), or from an ISO date or time, local unless it says otherwise.
+
+    Raises:
+        UsageError: as `parse_duration`.
+    """
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        pass
+    hint = f"write 24h, 7d, 2026-01-31 or 2026-01-31T18:00; see `xfer {command} --help`"
+    number, unit = _split(text, _SECONDS, f"{option} {text!r} is neither a duration nor a date", hint)
+    return time.time() - number * _SECONDS[unit]
 
 
 def _split(text: str, units: dict[str, int] | dict[str, float], wrong: str, hint: str) -> tuple[float, str]:
