@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from cli.help import Group
 
 COMMANDS = (
-    *("send", "fetch", "resume"),
-    "room",
+    *("send", "fetch", "resume", "room", "batch"),
     *("ls", "status", "watch", "pause", "cancel", "rm", "extend"),
     *("up", "down", "broker", "user", "invite", "join", "context"),
     *("usage", "doctor", "dead", "help"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from transfer import timetable
 from transfer.errors import UsageError
@@ -16,6 +17,7 @@ __all__ = [
     "parse_duration",
     "parse_limit",
     "parse_rate",
+    "parse_since",
     "parse_size",
     "show_duration",
     "show_size",
@@ -102,6 +104,21 @@ def moment(seconds: float) -> str:
 def iso(seconds: float) -> str:
     """`2026-11-21T08:12:05Z`. seconds: since 1970. Source: RFC 3339, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def parse_since(text: str, *, option: str, command: str) -> float:
+    """Seconds since 1970 from how long ago that was (`7d`), or from an ISO date or time, local unless it says otherwise.
+
+    Raises:
+        UsageError: as `parse_duration`.
+    """
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        pass
+    hint = f"write 24h, 7d, 2026-01-31 or 2026-01-31T18:00; see `xfer {command} --help`"
+    number, unit = _split(text, _SECONDS, f"{option} {text!r} is neither a duration nor a date", hint)
+    return time.time() - number * _SECONDS[unit]
 
 
 def _split(text: str, units: dict[str, int] | dict[str, float], wrong: str, hint: str) -> tuple[float, str]:

@@ -724,6 +724,21 @@ def test_questions_are_answered_a_page_at_a_time_however_the_state_changes(
     assert list(spool.root.iterdir()) == []
 
 
+def test_a_run_that_finds_nothing_to_do_commits_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        spool.write(str(number), "x")
+    spool.run()
+    spool.room.receive()
+    spool.run()
+    commits: list[object] = []
+    real = State._transaction
+    monkeypatch.setattr(State, "_transaction", lambda self: (commits.append(self), real(self))[1])
+    assert set(outcomes(spool.run()).values()) == {"unchanged"}
+    assert len(commits) == 1  # which finds or makes the scope
+
+
 # the lock
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+
 import pytest
 
-from cli.units import parse_duration, parse_rate, parse_size, show_duration, show_size
+from cli.units import parse_duration, parse_rate, parse_since, parse_size, show_duration, show_size
 from transfer.errors import UsageError
 
 
@@ -111,3 +114,26 @@ def test_a_size_is_shown_with_its_unit(count: float, text: str) -> None:
 )
 def test_a_duration_is_shown_to_what_matters(seconds: float, text: str) -> None:
     assert show_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31T18:00Z", 1_769_882_400.0),
+        ("2026-01-31T18:00:00+02:00", 1_769_875_200.0),
+        ("2026-01-31", datetime(2026, 1, 31).timestamp()),
+    ],
+)
+def test_a_date_is_a_moment_local_unless_it_says_otherwise(text: str, moment: float) -> None:
+    assert parse_since(text, option="--newer-than", command="batch") == moment
+
+
+def test_a_duration_is_that_long_ago() -> None:
+    before = time.time()
+    moment = parse_since("1h", option="--newer-than", command="batch")
+    assert before - 3600 <= moment <= time.time() - 3600
+
+
+def test_what_is_neither_duration_nor_date_is_refused() -> None:
+    with pytest.raises(UsageError, match="--newer-than 'yesterday' is neither a duration nor a date"):
+        parse_since("yesterday", option="--newer-than", command="batch")

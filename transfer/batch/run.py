@@ -39,7 +39,7 @@ from transfer.source import Facts, facts_of, reason_of
 from transfer.tasks import ended
 
 TOGETHER = 256
-"""Steps without much to do that are taken from the plan at once."""
+"""Steps that are taken from the plan at once, where none of them is to be begun without delay."""
 LOOK_AGAIN = 0.5
 """Seconds between looks at a lock that another run holds."""
 PER_NAME = 64
@@ -215,7 +215,7 @@ class _Batch:
         with contextlib.suppress(_Over):
             for step in steps:
                 taken.append(step)
-                if step.what not in _NOTHING_TO_DO or len(taken) >= TOGETHER:
+                if len(taken) >= TOGETHER or (step.what in _AT_ONCE and not self._asked.pack):
                     break
         return taken
 
@@ -376,7 +376,8 @@ class _Batch:
         if step.what is What.UNCHANGED and known is not None:
             if step.facts is not None and step.facts != known.facts and known.state != "removing":
                 self._state.touched(step.key, step.facts)
-            self._state.mended(step.key)
+            if self._state.failure(step.key) is not None:  # a look is cheap, and a commit waits for the disk
+                self._state.mended(step.key)
         self._report.add(
             line(
                 step.name,
@@ -404,6 +405,7 @@ class _Batch:
 
 
 _GONE = {What.DELETE: "deleted", What.MOVE: "moved"}
+_AT_ONCE = (What.SEND, What.ATTACH)
 _NOTHING_TO_DO: dict[What, Outcome] = {What.UNCHANGED: "unchanged", What.LEFT: "left", What.FAILED: "failed"}
 
 

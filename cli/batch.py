@@ -1,0 +1,213 @@
+"""`xfer batch`: arguments to one run of `transfer.batch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Context, Option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO, Literal
+
+    from transfer.batch.plan import Step
+    from transfer.batch.selection import Item, Rules
+
+EXAMPLES = (
+    "xfer batch spool/ --room backups --min-age 1m --delete",
+    "find . -name '*.csv' -print0 | xfer batch --files-from0 - --room backups --dry-run",
+)
+
+
+def batch(
+    arguments: Context,
+    folder: Annotated[
+        str | None,
+        Argument(metavar="DIR", help="The folder whose files to send; - reads names", show_default=False),
+    ] = None,
+    room: Annotated[
+        str | None, Option("--room", metavar="NAME", envvar="XFER_ROOM", help="Where they are sent to")
+    ] = None,
+    files_from: Annotated[
+        str | None,
+        Option("--files-from", metavar="F", envvar="XFER_FILES_FROM", help="Names, one a line; - is stdin"),
+    ] = None,
+    files_from0: Annotated[
+        str | None,
+        Option("--files-from0", metavar="F", envvar="XFER_FILES_FROM0", help="Names, a zero byte after each"),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        Option("--include", metavar="GLOB", envvar="XFER_INCLUDE", help="Only these, as in .gitignore"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        Option("--exclude", metavar="GLOB", envvar="XFER_EXCLUDE", help="And not these; both repeatable"),
+    ] = None,
+    newer_than: Annotated[
+        str | None,
+        Option(
+            "--newer-than", metavar="TIME", envvar="XFER_NEWER_THAN", help="Modified since: 7d, 2026-01-31"
+        ),
+    ] = None,
+    min_age: Annotated[
+        str, Option("--min-age", metavar="TIME", envvar="XFER_MIN_AGE", help="Unchanged for so long")
+    ] = "0",
+    settled: Annotated[
+        bool, Option("--settled", envvar="XFER_SETTLED", help="Only what nobody is writing: look twice")
+    ] = False,
+    pack: Annotated[bool, Option("--pack", envvar="XFER_PACK", help="All of it in one transfer")] = False,
+    delete: Annotated[
+        bool, Option("--delete", envvar="XFER_DELETE", help="Delete each once somebody has it (a later run)")
+    ] = False,
+    move_to: Annotated[
+        Path | None,
+        Option("--move-to", metavar="DIR", envvar="XFER_MOVE_TO", help="Move each there instead"),
+    ] = None,
+    retry_failed: Annotated[
+        bool, Option("--retry-failed", envvar="XFER_RETRY_FAILED", help="Only what failed last time")
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", envvar="XFER_DRY_RUN", help="Only say what would be done")
+    ] = False,
+    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="As NDJSON on stdout")] = False,
+) -> None:
+    """Send what is new or changed, each version once; for cron."""
+    import os
+    import time
+
+    from cli.misuse import called
+    from cli.units import parse_duration, parse_since
+    from transfer.batch.selection import Rules
+    from transfer.errors import UsageError
+    from transfer.source import patterns
+
+    if room is None:
+        raise UsageError("no room is named", hint="say where to send with --room")
+    if delete and move_to is not None:
+        raise UsageError("a file is either deleted or moved", hint="drop --delete or --move-to")
+    root = _root(folder, files_from, files_from0)
+    since = None
+    if newer_than is not None:
+        since = parse_since(newer_than, option=called(arguments, "newer_than"), command="batch")
+    rules = Rules(
+        include=patterns(include or (), called(arguments, "include")),
+        exclude=patterns(exclude or (), called(arguments, "exclude")),
+        since=since,
+        min_age=parse_duration(min_age, option=called(arguments, "min_age"), command="batch"),
+        now=time.time(),
+        apart=os.path.realpath(move_to) if move_to is not None else "",
+    )
+    if root and rules.apart == root:
+        raise UsageError("--move-to names the folder that is sent", hint="name another, or one inside it")
+    if not dry_run:
+        raise UsageError("xfer cannot send to rooms yet", hint="see what it would do with --dry-run")
+    removal: Literal["", "delete", "move"] = "delete" if delete else "move" if move_to is not None else ""
+    source = "-" if folder == "-" else files_from or files_from0
+    with _names(source) as names:
+        items = _items(root, names, b"\0" if files_from0 is not None else b"\n", rules, look_twice=settled)
+        _plan(room, root, items, rules, removal, only_failed=retry_failed, json=json)
+
+
+def _root(folder: str | None, files_from: str | None, files_from0: str | None) -> str:
+    """The folder, absolute and without links; empty for a list. Raises UsageError unless exactly one of them is given."""
+    import os
+    import sys
+
+    from transfer.errors import UsageError
+
+    given = [each for each in (folder, files_from, files_from0) if each is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "nothing to send" if not given else "a folder and a list, or two lists, are too much at once",
+            hint="name one folder, or one list with --files-from or --files-from0; see `xfer batch --help`",
+        )
+    if not given[0]:
+        raise UsageError("the name of what to send is empty", hint="is a variable not set?")
+    if given[0] == "-" and (sys.stdin is None or sys.stdin.closed):
+        raise UsageError("stdin is closed, and the names come from there", hint="pipe them in")
+    return os.path.realpath(folder) if folder is not None and folder != "-" else ""
+
+
+def _names(source: str | None) -> BinaryIO:
+    """The list, opened; an empty one where there is none. Raises UsageError."""
+    import io
+    import sys
+
+    from transfer.errors import UsageError
+    from transfer.paths import printable
+    from transfer.source import reason_of
+
+    if source is None:
+        return io.BytesIO()
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False) if source == "-" else open(source, "rb")
+    except OSError as error:
+        raise UsageError(
+            f"the list {printable(source)} cannot be read: {reason_of(error)}", hint="check its name"
+        ) from None
+
+
+def _items(root: str, names: BinaryIO, separator: bytes, rules: Rules, *, look_twice: bool) -> Iterator[Item]:
+    from transfer.batch.selection import from_folder, from_list, settled
+
+    found = from_folder(Path(root), rules) if root else from_list(names, separator, rules)
+    return settled(found) if look_twice else found
+
+
+def _plan(
+    room: str,
+    root: str,
+    items: Iterator[Item],
+    rules: Rules,
+    removal: Literal["", "delete", "move"],
+    *,
+    only_failed: bool,
+    json: bool,
+) -> None:
+    """Print it, a step a line. Raises PartialSource, at its end, if some of it would fail."""
+    import contextlib
+    import os
+    import sys
+
+    from transfer import config
+    from transfer.batch.examine import examine
+    from transfer.batch.plan import What, whole
+    from transfer.batch.state import State
+    from transfer.errors import PartialSource
+
+    failed = 0
+    with contextlib.closing(State(config.state_dir() / "batch.db", room, root)) as state:
+        for step in whole(
+            items,
+            state,
+            examine,
+            removal=removal,
+            wanted=lambda name: rules.takes_tree(os.fsdecode(name)),
+            only_failed=only_failed,
+        ):
+            failed += step.what is What.FAILED
+            sys.stdout.write((_json(step) if json else _line(step)) + "\n")
+    sys.stdout.flush()
+    if failed:
+        raise PartialSource(
+            f"{failed} {'file' if failed == 1 else 'files'} would fail", hint="see the lines that begin so"
+        )
+
+
+def _line(step: Step) -> str:
+    from cli.units import show_size
+    from transfer.paths import printable
+
+    size = show_size(step.facts.size) if step.facts is not None else ""
+    reason = f" ({printable(step.reason)})" if step.reason else ""
+    return f"{step.what.value:9}  {size:>8}  {printable(step.name)}{reason}"
+
+
+def _json(step: Step) -> str:
+    import msgspec
+
+    from transfer.batch.plan import planned
+
+    return msgspec.json.encode(planned(step)).decode()
