@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import MIB, Background, Two, complaint, make_tree, same_tree
+from helpers import MIB, SOON, XFER, Background, Two, complaint, make_tree, same_tree
 from orphans import objects_of
 
 from transfer import events
@@ -220,20 +221,32 @@ def test_with_receipt_a_stored_send_ends_when_somebody_has_it(two: Two) -> None:
     assert sending.summary.outcome == "receipt"
 
 
+def on_a_terminal(two: Two, *args: object, env: Mapping[str, str]) -> tuple[str, str]:
+    """What a command that ends well says on stdout, and on a stderr that is a terminal without control sequences."""
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [*XFER, *map(str, args)], env={**env, "TERM": "dumb"}, cwd=two.tmp, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=2 * SOON, check=True,
+        )  # fmt: skip
+        return done.stdout, os.read(ours, 10_000).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_people_are_told_how_it_ended(two: Two) -> None:
-    sent = two.start("send", "--wait", "0", two.file("f", 1000))
-    assert sent.code == 0
+    ticket, said = on_a_terminal(two, "send", "--wait", "0", two.file("f", 1000), env=two.here)
     assert re.fullmatch(
         r"route: s3 \(nobody is waited for\)\n"
         r"stored: anyone with the ticket can fetch it until \d{4}-.+ \(1 file, 1\.0 kB in .+ by s3\)\n",
-        sent.stderr,
+        said,
     )
-    got = two.start("fetch", sent.ticket, "-o", two.out, env=two.there)
-    assert got.code == 0
-    assert got.stdout == b""
+    nothing, said = on_a_terminal(two, "fetch", ticket.strip(), "-o", two.out, env=two.there)
+    assert nothing == ""
     assert re.fullmatch(
         r"route: s3 \(from the store\)\nfetched: wrote .+/out/f, verified \(1 file, 1\.0 kB in .+ by s3\)\n",
-        got.stderr,
+        said,
     )
 
 
