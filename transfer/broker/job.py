@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -39,8 +36,6 @@ OPEN_LIFE = 60 * DAY
 """Seconds after its creation in which a job must be complete, whatever progress it makes: only so can a rule of the
 store that goes by the age of objects (see `lifecycle`) never hit one that is still needed."""
 
-MAX_TOKEN = 256
-_HASH = re.compile(r"[0-9a-f]{64}")
 _NO_SUCH_HASH = "0" * 64
 
 
@@ -400,27 +395,3 @@ def admit_holder(record: JobRecord | None, token: str, now: float) -> JobRecord:
 def proves(token: str, expected: str | None) -> bool:
     """Whether that is the token's hash; it takes the same time whatever is the case. expected: None where there is none."""
     return hmac.compare_digest(hash_token(token), expected or _NO_SUCH_HASH)
-
-
-def check(fine: bool, complaint: str) -> None:
-    """Raises Refusal (bad request) unless that is fine."""
-    if not fine:
-        raise Refusal(ErrorCode.BAD_REQUEST, complaint)
-
-
-def check_token(token: str) -> None:
-    check(len(token) <= MAX_TOKEN, "the token is too long")
-
-
-def check_sealed(sealed: str, most: int, complaint: str) -> None:
-    """Of 1 to `most` bytes, base64."""
-    try:
-        length = len(base64.b64decode(sealed, validate=True))
-    except (binascii.Error, ValueError):
-        length = 0
-    check(1 <= length <= most, complaint)
-
-
-def is_hash(text: str) -> bool:
-    """Whether this could be what `hash_token` gives."""
-    return _HASH.fullmatch(text) is not None

@@ -17,12 +17,12 @@ from nats.errors import Error as NatsError
 
 from transfer import api, bus
 from transfer.bech32m import ALPHABET
+from transfer.broker import bounds
 from transfer.broker.index import Index
-from transfer.broker.job import JobRecord, admit_owner, check, not_found
-from transfer.broker.keys import MAX_EXPIRE
+from transfer.broker.job import JobRecord, admit_owner, not_found
 from transfer.broker.records import Records
 from transfer.broker.table import Table, verb
-from transfer.ticket import JOB_SYMBOLS, is_job_id
+from transfer.ticket import JOB_SYMBOLS
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ class OwnerVerbs:
 
     async def list(self, user: str, request: api.ListJobs) -> api.JobPage:
         for text in (request.begins, request.after):
-            check(len(text) <= JOB_SYMBOLS and all(c in ALPHABET for c in text), "that begins no job id")
+            bounds.check(
+                len(text) <= JOB_SYMBOLS and all(c in ALPHABET for c in text), "that begins no job id"
+            )
         now, states = self._clock(), frozenset(request.states or api.JobState)
         lines = await self._index.of(user)
         jobs = [
@@ -87,7 +89,7 @@ class OwnerVerbs:
         return await self._change(request.job, lambda r, now: r.cancel(now=now))
 
     async def remove(self, user: str, request: api.Remove) -> api.Changed:
-        check(is_job_id(request.job), "that is no job id")
+        bounds.check_job(request.job)
         record = await self._records.read(request.job)
         if (
             record is None or record.owner != user
@@ -96,19 +98,19 @@ class OwnerVerbs:
         return await self._change(request.job, lambda r, now: r.remove(now=now))
 
     async def extend(self, user: str, request: api.Extend) -> api.Changed:
-        check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
-        check(len(request.key) <= MAX_KEY, "the key is too long")
+        bounds.check_expire(request.expire)
+        bounds.check(len(request.key) <= MAX_KEY, "the key is too long")
         await self._admit(user, request.job)
         return await self._change(request.job, lambda r, now: r.extend(request.expire, now=now), request.key)
 
     async def _pause(self, user: str, job: str, key: str, paused: bool) -> api.Changed:
-        check(len(key) <= MAX_KEY, "the key is too long")
+        bounds.check(len(key) <= MAX_KEY, "the key is too long")
         await self._admit(user, job)
         life = self._unfinished_life
         return await self._change(job, lambda r, now: r.pause(paused, now=now, life=life), key)
 
     async def _admit(self, user: str, job: str) -> None:
-        check(is_job_id(job), "that is no job id")
+        bounds.check_job(job)
         admit_owner(await self._records.read(job), user, self._clock())
 
     async def _change(

@@ -19,18 +19,9 @@ from msgspec.structs import replace
 
 from transfer import rooms_api
 from transfer.api import ErrorCode, JobState
+from transfer.broker.bounds import check, check_hash, check_sealed, check_token
 from transfer.broker.consumer import Page
-from transfer.broker.job import (
-    JobRecord,
-    Refusal,
-    admit_owner,
-    check,
-    check_sealed,
-    check_token,
-    conflict,
-    is_hash,
-    proves,
-)
+from transfer.broker.job import JobRecord, Refusal, admit_owner, conflict, proves
 from transfer.broker.keys import DAY
 from transfer.broker.records import Records
 from transfer.broker.room_records import Item, ItemRecord, RoomRecord, RoomRecords
@@ -79,7 +70,7 @@ class RoomVerbs:
 
     async def new(self, user: str, request: rooms_api.RoomNew) -> rooms_api.RoomInfo:
         check(is_job_id(request.room), "that is no room id")
-        check(is_hash(request.token_hash), "the token's hash is none")
+        check_hash(request.token_hash)
         check_sealed(request.name, rooms_api.MAX_NAME, "the room's name is not base64 of at most 512 bytes")
         check(1 <= request.tries <= MAX_TRIES, f"between 1 and {MAX_TRIES:,} tries can be counted")
         there = await self._rooms.room(request.room)

@@ -9,25 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from transfer import api
+from transfer.broker import bounds
 from transfer.broker.job import (
-    MAX_FETCHES,
     JobRecord,
     Refusal,
     admit_holder,
     admit_owner,
-    check,
-    check_sealed,
-    check_token,
     conflict,
-    is_hash,
     not_found,
 )
-from transfer.broker.keys import MAX_EXPIRE, folder_of
+from transfer.broker.keys import folder_of
 from transfer.broker.metering import Metering, Unmetered
 from transfer.broker.observer import SILENT, Observer
 from transfer.broker.records import Records
@@ -35,22 +30,8 @@ from transfer.broker.store import Store
 from transfer.broker.table import Table, verb
 from transfer.errors import XferError
 from transfer.model import SegmentRef
-from transfer.ticket import is_job_id
 
 log = logging.getLogger(__name__)
-
-MAX_SEGMENT = 100_000
-MAX_PART = 10_000
-MAX_PART_LENGTH = 5 << 30
-"""Source: Amazon S3 multipart upload limits: 10,000 parts of at most 5 GiB."""
-MAX_SIZE = 1 << 62
-MAX_RECEIPT = 4096
-"""Bytes of a sealed receipt, before base64."""
-MAX_UPLOAD_ID = 1024
-_RECEIVER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ETAG = re.compile(r"[A-Za-z0-9_.+/=-]{1,128}")
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CRC32C = re.compile(r"[A-Za-z0-9+/]{6}==")
 
 
 class Verbs:
@@ -94,15 +75,7 @@ class Verbs:
         }
 
     async def create(self, user: str, request: api.Create) -> api.Created:
-        _check_job(request.job)
-        check(is_hash(request.token_hash), "the token's hash is none")
-        check(request.size is None or 0 <= request.size <= MAX_SIZE, "the size is out of bounds")
-        check(0 < request.expire <= MAX_EXPIRE, "the expiry must be between 0 seconds and 10 years")
-        check(
-            request.fetches is None or 1 <= request.fetches <= MAX_FETCHES,
-            f"between 1 and {MAX_FETCHES} fetches can be counted; leave the limit out for more",
-        )
-        _check_run(request.run)
+        bounds.check_create(request)
         now = self._clock()
         try:
             charge = await self._quotas.reserve(user, request.job, request.size)
@@ -152,7 +125,7 @@ class Verbs:
 
     async def segments(self, _user: str, request: api.Segments) -> api.SegmentPage:
         record = await self._held(request.job, request.token)
-        check(0 <= request.start <= MAX_SEGMENT, "the first segment is out of bounds")
+        bounds.check(0 <= request.start <= bounds.MAX_SEGMENT, "the first segment is out of bounds")
         if record.settled:
             return api.SegmentPage([], record.state, record.cancelled)
         end = min(record.segments, request.start + api.SEGMENT_PAGE)
@@ -160,8 +133,7 @@ class Verbs:
 
     async def begin(self, user: str, request: api.Begin) -> api.Begun:
         segment, key = request.segment, request.key
-        _check_segment(segment)
-        check(not key or _KEY.fullmatch(key) is not None, "the key is none")
+        bounds.check_begin(request)
         record = await self._owned(user, request.job)
         record.check_run(request.run)
         if record.has_begun(segment, key):
@@ -182,11 +154,7 @@ class Verbs:
         return api.Begun(change.after.uploads[segment])
 
     async def sign_parts(self, user: str, request: api.SignParts) -> api.SignedUrls:
-        _check_upload(request.segment, request.upload)
-        check(1 <= len(request.parts) <= api.MAX_PARTS_TO_SIGN, "too many parts, or none")
-        for part in request.parts:
-            _check_part(part.number, part.length)
-            check(_CRC32C.fullmatch(part.crc32c) is not None, "a part's CRC32C is not base64 of 4 bytes")
+        bounds.check_sign(request)
         record = await self._owned(user, request.job)
         record.check_moving()
         record.check_upload(request.segment, request.upload)
@@ -197,14 +165,14 @@ class Verbs:
         return api.SignedUrls(signed)
 
     async def list_parts(self, user: str, request: api.ListParts) -> api.PartList:
-        _check_upload(request.segment, request.upload)
+        bounds.check_upload(request.segment, request.upload)
         record = await self._owned(user, request.job)
         if record.uploads.get(request.segment) != request.upload:
             return api.PartList([], open=False)
         return await self._store.list_parts(record.folder, request.segment, request.upload)
 
     async def complete(self, user: str, request: api.Complete) -> api.Completed:
-        ref = _check_complete(request)
+        ref = bounds.check_complete(request)
         record = await self._owned(user, request.job)
         record.check_run(request.run)
         if record.has(request.segment):
@@ -242,7 +210,7 @@ class Verbs:
         return api.Completed(ref)
 
     async def finish(self, user: str, request: api.Finish) -> api.Finished:
-        check(0 <= request.segments <= MAX_SEGMENT, "the number of segments is out of bounds")
+        bounds.check(0 <= request.segments <= bounds.MAX_SEGMENT, "the number of segments is out of bounds")
         record = await self._owned(user, request.job)
         now = self._clock()
 
@@ -256,11 +224,11 @@ class Verbs:
 
     async def sign_gets(self, _user: str, request: api.SignGets) -> api.SignedUrls:
         record = await self._held(request.job, request.token)
-        check(1 <= len(request.segments) <= api.MAX_GETS, "too many segments, or none")
+        bounds.check(1 <= len(request.segments) <= api.MAX_GETS, "too many segments, or none")
         if record.settled:
             raise not_found()  # its data is gone
         for segment in request.segments:
-            if not 0 <= segment < MAX_SEGMENT or not record.has(segment):
+            if not 0 <= segment < bounds.MAX_SEGMENT or not record.has(segment):
                 raise conflict("a segment is not stored yet")
         signed = await self._store.sign_gets(record.folder, request.segments)
         if self._observer.counts_bytes:
@@ -269,8 +237,7 @@ class Verbs:
 
     async def receipt(self, _user: str, request: api.GiveReceipt) -> api.Done:
         record = await self._held(request.job, request.token)
-        check(_RECEIVER.fullmatch(request.receiver) is not None, "the receiver's id is none")
-        check_sealed(request.sealed, MAX_RECEIPT, "the receipt is not base64 of at most 4 KiB")
+        bounds.check_receipt(request)
         now = self._clock()
         change = await self._records.change(
             record.job, lambda r: r.receive(request.receiver, request.sealed, now=now)
@@ -281,7 +248,7 @@ class Verbs:
     async def status(self, user: str, request: api.Status) -> api.JobStatus:
         record = await self._owned(user, request.job)
         if request.run:
-            _check_run(request.run)
+            bounds.check_run(request.run)
             record = (await self._records.change(record.job, lambda r: r.taken_over(request.run))).after
         receipts = [sealed for sealed in record.receipts.values() if sealed]
         complete = [*range(record.segments), *record.ahead]
@@ -326,66 +293,19 @@ class Verbs:
                 await self._records.change(record.job, lambda r: r.owe({upload: segment}))
 
     async def _owned(self, user: str, job: str) -> JobRecord:
-        _check_job(job)
+        bounds.check_job(job)
         return admit_owner(await self._records.read(job), user, self._clock())
 
     async def _held(self, job: str, token: str) -> JobRecord:
-        _check_job(job)
-        check_token(token)
+        bounds.check_job(job)
+        bounds.check_token(token)
         return admit_holder(await self._records.read(job), token, self._clock())
-
-
-def _check_job(job: str) -> None:
-    check(is_job_id(job), "that is no job id")
-
-
-def _check_run(run: str) -> None:
-    check(not run or _KEY.fullmatch(run) is not None, "the run is none")
 
 
 def _of(run: str, record: JobRecord) -> JobRecord:
     """The record, if no other run goes on with its job. Raises Refusal."""
     record.check_run(run)
     return record
-
-
-def _check_segment(segment: int) -> None:
-    check(0 <= segment < MAX_SEGMENT, "the segment's number is out of bounds")
-
-
-def _check_upload(segment: int, upload: str) -> None:
-    _check_segment(segment)
-    check(0 < len(upload) <= MAX_UPLOAD_ID, "the upload id is none")
-
-
-def _check_part(number: int, length: int) -> None:
-    check(1 <= number <= MAX_PART, "a part's number is out of bounds")
-    check(1 <= length <= MAX_PART_LENGTH, "a part's length is out of bounds")
-
-
-def _check_complete(request: api.Complete) -> SegmentRef:
-    _check_upload(request.segment, request.upload)
-    check(1 <= len(request.parts) <= MAX_PART, "too many parts, or none")
-    for part in request.parts:
-        _check_part(part.number, part.length)
-        check(_ETAG.fullmatch(part.etag) is not None, "a part's ETag is none")
-        check(
-            not part.crc32c or _CRC32C.fullmatch(part.crc32c) is not None,
-            "a part's CRC32C is not base64 of 4 bytes",
-        )
-    check(_rises(part.number for part in request.parts), "the parts are not in order")
-    size = sum(part.length for part in request.parts)
-    check(1 <= request.index <= size, "the index does not fit the segment")
-    return SegmentRef(request.segment, size, request.index)
-
-
-def _rises(numbers: Iterable[int]) -> bool:
-    last = 0
-    for number in numbers:
-        if number <= last:
-            return False
-        last = number
-    return True
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
