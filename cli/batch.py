@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Option
 
+from cli import options
+from cli.options import Bwlimit, ContextName, ErrorOnNothing, Patience, Quiet
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO, Literal
 
     from transfer.batch.plan import Step
@@ -26,9 +30,7 @@ def batch(
         str | None,
         Argument(metavar="DIR", help="The folder whose files to send; - reads names", show_default=False),
     ] = None,
-    room: Annotated[
-        str | None, Option("--room", metavar="NAME", envvar="XFER_ROOM", help="Where they are sent to")
-    ] = None,
+    room: Annotated[str | None, options.room("Where they are posted")] = None,
     files_from: Annotated[
         str | None,
         Option("--files-from", metavar="F", envvar="XFER_FILES_FROM", help="Names, one a line; - is stdin"),
@@ -71,17 +73,53 @@ def batch(
     dry_run: Annotated[
         bool, Option("--dry-run", envvar="XFER_DRY_RUN", help="Only say what would be done")
     ] = False,
-    json: Annotated[bool, Option("--json", envvar="XFER_JSON", help="As NDJSON on stdout")] = False,
+    report: Annotated[
+        Path | None,
+        Option("--report", metavar="F", envvar="XFER_REPORT", help="Write what became of each file, as JSON"),
+    ] = None,
+    wait_lock: Annotated[
+        bool, Option("--wait-lock", envvar="XFER_WAIT_LOCK", help="Wait for another run; else exit 11")
+    ] = False,
+    lock: Annotated[
+        str | None,
+        Option(
+            "--lock", metavar="NAME", envvar="XFER_LOCK", help="One at a time on all hosts that name it so"
+        ),
+    ] = None,
+    max_duration: Annotated[
+        str | None,
+        Option("--max-duration", metavar="TIME", envvar="XFER_MAX_DURATION", help="Leave the rest; exit 10"),
+    ] = None,
+    expire: Annotated[str, options.expire("How long each is kept")] = "7d",
+    patience: Patience = "10m",
+    parallel: Annotated[
+        int,
+        Option(
+            "--concurrency", metavar="N", min=1, max=64, envvar="XFER_CONCURRENCY", help="Transfers at once"
+        ),
+    ] = 4,
+    bwlimit: Bwlimit = None,
+    error_on_nothing: ErrorOnNothing = False,
+    context: ContextName = None,
+    json: Annotated[bool, options.json("As NDJSON on stdout")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Send what is new or changed, each version once; for cron."""
     import os
-    import time
+    from functools import partial
 
+    from cli.batch_run import Scope, run_batch
     from cli.misuse import called
-    from cli.units import parse_duration, parse_since
+    from cli.units import parse_duration, parse_limit, parse_since
+    from transfer.batch.room_sender import room_sender
+    from transfer.batch.run import Asked
     from transfer.batch.selection import Rules
-    from transfer.errors import UsageError
+    from transfer.errors import NothingToDo, UsageError
+    from transfer.room_names import find
     from transfer.source import patterns
+
+    def seconds(text: str, name: str) -> float:
+        return parse_duration(text, option=called(arguments, name), command="batch")
 
     if room is None:
         raise UsageError("no room is named", hint="say where to send with --room")
@@ -95,19 +133,50 @@ def batch(
         include=patterns(include or (), called(arguments, "include")),
         exclude=patterns(exclude or (), called(arguments, "exclude")),
         since=since,
-        min_age=parse_duration(min_age, option=called(arguments, "min_age"), command="batch"),
+        min_age=seconds(min_age, "min_age"),
         now=time.time(),
         apart=os.path.realpath(move_to) if move_to is not None else "",
     )
     if root and rules.apart == root:
         raise UsageError("--move-to names the folder that is sent", hint="name another, or one inside it")
-    if not dry_run:
-        raise UsageError("xfer cannot send to rooms yet", hint="see what it would do with --dry-run")
     removal: Literal["", "delete", "move"] = "delete" if delete else "move" if move_to is not None else ""
     source = "-" if folder == "-" else files_from or files_from0
+    separator = b"\0" if files_from0 is not None else b"\n"
+    where = find(room)
     with _names(source) as names:
-        items = _items(root, names, b"\0" if files_from0 is not None else b"\n", rules, look_twice=settled)
-        _plan(room, root, items, rules, removal, only_failed=retry_failed, json=json)
+        if dry_run:
+            items = _items(root, names, separator, rules, look_twice=settled)
+            _plan(where.ticket.id, root, items, rules, removal, only_failed=retry_failed, json=json)
+            return
+        asked = Asked(
+            removal=removal,
+            to=os.path.abspath(move_to) if move_to is not None else "",
+            wanted=lambda name: rules.takes_tree(os.fsdecode(name)),
+            pack=pack,
+            only_failed=retry_failed,
+            concurrency=parallel,
+            max_duration=None if max_duration is None else seconds(max_duration, "max_duration"),
+        )
+        sending = partial(
+            room_sender,
+            where,
+            context=context,
+            expire=seconds(expire, "expire"),
+            patience=seconds(patience, "patience"),
+            bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="batch"),
+        )
+        scope = Scope(where.name or where.ticket.id, where.ticket.id, root, lock, wait_lock)
+        counts = run_batch(
+            asked,
+            scope,
+            lambda pause: _items(root, names, separator, rules, look_twice=settled, pause=pause),
+            sending,
+            report=report,
+            json=json,
+            quiet=quiet,
+        )
+    if error_on_nothing and not counts["sent"]:
+        raise NothingToDo("there is nothing new to send")
 
 
 def _root(folder: str | None, files_from: str | None, files_from0: str | None) -> str:
@@ -149,11 +218,19 @@ def _names(source: str | None) -> BinaryIO:
         ) from None
 
 
-def _items(root: str, names: BinaryIO, separator: bytes, rules: Rules, *, look_twice: bool) -> Iterator[Item]:
+def _items(
+    root: str,
+    names: BinaryIO,
+    separator: bytes,
+    rules: Rules,
+    *,
+    look_twice: bool,
+    pause: Callable[[float], object] = time.sleep,
+) -> Iterator[Item]:
     from transfer.batch.selection import from_folder, from_list, settled
 
     found = from_folder(Path(root), rules) if root else from_list(names, separator, rules)
-    return settled(found) if look_twice else found
+    return settled(found, pause=pause) if look_twice else found
 
 
 def _plan(

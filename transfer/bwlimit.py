@@ -51,3 +51,10 @@ class BwLimit:
 
     async def wait(self, length: int) -> None:
         await asyncio.sleep(self.debt(length))
+
+
+def limit_of(given: Rate | BwLimit | None) -> BwLimit | None:
+    """One that several transfers share, or a new one."""
+    if given is None or isinstance(given, BwLimit):
+        return given
+    return BwLimit(given)

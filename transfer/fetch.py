@@ -16,7 +16,7 @@ import msgspec
 from transfer import api, bus, config, wire
 from transfer.assembly import Assembly
 from transfer.broker_client import BrokerClient, Link, Patience, connected
-from transfer.bwlimit import BwLimit, Rate
+from transfer.bwlimit import BwLimit, Rate, limit_of
 from transfer.codec import Codec
 from transfer.errors import (
     CANCELLED,
@@ -68,7 +68,7 @@ async def fetch(
     unsafe_links: bool = False,
     patience: float = 600.0,
     concurrency: int | None = None,
-    bwlimit: Rate | None = None,
+    bwlimit: Rate | BwLimit | None = None,
     interfaces: Sequence[str] = (),
     over: Link | None = None,
     on_event: Listener = ignore,
@@ -82,7 +82,8 @@ async def fetch(
         unsafe_links: also make links that lead out of the folder.
         patience: seconds that an outage, or a sender who is away before the job is complete, is waited for.
         concurrency: requests to the store at once; None: as many as pay.
-        bwlimit: bytes per second that may be taken, or what tells how many just now; None: all that come.
+        bwlimit: bytes per second that may be taken, or what tells how many just now, or a limit that several
+            share; None: all that come.
         interfaces: names and addresses of this host's network interfaces to meet the sender on; empty: all that may.
         over: a connection to use instead of one of its own.
         on_event: told what happens (`transfer.events`).
@@ -115,7 +116,7 @@ async def fetch(
                 with contextlib.closing(
                     Assembly(codec, job.sink, meter, job.ledger, job.row, job.begun)
                 ) as assembly:
-                    limit = BwLimit(bwlimit) if bwlimit else None
+                    limit = limit_of(bwlimit)
                     store = S3Inbound(
                         broker,
                         sealer,

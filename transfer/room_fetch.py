@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 
 from transfer import config, rooms_api
 from transfer.broker_client import Patience, connected
-from transfer.bwlimit import Rate
+from transfer.bwlimit import Rate, limit_of
 from transfer.codec import digest_of
 from transfer.errors import (
     Interrupted,
@@ -89,6 +89,7 @@ async def fetch_room(
     """
     room = find(room)
     servers = servers_of(room, context)
+    limit = limit_of(bwlimit)
     place = b""
     if isinstance(output, str | os.PathLike):
         place = os.fsencode(os.path.join(absolute(os.fspath(output) or "."), ""))
@@ -116,7 +117,7 @@ async def fetch_room(
                     unsafe_links=unsafe_links,
                     patience=patience,
                     concurrency=concurrency,
-                    bwlimit=bwlimit,
+                    bwlimit=limit,
                     interfaces=interfaces,
                     over=link,
                     on_event=listener,

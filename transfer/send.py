@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from transfer import api, bus, config, content, wire
 from transfer.announce import Announcer
 from transfer.broker_client import BrokerClient, Conflict, Link, Patience, connected
-from transfer.bwlimit import BwLimit, Rate
+from transfer.bwlimit import BwLimit, Rate, limit_of
 from transfer.codec import Codec
 from transfer.content import Content
 from transfer.control import Control
@@ -68,7 +68,7 @@ async def send(
     on_pause: OnPause = "wait",
     patience: float = 600.0,
     concurrency: int | None = None,
-    bwlimit: Rate | None = None,
+    bwlimit: Rate | BwLimit | None = None,
     interfaces: Sequence[str] = (),
     over: Link | None = None,
     on_event: Listener = ignore,
@@ -96,7 +96,8 @@ async def send(
         on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
         patience: seconds that an outage of bus, broker or store is ridden out.
         concurrency: requests to the store at once; None: as many as pay.
-        bwlimit: bytes per second that may be sent, or what tells how many just now; None: all that go.
+        bwlimit: bytes per second that may be sent, or what tells how many just now, or a limit that several
+            share; None: all that go.
         interfaces: names and addresses of this host's network interfaces to meet a peer on; empty: all that may.
         over: a connection to use instead of one of its own.
         on_event: told what happens (`transfer.events`); the ticket comes first.
@@ -155,7 +156,7 @@ async def send(
             mailbox = bus.Mailbox(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
-            limit = BwLimit(bwlimit) if bwlimit else None
+            limit = limit_of(bwlimit)
             means = _Means(
                 IceServers(
                     list(context.stun),

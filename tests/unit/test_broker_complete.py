@@ -46,10 +46,8 @@ class Bucket:
     async def update(self, key: str, value: bytes, revision: int) -> int | None:
         return await self._write(key, value, revision)
 
-    async def put(self, key: str, _value: bytes, headers: dict[str, str]) -> int | None:
-        """A deletion."""
-        latest = headers.get("Nats-Expected-Last-Subject-Sequence")
-        return await self._write(key, None, int(latest) if latest else None)
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        return await self._write(key, None, revision) is not None
 
     async def _write(self, key: str, value: bytes | None, revision: int | None) -> int | None:
         if (first := self.before.pop(key, None)) is not None:

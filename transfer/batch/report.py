@@ -17,6 +17,7 @@ import os
 import secrets
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, NamedTuple
@@ -88,8 +89,11 @@ def text_of(name: bytes) -> tuple[str, str | None]:
 class Report:
     """Counts what it is told, and writes it down where a path is given. Memory does not grow with the number of files."""
 
-    def __init__(self, path: Path | None, room: str, root: str) -> None:
-        """path: of the file; None: only count. Raises UsageError if nothing can be written there."""
+    def __init__(
+        self, path: Path | None, room: str, root: str, tell: Callable[[Line], None] = lambda _line: None
+    ) -> None:
+        """path: of the file; None: only count. tell: is told each line. Raises UsageError if nothing can be written there."""
+        self._tell = tell
         self.counts: Counter[Outcome] = Counter()
         self.bytes = 0
         self.failed: list[Line] = []
@@ -118,6 +122,7 @@ class Report:
             self.bytes += line.size or 0
         if line.outcome == "failed" and len(self.failed) < SHOWN:
             self.failed.append(line)
+        self._tell(line)
 
     def finish(self, outcome: Ended, error: str | None = None) -> None:
         """Puts it in its place. Raises OSError."""

@@ -7,15 +7,16 @@ import binascii
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
 from transfer import api, config
 from transfer.batch.state import Order
 from transfer.broker_client import Conflict, Link, Patience, connected
-from transfer.bwlimit import Rate
+from transfer.bwlimit import Rate, limit_of
 from transfer.errors import DamagedData, JobGone
-from transfer.events import Event, Listener, Progress, Waiting
+from transfer.events import Event, Listener, Waiting
 from transfer.ledger import Ledger
 from transfer.lock import FileLock
 from transfer.model import ReceiptBody
@@ -31,7 +32,7 @@ from transfer.ticket import Ticket
 class RoomSender:
     """See `transfer.batch.sender.Sender`. Made by `room_sender`.
 
-    expire: seconds that each is kept. listener: told of what is waited for, and of the bytes of all that are under way.
+    expire: seconds that each is kept. listener: told of what is waited for.
     """
 
     def __init__(
@@ -42,16 +43,18 @@ class RoomSender:
         ledger: Ledger,
         *,
         expire: float,
-        compress: str | int,
         patience: float,
-        concurrency: int | None,
         bwlimit: Rate | None,
         listener: Listener,
     ) -> None:
         self._room, self._servers, self._link, self._ledger = room, servers, link, ledger
         self._member = Member(link.broker, room)
-        self._expire, self._compress, self._patience = expire, compress, patience
-        self._concurrency, self._bwlimit, self._listener = concurrency, bwlimit, listener
+        self._expire, self._patience, self._listener = expire, patience, listener
+        self._limit = limit_of(bwlimit)
+
+    def alone(self, name: str | None, *, wait: bool) -> AbstractAsyncContextManager[None]:
+        """The only host of the room's members that holds that name; None: there is nothing to hold. As `Member.alone`."""
+        return contextlib.nullcontext() if name is None else self._member.alone(name, wait=wait)
 
     async def send(self, order: Order) -> None:
         fresh = not order.again or not await self._begun(order.ticket)
@@ -59,13 +62,11 @@ class RoomSender:
             files=[SourceFile(file.path, file.name, file.facts) for file in order.files],
             context=self._servers,
             expire=self._expire,
-            compress=self._compress,
             ticket=order.ticket,
             fresh=fresh,
             room=self._room,
             patience=self._patience,
-            concurrency=self._concurrency,
-            bwlimit=self._bwlimit,
+            bwlimit=self._limit,
             over=self._link,
             on_event=self._heard,
         )
@@ -115,7 +116,7 @@ class RoomSender:
 
     def _heard(self, event: Event) -> None:
         """A batch tells of files, by its report, and not of the steps of each."""
-        if isinstance(event, Waiting | Progress):
+        if isinstance(event, Waiting):
             self._listener(event)
 
 
@@ -125,9 +126,7 @@ async def room_sender(
     *,
     context: str | None,
     expire: float,
-    compress: str | int,
     patience: float,
-    concurrency: int | None,
     bwlimit: Rate | None,
     listener: Listener,
 ) -> AsyncIterator[RoomSender]:
@@ -145,9 +144,7 @@ async def room_sender(
                 link,
                 ledger,
                 expire=expire,
-                compress=compress,
                 patience=patience,
-                concurrency=concurrency,
                 bwlimit=bwlimit,
                 listener=listener,
             )
