@@ -13,10 +13,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from transfer.errors import NO_ROOM, DiskFull, Interrupted, XferError
 from transfer.redact import redact
 
+_INDENT = " " * len("xfer: ")
 SIGINT = 2
 SIGPIPE = 13
 """Source: POSIX.1-2017, kill; Windows has no such signal, yet scripts there may expect the same code."""
@@ -45,18 +47,29 @@ def report(error: BaseException, *, json: bool) -> int:
 
 
 def complain(what: str, next_step: str) -> None:
-    """`xfer: <sentence>; <next step>` on stderr; two lines where it does not fit 80 columns."""
+    """`xfer: <sentence>; <next step>` on stderr; two lines where it does not fit 80 columns.
+
+    On a terminal each is broken between words, and what is to be copied, a command or a path, is left whole.
+    """
+    from cli.live import cells, size_of, wrap
     from transfer.paths import printable
 
-    label = "\x1b[1;31mxfer:\x1b[0m" if coloured() else "xfer:"
+    label = "\x1b[1;31mxfer:\x1b[0m" if coloured(sys.stderr) else "xfer:"
     what, next_step = printable(what, limit=1000), printable(next_step, limit=1000)
-    between = "; " if len(what) + len(next_step) < 73 else ";\n      "
-    print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
+    width = size_of(sys.stderr)[0] if sys.stderr.isatty() else 0
+    if cells(what) + cells(next_step) < min(width or 80, 80) - 7:
+        lines = [f"{what}; {next_step}"]
+    elif width:
+        room = max(20, width - len(_INDENT) - 1)
+        lines = [*wrap(f"{what};", room), *wrap(next_step, room)]
+    else:
+        lines = [f"{what};", next_step]
+    print(label, f"\n{_INDENT}".join(lines), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def coloured() -> bool:
-    """Whether stderr is a terminal that wants colour. Source: no-color.org; TERM=dumb of terminfo."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def coloured(file: TextIO) -> bool:
+    """Whether it is a terminal that wants colour. Source: no-color.org; TERM=dumb of terminfo."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def first_own(error: BaseException) -> BaseException:

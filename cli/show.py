@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Protocol
@@ -31,13 +30,7 @@ def show(
         resume: hint for whoever interrupts it.
     """
     memory.settle()
-    view = choose(
-        sys.stdout,
-        sys.stderr,
-        json=sys.stdout.buffer if json else None,
-        quiet=quiet,
-        dumb=os.environ.get("TERM") == "dumb",
-    )
+    view = choose(sys.stdout, sys.stderr, json=sys.stdout.buffer if json else None, quiet=quiet)
 
     def on_event(event: Event) -> None:
         view(first(event) if first is not None else event)

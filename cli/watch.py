@@ -97,7 +97,14 @@ def events_of(said: Announcement, before: Announcement | None) -> list[Event]:
     moved = before is None or (said.done, said.wire) != (before.done, before.wire)
     if moved:
         told.append(
-            Progress(done=said.done, total=said.total, wire=said.wire, files=said.files, route=said.route)
+            Progress(
+                done=said.done,
+                total=said.total,
+                wire=said.wire,
+                files=said.files,
+                files_done=said.files_done,
+                route=said.route,
+            )
         )
     if said.segments is not None and said.expires is not None and (before is None or before.segments is None):
         told.append(Stored(job=said.job, segments=said.segments, expires=said.expires))

@@ -73,6 +73,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     total: int | None = None
     wire: int = 0
     files: int = 0
+    files_done: int | None = None
     waiting: WaitedFor | None = None
     left: float | None = None
     segments: int | None = None
@@ -96,6 +97,7 @@ class Story:
         before, state = self.state, self.state
         if isinstance(event, Progress):
             state = replace(state, done=event.done, total=event.total, wire=event.wire, files=event.files)
+            state = replace(state, files_done=event.files_done)
             if state.done != before.done and state.state != "stored":
                 state = replace(state, state="moving", waiting=None, left=None)
         elif isinstance(event, Waiting):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from transfer.chunks import Manifest
 from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, WaitedFor, Waiting
+from transfer.fileparts import FileParts
 from transfer.model import FrameId, FrameSet, Kind
 
 EVERY = 0.2
@@ -16,7 +18,7 @@ class Meter:
     """One transfer's counters.
 
     done: raw bytes that are safe at the far end (or written here). wire: encoded bytes that crossed
-    the network. resent: chunks that crossed it more than once. kept: chunks that an earlier run had moved.
+    the network. resent: chunks that crossed it more than once. kept, kept_bytes: chunks that an earlier run had moved.
     held: why its owner has it wait, for people; whatever else is waited for does not count then.
     concurrency, level: requests at once and zstd's level, as they are just now; None where they mean nothing.
     """
@@ -35,6 +37,8 @@ class Meter:
         self.wire = 0
         self.resent = 0
         self.kept = 0
+        self.kept_bytes = 0
+        self._parts: FileParts | None = None
         self.held = ""
         self.concurrency: int | None = None
         self.level: int | None = None
@@ -46,6 +50,7 @@ class Meter:
     def choose(self, route: RouteName, reason: str) -> None:
         self.route = route
         self._listener(RouteChosen(route=route, reason=reason))
+        self.tell()  # the first part may be long on its way
 
     def crossed(self, frame: FrameId, length: int, to: str = "") -> None:
         """An encoded frame of that many bytes went over the network. to: whom, where there are several."""
@@ -55,15 +60,23 @@ class Meter:
             self.resent += frame in crossed
             crossed.add(frame.kind, frame.index, frame.index + 1)
 
-    def found(self, frame: FrameId) -> None:
-        """It is safe at the far end (or written here) already."""
-        self.kept += frame.kind is Kind.CHUNK and not any(
-            frame in crossed for crossed in self._crossed.values()
-        )
+    def learn(self, manifest: Manifest) -> None:
+        """What is to be moved. Before the first chunk is."""
+        self.total, self.files = manifest.total, manifest.files
+        self._parts = FileParts(manifest) if manifest.total is not None else None
 
-    def moved(self, done: int) -> None:
-        """That many more raw bytes are safe."""
-        self.done += done
+    def found(self, frame: FrameId, length: int) -> None:
+        """It is safe at the far end (or written here) already. length: raw bytes."""
+        if frame.kind is Kind.CHUNK and not any(frame in crossed for crossed in self._crossed.values()):
+            self.kept += 1
+            self.kept_bytes += length
+        self.moved(frame, length)
+
+    def moved(self, frame: FrameId, length: int) -> None:
+        """It is safe, and was not before. length: raw bytes."""
+        self.done += length
+        if self._parts is not None and frame.kind is Kind.CHUNK:
+            self._parts.add(frame.index)
         self._news = True
         if self._clock() - self._told >= EVERY:
             self.tell()
@@ -80,6 +93,9 @@ class Meter:
                 route=self.route,
                 concurrency=self.concurrency,
                 level=self.level,
+                kept=self.kept_bytes,
+                files_done=self._parts.whole if self._parts is not None else None,
+                moving=self._parts.newest() if self._parts is not None and self.files > 1 else [],
             )
         )
 
