@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 
 import msgspec
@@ -344,6 +346,22 @@ def test_the_view_fits_the_terminal_and_the_options(
         assert (screen.shown, log.getvalue()) == (["so it goes"] if terminal else [], ""), (
             "a log is told little"
         )
+
+
+def test_without_a_terminal_none_of_the_library_for_it_is_loaded() -> None:
+    run = """
+import sys
+from cli.exits import complain
+from cli.render import choose
+from transfer.events import Progress
+with choose(sys.stdout, sys.stderr, json=None, quiet=False, dumb=False) as view:
+    view(Progress(done=1, total=2, wire=0, files=2, route="s3"))
+    view.tick()
+complain("it is not there", "look elsewhere")
+print([name for name in sys.modules if name.split(".")[0] == "rich"])
+"""
+    said = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True, timeout=60)
+    assert (said.stdout, said.stderr) == ("[]\n", "xfer: it is not there; look elsewhere\n")
 
 
 def test_a_path_that_is_not_utf_8_is_written_as_json_all_the_same() -> None:
