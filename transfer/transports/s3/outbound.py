@@ -206,10 +206,7 @@ class S3Outbound:
     async def _open(self) -> _Upload:
         """The next segment: one that an earlier run left open, or a new one; first where one lacks."""
         left = self._reopen.pop(0) if self._reopen else None
-        if left is not None:
-            number = left.number
-        else:
-            number = self._gaps.pop(0) if self._gaps else next(self._numbers)
+        number = left.number if left is not None else self._number()
         size = segment_size(number, self._bytes, self._total)
         ripe = ripe_size(self._bytes, self._total)
         await self._slots.enter(min(size, FULL_SEGMENT))
@@ -225,6 +222,9 @@ class S3Outbound:
             current = _Upload(upload, SegmentBuilder(number, size, ripe, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
         return current
+
+    def _number(self) -> int:
+        return self._gaps.pop(0) if self._gaps else next(self._numbers)
 
     async def _close_when_due(self, current: _Upload) -> None:
         """A receiver follows a few segments behind, so a slow source must not hold one open."""
