@@ -83,11 +83,12 @@ def test_the_crontab_hands_over_by_night_and_mails_only_troubles(stand: Stand) -
     [dumped] = inbox.glob("shop-*.sql")
     assert dumped.read_text() == "dump of shop\n"
     assert dumped.name in {f"shop-{day}.sql" for day in (begun, date.today())}
-    stand.file(spool / "wednesday.csv", "3")
-    assert stand.well(batch, sender) == ""
+    for written, done in ((None, {"moved": 2}), ("3", {"sent": 1})):
+        if written:
+            stand.file(spool / "tuesday.csv", written)
+        assert stand.well(batch, sender) == ""
+        assert json.loads((stand.tmp / "report.json").read_text())["counts"] == done
     assert sorted(path.name for path in (stand.tmp / "sent").rglob("*.csv")) == ["monday.csv", "tuesday.csv"]
-    counts = json.loads((stand.tmp / "report.json").read_text())["counts"]
-    assert (counts["sent"], counts["moved"]) == (1, 2)
 
     stand.program("pg_dump", "#!/bin/sh\necho half\nexit 1\n")
     assert stand.run(dump, sender).stderr, "cron mails it"
@@ -97,6 +98,7 @@ def test_the_crontab_hands_over_by_night_and_mails_only_troubles(stand: Stand) -
         said = stand.run(command, {**env, "TICKET": str(stand.tmp / "gone")})
         assert "No such file" in said.stdout + said.stderr
     assert stand.well(fetch, receiver) == ""
+    assert sorted(path.read_text() for path in inbox.glob("tuesday*")) == ["2", "3"]
     assert not [path for path in inbox.rglob("*") if path.is_file() and "half" in path.read_text()]
 
 
@@ -316,12 +318,12 @@ def test_the_workflow_hands_this_runs_artifact_on_and_the_log_of_what_failed(
 
     one = run(1001, "title one")
     two = run(1002, "page two, with nothing above it")
-    tested = one.job("test")
-    assert tested.result == "success", tested.said
-    assert "title one" in tested.said, "and not the newest that lies there"
-    assert one.job("report").result == "skipped"
+    lost = one.job("test", lost_after="check")
+    assert "title one" in lost.said, "and not the newest that lies there"
     one.attempt = 2
-    assert "title one" in one.job("test").said, "again, of what the first attempt has built"
+    assert one.job("test").result == "success", one.ended["test"].said
+    assert "title one" in one.ended["test"].said, "what the first attempt has built"
+    assert one.job("report").result == "skipped"
 
     assert [job.result for job in (two.job("test"), two.job("report"))] == ["failure", "success"]
     assert "    page two" in two.ended["report"].summary
@@ -334,6 +336,7 @@ def test_the_workflow_hands_this_runs_artifact_on_and_the_log_of_what_failed(
     assert "checksum did NOT match" in one.ended["test"].said
     assert one.job("report").result == "skipped"
 
-    assert stand.shown()["consumers"] == [], "all have left"
+    left = [consumer["name"] for consumer in stand.shown()["consumers"]]
+    assert left == ["test-1001-1"], "all others could leave"
     for job in (*one.ended.values(), *two.ended.values()):
         assert not one.leaks(job.said + job.summary)

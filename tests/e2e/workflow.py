@@ -56,13 +56,8 @@ class Run:
         self._folder, self._number, self._checkout = folder, number, checkout
         self._secrets, self._variables = secrets, variables
 
-    def all(self) -> dict[str, Ended]:
-        for name in self.jobs:
-            self.job(name)
-        return self.ended
-
-    def job(self, name: str) -> Ended:
-        """Those that it needs have ended. Once more: as GitHub does with the next attempt."""
+    def job(self, name: str, *, lost_after: str = "") -> Ended:
+        """Those that it needs have ended. lost_after: the step's id with which its machine is lost."""
         job = self.jobs[name]
         assert set(job) <= _JOB, name
         above = self._above(name)
@@ -74,7 +69,7 @@ class Run:
         if not self._holds(job.get("if"), known, failed=failed, well=well):
             self.ended[name] = Ended("skipped")
             return self.ended[name]
-        self.ended[name] = _Machine(self, name, job, known).work()
+        self.ended[name] = _Machine(self, name, job, known).work(lost_after)
         return self.ended[name]
 
     def _promised(self, name: str) -> list[str]:
@@ -133,7 +128,7 @@ class _Machine:
         self._folder = run.machine(name)
         self._ended = Ended("success")
 
-    def work(self) -> Ended:
+    def work(self, lost_after: str) -> Ended:
         steps = self._job["steps"]
         for step in steps:  # an output that was not written is empty
             assert set(step) <= _STEP
@@ -143,6 +138,8 @@ class _Machine:
             failed = self._ended.result == "failure"
             if self._run._holds(step.get("if"), self._known, failed=failed, well=not failed):
                 self._step(number, step)
+            if lost_after and step.get("id") == lost_after:
+                return Ended("failure", said=self._ended.said)
         for name, text in self._job.get("outputs", {}).items():
             value = self._run.resolve(text, self._known)
             assert not self._run.leaks(value), "GitHub drops an output with a secret in it"
