@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option
 
 from cli import options
-from cli.options import Bwlimit, ContextName, ErrorOnNothing, Patience, Quiet
+from cli.options import Bwlimit, ContextName, ErrorOnNothing, Fetches, Patience, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,10 +43,7 @@ def batch(
         list[str] | None,
         Option("--include", metavar="GLOB", envvar="XFER_INCLUDE", help="Only these, as in .gitignore"),
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        Option("--exclude", metavar="GLOB", envvar="XFER_EXCLUDE", help="And not these; both repeatable"),
-    ] = None,
+    exclude: Annotated[list[str] | None, options.exclude("And not these; both repeatable")] = None,
     newer_than: Annotated[
         str | None,
         Option(
@@ -91,13 +88,9 @@ def batch(
         Option("--max-duration", metavar="TIME", envvar="XFER_MAX_DURATION", help="Leave the rest; exit 10"),
     ] = None,
     expire: Annotated[str, options.expire("How long each is kept")] = "7d",
+    fetches: Fetches = None,
     patience: Patience = "10m",
-    parallel: Annotated[
-        int,
-        Option(
-            "--concurrency", metavar="N", min=1, max=64, envvar="XFER_CONCURRENCY", help="Transfers at once"
-        ),
-    ] = 4,
+    concurrency: Annotated[int, options.concurrency("Transfers at once")] = 4,
     bwlimit: Bwlimit = None,
     error_on_nothing: ErrorOnNothing = False,
     context: ContextName = None,
@@ -154,7 +147,7 @@ def batch(
             wanted=lambda name: rules.takes_tree(os.fsdecode(name)),
             pack=pack,
             only_failed=retry_failed,
-            concurrency=parallel,
+            concurrency=concurrency,
             max_duration=None if max_duration is None else seconds(max_duration, "max_duration"),
         )
         sending = partial(
@@ -162,6 +155,7 @@ def batch(
             where,
             context=context,
             expire=seconds(expire, "expire"),
+            fetches=fetches,
             patience=seconds(patience, "patience"),
             bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="batch"),
         )

@@ -61,10 +61,11 @@ def _print(finding: Finding) -> None:
     """One check: what it found, and what to do in lines below."""
     import textwrap
 
+    from cli.exits import coloured
     from transfer.paths import printable
 
     mark, blank = _MARKS[finding.state].ljust(5), " " * _LEFT
-    if _coloured():
+    if coloured(sys.stdout):
         mark = f"\x1b[{_COLOURS[finding.state]}m{mark}\x1b[0m"
     said = textwrap.wrap(printable(finding.said, limit=1000), WIDTH - _LEFT, break_on_hyphens=False)
     lines = [f"{mark} {finding.check:{_LEFT - 6}}{said[0]}", *(blank + line for line in said[1:])]
@@ -74,9 +75,3 @@ def _print(finding: Finding) -> None:
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
-
-
-def _coloured() -> bool:
-    import os
-
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

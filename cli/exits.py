@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from cli import events_fd
 from transfer.errors import NO_ROOM, DiskFull, Interrupted, XferError
@@ -22,6 +22,9 @@ from transfer.redact import redact
 if TYPE_CHECKING:
     from transfer.events import Failure
 
+_INDENT = " " * len("xfer: ")
+ONE_LINE = 80
+"""Columns that an error and its next step share at most."""
 SIGINT = 2
 SIGPIPE = 13
 """Source: POSIX.1-2017, kill; Windows has no such signal, yet scripts there may expect the same code."""
@@ -56,19 +59,38 @@ def report(error: BaseException, *, json: bool) -> int:
 
 
 def complain(what: str, next_step: str) -> None:
-    """`xfer: <sentence>; <next step>` on stderr; two lines on a terminal where it does not fit 80 columns."""
+    """`xfer: <sentence>; <next step>` on stderr, a line in a log.
+
+    On a terminal two where it does not fit 80 columns, each broken between words; what is to be copied, a command or
+    a path, is left whole.
+    """
     from transfer.paths import printable
 
-    label = "\x1b[1;31mxfer:\x1b[0m" if coloured() else "xfer:"
+    label = "\x1b[1;31mxfer:\x1b[0m" if coloured(sys.stderr) else "xfer:"
     what, next_step = printable(what, limit=1000), printable(next_step, limit=1000)
-    fits = len(what) + len(next_step) < 73 or not sys.stderr.isatty()
-    between = "; " if fits else ";\n      "
-    print(f"{label} {what}{between}{next_step}", file=sys.stderr, flush=True)  # noqa: T201
+    lines = [f"{what}; {next_step}"]
+    if sys.stderr.isatty():
+        lines = _broken(what, next_step)
+    print(label, f"\n{_INDENT}".join(lines), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def coloured() -> bool:
-    """Whether stderr is a terminal that wants colour. Source: no-color.org; TERM=dumb of terminfo."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def _broken(what: str, next_step: str) -> list[str]:
+    """To the terminal's width."""
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    from cli.wrap import wrap
+
+    console = Console(stderr=True)
+    if len(_INDENT) + cell_len(f"{what}; {next_step}") < min(console.width, ONE_LINE):
+        return [f"{what}; {next_step}"]
+    room = max(20, console.width - len(_INDENT))
+    return [*wrap(f"{what};", room, console), *wrap(next_step, room, console)]
+
+
+def coloured(file: TextIO) -> bool:
+    """Whether it is a terminal that wants colour. Source: no-color.org; TERM=dumb of terminfo."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def first_own(error: BaseException) -> BaseException:

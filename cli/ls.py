@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transfer.api import JobLine
 
 EXAMPLES = ("xfer ls", "xfer ls --state paused --json")
+HEADINGS = ("JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED")
 
 
 def ls(
@@ -39,14 +40,13 @@ def ls(
     if json:
         print_json(lines, times=("created", "expires"))
     elif lines:
-        write(
-            ("JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED"), [*map(_row, lines)], numbers=("SIZE",)
-        )
+        write(HEADINGS, [*map(row, lines)], numbers=("SIZE",))
     else:
         sys.stderr.write("no jobs\n")
 
 
-def _row(job: JobLine) -> list[Cell]:
+def row(job: JobLine) -> list[Cell]:
+    """Under HEADINGS."""
     from cli.table import When
     from cli.units import show_size
 

@@ -19,7 +19,7 @@ COMMANDS = (
     *("send", "fetch", "resume", "room", "batch"),
     *("ls", "status", "watch", "pause", "cancel", "rm", "extend"),
     *("up", "down", "broker", "user", "invite", "join", "context"),
-    *("usage", "doctor", "dead", "help"),
+    *("usage", "doctor", "dead", "completion", "help"),
 )
 GROUPS = {
     "context": ("ls", "add", "use", "show", "rm"),
@@ -99,7 +99,7 @@ def root() -> Group:
         "xfer",
         "Move files: small ones peer to peer, large ones through S3, sealed end to end.",
         COMMANDS,
-        _command,
+        command_of,
         examples=EXAMPLES,
         rows=[("--version", "Print the version")],
         notes=NOTES,
@@ -121,6 +121,11 @@ def _answer(args: list[str]) -> int:
 
 
 def _run(args: list[str]) -> int:
+    if shell := os.environ.get("_XFER_COMPLETE"):  # a shell asks what could come next
+        from cli.completion import complete
+
+        complete(shell, args)
+        return 0
     if args[:1] == ["--version"]:  # answered before anything heavy is imported
         print(version())  # noqa: T201
         return 0
@@ -163,7 +168,7 @@ def _wants_json(args: list[str]) -> bool:
     )
 
 
-def _command(name: str) -> TyperCommand | Group:
+def command_of(name: str) -> TyperCommand | Group:
     """The command (or group of commands) in cli/<name>.py; of two words: the second's function there."""
     from importlib import import_module
 

@@ -64,17 +64,19 @@ Quiet = Annotated[bool, quiet("Only errors")]
 Patience = Annotated[
     str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
 ]
-Concurrency = Annotated[
-    int | None,
-    Option(
-        "--concurrency",
-        metavar="N",
-        min=1,
-        max=64,
-        envvar="XFER_CONCURRENCY",
-        help="Requests at once; adapts",
-    ),
-]
+
+
+def concurrency(help: str) -> Any:
+    """`--concurrency`, of a number or None."""
+    return Option("--concurrency", metavar="N", min=1, max=64, envvar="XFER_CONCURRENCY", help=help)
+
+
+def exclude(help: str) -> Any:
+    """`--exclude`, of a list of patterns or None."""
+    return Option("--exclude", metavar="GLOB", envvar="XFER_EXCLUDE", help=help)
+
+
+Concurrency = Annotated[int | None, concurrency("Requests at once; adapts")]
 Bwlimit = Annotated[
     str | None,
     Option(
@@ -94,6 +96,11 @@ Interface = Annotated[
 ErrorOnNothing = Annotated[
     bool,
     Option("--error-on-nothing", envvar="XFER_ERROR_ON_NOTHING", help="Exit 9 if there is nothing to do"),
+]
+
+Fetches = Annotated[
+    int | None,
+    Option("--fetches", metavar="N", min=1, envvar="XFER_FETCHES", help="Delete after N receivers have it"),
 ]
 
 # those of rooms

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Protocol, Self, TextIO
+from typing import IO, Protocol, Self, TextIO
 
 import msgspec
 
@@ -31,10 +31,6 @@ from transfer.events import (
     Waiting,
 )
 from transfer.paths import printable as escaped
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import ProgressColumn, TaskID
 
 EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal; a transfer that takes less says none at all."""
@@ -115,7 +111,7 @@ class Lines(Quiet):
         self._err = err
         self._clock = clock
         self._said = clock()
-        self._from: tuple[float, int] | None = None  # since when, and how far it was then
+        self._from: tuple[float, int] | None = None  # since when, and what this run had moved then
         self._now: Progress | Waiting | None = None
         self._until: float | None = None
         self._stored: Stored | None = None
@@ -128,7 +124,7 @@ class Lines(Quiet):
         super().__call__(event)
         if isinstance(event, Progress):
             self._now, self._until = event, None
-            self._from = self._from or (self._clock(), far_of(event))
+            self._from = self._from or (self._clock(), far_of(event) - event.kept)
         elif isinstance(event, Waiting):
             fresh = not isinstance(self._now, Waiting) or self._now.what != event.what
             if event.on == "owner":  # what was under way goes on for a moment
@@ -163,7 +159,7 @@ class Lines(Quiet):
             self._line(waiting(self._now, self._until, now))
         elif self._now is not None:
             since, before = self._from or (now, 0)
-            self._from = now, far_of(self._now)
+            self._from = now, far_of(self._now) - self._now.kept
             speed = max(0, self._from[1] - before) / max(now - since, 0.001)
             self._line(moving(self._now, speed))
         self._said = now
@@ -173,143 +169,26 @@ class Lines(Quiet):
         self._err.flush()
 
 
-class Bars(Quiet):
-    """A bar on the terminal: bytes, rate, time left, route, what it waits for. Only its last line stays."""
-
-    def __init__(
-        self, out: TextIO | None, err: TextIO, clock: Clock = time.monotonic, *, width: int | None = None
-    ) -> None:
-        """width: columns; None: as wide as the terminal is."""
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import (
-            Progress as Bar,
-        )
-
-        super().__init__(out)
-        self._clock = clock
-        self._console = Console(
-            file=err, width=width, force_terminal=True, highlight=False, markup=False, emoji=False
-        )
-        # The library would send whatever is written to stdout, the ticket too, to stderr.
-        self._bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[size]}", markup=False),
-            _speed(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[route]}", markup=False),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            expand=True,
-            get_time=clock,
-        )
-        self._wait = Bar(
-            TextColumn("{task.description}", markup=False),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            get_time=clock,
-        )
-        self._moving: TaskID = self._bar.add_task("", total=None, size="", route="")
-        self._waiting: TaskID = self._wait.add_task("")
-        self._shown: Bar | None = None
-        self._event: Waiting | None = None
-        self._until: float | None = None
-        self._stored: Stored | None = None
-        self._ended = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clear()
-
-    def __call__(self, event: Event) -> None:
-        if self._ended:
-            return
-        if isinstance(event, TicketReady):
-            self._clear()  # stdout may be this terminal
-            super().__call__(event)
-        elif isinstance(event, Progress):
-            far = far_of(event)
-            self._bar.update(
-                self._moving,
-                completed=far,
-                total=event.total,
-                description=f"{event.files} files" if event.files > 1 else "",
-                size="/".join(show_size(count) for count in (far, event.total) if count is not None),
-                route=event.route or "",
-            )
-            self._event = None
-            self._show(self._bar)
-        elif isinstance(event, Waiting):
-            self._event, self._until = event, deadline(event, self._clock())
-            self._show(self._wait)
-            self.tick()
-        elif isinstance(event, Stored):
-            self._stored = event
-        elif text := told(event, self._stored):
-            if isinstance(event, Summary):
-                self._clear()
-                self._event, self._ended = None, True
-            self._console.print(text, soft_wrap=True)
-
-    def tick(self) -> None:
-        if self._event is not None:
-            self._wait.update(self._waiting, description=waiting(self._event, self._until, self._clock()))
-        if self._shown is not None:
-            self._shown.refresh()
-
-    def _show(self, bar: Bar) -> None:
-        if self._shown is not bar:
-            self._clear()
-            bar.start()
-            self._shown = bar
-
-    def _clear(self) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-            self._shown = None
-
-
-def _speed() -> ProgressColumn:
-    """The library's own has another way to write sizes."""
-    from rich.progress import ProgressColumn, Task
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("?" if speed is None else f"{show_size(speed)}/s", style="progress.data.speed")
-
-    return Speed()
-
-
 def choose(
     out: TextIO | None, err: TextIO, *, json: IO[bytes] | None, quiet: bool, dumb: bool, terse: bool = True
 ) -> View:
     """The view that fits.
 
     Args:
-        out: where a ticket goes. json: where NDJSON goes, if it is wanted. dumb: TERM=dumb.
+        out: where a ticket goes. json: where NDJSON goes, if it is wanted. dumb: a terminal that obeys no controls.
         terse: a log is told little, as of `Lines`.
     """
     if json is not None:
         return Ndjson(json)
     if quiet:
         return Quiet(out)
-    if err.isatty():
-        return Lines(out, err) if dumb else Bars(out, err)
-    return Lines(out, err, terse=terse)
+    if not err.isatty():
+        return Lines(out, err, terse=terse)
+    if dumb:
+        return Lines(out, err)
+    from cli.bars import Bars
+
+    return Bars(out, err)
 
 
 def printable(text: str) -> str:
@@ -329,22 +208,31 @@ def waiting(event: Waiting, until: float | None, now: float) -> str:
 
 def far_of(event: Progress) -> int:
     """How far it is, in raw bytes: what is under way as well, so that it shows before a whole part is stored."""
-    return event.done + event.moving
+    return event.done + event.under_way
 
 
 def moving(event: Progress, speed: float) -> str:
-    """`12.3 MB of 45.6 MB (27 %), 4.1 MB/s, 8 s left, s3`. speed: bytes per second."""
+    """`12.3 MB of 45.6 MB (27 %), 40 of 200 files, 4.1 MB/s, 8 s left, s3`. speed: bytes per second."""
     far = far_of(event)
     parts = [show_size(far)]
     if event.total is not None:
         share = 100 * far // event.total if event.total else 100
         parts[0] += f" of {show_size(event.total)} ({share} %)"
+    if event.files > 1:
+        parts.append(of_files(event))
     parts.append(f"{show_size(speed)}/s")
     if event.total is not None and speed > 0:
         parts.append(f"{show_duration((event.total - far) / speed)} left")
     if event.route is not None:
         parts.append(event.route)
     return ", ".join(parts)
+
+
+def of_files(event: Progress) -> str:
+    """`40 of 200 files`; without the first number where nobody knows it."""
+    return (
+        f"{event.files} files" if event.files_done is None else f"{event.files_done} of {event.files} files"
+    )
 
 
 def told(event: Event, stored: Stored | None) -> str | None:

@@ -14,6 +14,7 @@ from cli.options import (
     ContextName,
     Deadline,
     EventsFd,
+    Fetches,
     Interface,
     JsonEvents,
     Patience,
@@ -53,24 +54,14 @@ def send(
     expire: Annotated[
         str | None, options.expire("How long it is kept once stored: 24h, in a room 7d")
     ] = None,
-    fetches: Annotated[
-        int | None,
-        Option(
-            "--fetches", metavar="N", min=1, envvar="XFER_FETCHES", help="Delete after N receivers have it"
-        ),
-    ] = None,
+    fetches: Fetches = None,
     receipt: Annotated[
         bool, Option("--receipt", envvar="XFER_RECEIPT", help="End only when somebody has it")
     ] = False,
     compress: Annotated[
         str, Option("--compress", metavar="HOW", envvar="XFER_COMPRESS", help="auto, off or zstd level 1..19")
     ] = "auto",
-    exclude: Annotated[
-        list[str] | None,
-        Option(
-            "--exclude", metavar="GLOB", envvar="XFER_EXCLUDE", help="Leave out, as in .gitignore; repeatable"
-        ),
-    ] = None,
+    exclude: Annotated[list[str] | None, options.exclude("Leave out, as in .gitignore; repeatable")] = None,
     links: Annotated[
         Literal["skip", "follow", "preserve"], Option("--links", envvar="XFER_LINKS", help="Symbolic links")
     ] = "preserve",

@@ -52,7 +52,7 @@ def show(
             sys.stderr,
             json=sys.stdout.buffer if json else None,
             quiet=quiet,
-            dumb=os.environ.get("TERM") == "dumb",
+            dumb=os.environ.get("TERM") in ("dumb", "unknown"),
             terse=terse,
         )
 

@@ -93,16 +93,17 @@ def events_of(said: Announcement, before: Announcement | None) -> list[Event]:
     told: list[Event] = []
     if said.route is not None and (before is None or before.route != said.route):
         told.append(RouteChosen(route=said.route, reason="as its sender says"))
-    moved = before is None or (said.done, said.moving, said.wire) != (before.done, before.moving, before.wire)
-    if moved:
+    moved = (said.done, said.under_way, said.wire)
+    if before is None or moved != (before.done, before.under_way, before.wire):
         told.append(
             Progress(
                 done=said.done,
                 total=said.total,
                 wire=said.wire,
                 files=said.files,
+                files_done=said.files_done,
                 route=said.route,
-                moving=said.moving,
+                under_way=said.under_way,
             )
         )
     if said.segments is not None and said.expires is not None and (before is None or before.segments is None):

@@ -70,10 +70,11 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     state: State = "starting"
     route: RouteName | None = None
     done: int = 0
-    moving: int = 0
+    under_way: int = 0
     total: int | None = None
     wire: int = 0
     files: int = 0
+    files_done: int | None = None
     waiting: WaitedFor | None = None
     left: float | None = None
     segments: int | None = None
@@ -99,12 +100,13 @@ class Story:
             state = replace(
                 state,
                 done=event.done,
-                moving=event.moving,
+                under_way=event.under_way,
                 total=event.total,
                 wire=event.wire,
                 files=event.files,
+                files_done=event.files_done,
             )
-            on = state.done + state.moving > before.done + before.moving
+            on = state.done + state.under_way > before.done + before.under_way
             if on and state.state != "stored":
                 state = replace(state, state="moving", waiting=None, left=None)
         elif isinstance(event, Waiting):

@@ -235,7 +235,7 @@ class Assembly:
         self._writing[frame.id] = write
         length, digest = await asyncio.wrap_future(write)
         self._have(frame.id, digest)
-        self._meter.moved(length)
+        self._meter.moved(frame.id, length)
         return digest
 
     def _decode_and_write(self, frame: Frame) -> tuple[int, bytes]:
@@ -287,7 +287,7 @@ class Assembly:
         self._begun()
         if manifest.chunks is not None:
             self.wanted.clip(Kind.CHUNK, manifest.chunks)
-        self._meter.total, self._meter.files = manifest.total, manifest.files
+        self._meter.learn(manifest)
         self._meter.tell()
 
     def _take_trailer(self, raw: bytes) -> None:
@@ -339,8 +339,8 @@ class Assembly:
             if await self._in_thread(lambda: digest_of(self._sink.read(extents))) != digest:
                 return False
         self._have(frame, digest)
-        self._meter.found(frame, 0)
-        self._meter.moved(length)  # told as it goes: to check much takes a while
+        self._meter.found(frame, length)
+        self._meter.look()  # told as it goes: to check much takes a while
         return True
 
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

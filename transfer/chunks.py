@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -95,6 +95,11 @@ class Manifest:
     def files(self) -> int:
         return sum(e.kind is EntryKind.FILE for e in self.entries)
 
+    @property
+    def filled(self) -> int:
+        """How many files are not empty."""
+        return len(self._files)
+
     def chunk_length(self, index: int) -> int | None:
         """Raw bytes of a chunk; None for a stream of unknown length. Raises ProtocolError past the end."""
         if self.total is None:
@@ -119,6 +124,27 @@ class Manifest:
             found.append(Extent(self._files[at], begin - start, upto - begin))
             begin, at = upto, at + 1
         return found
+
+    def shares(self, index: int) -> tuple[int, list[Extent]]:
+        """What a chunk holds of its files: how many whole, and the bytes of the (at most two) that reach beyond it.
+
+        Logarithmic in the files, however many lie in it. Raises ProtocolError past the end, and for a stream.
+        """
+        length = self.chunk_length(index)
+        if length is None:
+            raise ProtocolError("a stream has no known end that a chunk could reach")
+        begin = index * self.head.chunk_size
+        end = begin + length
+        first, last = bisect_right(self._starts, begin) - 1, bisect_left(self._starts, end) - 1
+        whole, torn = last - first + 1, []
+        for at in sorted({first, last}):
+            start = self._starts[at]
+            stop = self._starts[at + 1] if at + 1 < len(self._starts) else self._end
+            if start < begin or end < stop:
+                whole -= 1
+                held = min(stop, end) - max(start, begin)
+                torn.append(Extent(self._files[at], max(start, begin) - start, held))
+        return whole, torn
 
 
 def make_manifest(entries: Sequence[Entry]) -> Manifest:

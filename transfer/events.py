@@ -41,12 +41,22 @@ class RouteChosen(Event, frozen=True, tag="route"):
     reason: str
 
 
+class FileProgress(msgspec.Struct, frozen=True):
+    """A file of which a part is safe. path: within the transfer; what is no UTF-8 in it stands as lone surrogates. Bytes."""
+
+    path: str
+    done: int
+    size: int
+
+
 class Progress(Event, frozen=True, tag="progress"):
     """done and total count raw bytes; total is None while unknown. wire counts bytes that crossed the network.
 
-    moving: raw bytes beyond those done that have left, or come, in pieces which are not whole yet; it falls when such a
-    piece must begin anew.
+    under_way: raw bytes beyond those done that have left, or come, in pieces which are not whole yet; it falls when such a
+    piece must begin anew. kept: bytes of done that an earlier run had moved.
     concurrency: requests to the store at once. level: zstd's, 0 for none. Both adapt; None where they mean nothing.
+    files_done: how many files are whole; None while unknown, and for a stream. moving: of the files of which a part is
+    safe, the few that grew last, the newest first.
     """
 
     done: int
@@ -56,7 +66,10 @@ class Progress(Event, frozen=True, tag="progress"):
     route: RouteName | None
     concurrency: int | None = None
     level: int | None = None
-    moving: int = 0
+    under_way: int = 0
+    kept: int = 0
+    files_done: int | None = None
+    moving: list[FileProgress] = []
 
 
 class Notice(Event, frozen=True, tag="notice"):

@@ -127,6 +127,7 @@ async def _earlier(
             raise _other(key, changed.what) from None
     if opened.state.unfinished:  # a stream whose run was killed
         with contextlib.suppress(Conflict, JobGone):
+            await broker.status(ticket.job, take_over=True)
             await broker.finish(ticket.job, api.JobState.VOID)
         return None
     stored = None

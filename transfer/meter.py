@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from transfer.chunks import Manifest
 from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, WaitedFor, Waiting
+from transfer.fileparts import FileParts
 from transfer.model import FrameId, FrameSet, Kind
 
 EVERY = 0.2
@@ -16,7 +18,7 @@ class Meter:
     """One transfer's counters.
 
     done: raw bytes that are safe at the far end (or written here). wire: encoded bytes that crossed
-    the network. resent: chunks that crossed it more than once. kept: chunks that an earlier run had moved.
+    the network. resent: chunks that crossed it more than once. kept, kept_bytes: chunks that an earlier run had moved.
     under_way: raw and encoded bytes that have crossed it in pieces which are not whole yet, asked for whenever it is told.
     held: why its owner has it wait, for people; whatever else is waited for does not count then.
     concurrency, level: requests at once and zstd's level, as they are just now; None where they mean nothing.
@@ -37,6 +39,8 @@ class Meter:
         self.wire = 0
         self.resent = 0
         self.kept = 0
+        self.kept_bytes = 0
+        self._parts: FileParts | None = None
         self.held = ""
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.concurrency: int | None = None
@@ -58,23 +62,32 @@ class Meter:
             self.resent += frame in crossed
             crossed.add(frame.kind, frame.index, frame.index + 1)
 
+    def learn(self, manifest: Manifest) -> None:
+        """What is to be moved. Before the first chunk is."""
+        self.total, self.files = manifest.total, manifest.files
+        self._parts = FileParts(manifest) if manifest.total is not None else None
+
     def found(self, frame: FrameId, length: int) -> None:
         """It is safe at the far end (or written here) already, with so many raw bytes.
 
         Not told by itself: what is told first is where this run begins, and not a rate of it.
         """
-        self.done += length
-        self._news = True
-        self.kept += frame.kind is Kind.CHUNK and not any(
-            frame in crossed for crossed in self._crossed.values()
-        )
+        if frame.kind is Kind.CHUNK and not any(frame in crossed for crossed in self._crossed.values()):
+            self.kept += 1
+            self.kept_bytes += length
+        self._safe(frame, length)
 
-    def moved(self, done: int) -> None:
-        """That many more raw bytes are safe."""
-        self.done += done
-        self._news = True
+    def moved(self, frame: FrameId, length: int) -> None:
+        """It is safe, and was not before. length: raw bytes."""
+        self._safe(frame, length)
         if self._clock() - self._told >= EVERY:
             self.tell()
+
+    def _safe(self, frame: FrameId, length: int) -> None:
+        self.done += length
+        self._news = True
+        if self._parts is not None and frame.kind is Kind.CHUNK:
+            self._parts.add(frame.index)
 
     def look(self) -> None:
         """Something may be under way."""
@@ -82,9 +95,9 @@ class Meter:
             self.tell()
 
     def tell(self) -> None:
-        moving, wire = self.under_way()
+        raw, wire = self.under_way()
         self._told = self._clock()
-        self._news, self._shown = False, self.done + moving
+        self._news, self._shown = False, self.done + raw
         self._listener(
             Progress(
                 done=self.done,
@@ -94,7 +107,10 @@ class Meter:
                 route=self.route,
                 concurrency=self.concurrency,
                 level=self.level,
-                moving=moving,
+                under_way=raw,
+                kept=self.kept_bytes,
+                files_done=self._parts.whole if self._parts is not None else None,
+                moving=self._parts.newest() if self._parts is not None and self.files > 1 else [],
             )
         )
 

@@ -210,7 +210,7 @@ class _Run:
         async with contextlib.aclosing(self._waiting(after, 0.0)) as items:
             async for posted in items:
                 after = posted.number
-                if posted.gone:
+                if posted.gone and posted.number not in self._ledger.deliveries(self._own):
                     await self._miss(posted, quietly=quietly)
                 elif self._tried.get(posted.number, 0.0) > time.monotonic() or not chosen(posted):
                     continue

@@ -22,7 +22,7 @@ class Safe:
         """It is safe now."""
         if frame not in self.frames:
             self.frames.add(frame.kind, frame.index, frame.index + 1)
-            self._meter.moved(self._raw_length(frame))
+            self._meter.moved(frame, self._raw_length(frame))
 
     def found(self, frame: FrameId) -> None:
         """It was safe before this run."""

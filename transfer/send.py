@@ -137,7 +137,6 @@ async def send(
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice, warning=True)
-        meter.total, meter.files = material.manifest.total, material.manifest.files
         waiting = Patience(patience, meter.waiting)
         async with connected(context, "xfer send", waiting, over=over) as (client, broker):
             locks = config.state_dir() / "locks"
@@ -220,6 +219,7 @@ class _Sender:
         self._meter, self._listener, self._means = meter, listener, means
         self._out = material.outgoing(codec)
         self._out.digests.update(job.digests)
+        meter.learn(self._out.manifest)
         self._safe = Safe(self._out.raw_length, meter)
         self._kept = False  # stored: whatever becomes of us, whoever has the ticket can fetch it
         meter.level = codec.level

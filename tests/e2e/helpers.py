@@ -75,7 +75,7 @@ class Background:
             ticket = self.event(TicketReady).ticket
             assert ticket is not None, "it went to a file"
             return ticket
-        self._wait_for(lambda: bool(self._lines))
+        self.until(lambda: bool(self._lines))
         return self._lines[0].decode().strip()
 
     def event(self, kind: type[E], true: Callable[[E], bool] = lambda _event: True) -> E:
@@ -91,7 +91,7 @@ class Background:
                 seen += 1
             return False
 
-        self._wait_for(found)
+        self.until(found)
         event = msgspec.json.decode(self._lines[seen], type=AnyEvent)
         assert isinstance(event, kind)
         return event
@@ -150,7 +150,7 @@ class Background:
         lines = b"".join(shown).decode(errors="replace") if "--json" in self.args else ""
         return f"{self.args[len(XFER) :]} (exit {self._code})\n{lines}{self.stderr}"
 
-    def _wait_for(self, true: Callable[[], bool]) -> None:
+    def until(self, true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SOON
         with self._news:
             while not true():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli.tickets import check_target, read_ticket, write_ticket
+from tests.screen import Screen
 from transfer.errors import MistypedTicket, UsageError
 from transfer.ticket import RoomTicket, Ticket
 
@@ -437,6 +439,59 @@ def test_a_terminal_that_is_closed_costs_no_checkpoint(configured: Mapping[str, 
         process.kill()
         process.wait()
     assert (tmp_path / "checkpoint").exists()
+
+
+@posix_only
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_narrow_terminal_shows_hostile_names_without_a_line_that_wraps(
+    configured: Mapping[str, str], term: str
+) -> None:
+    """The window's width is asked of the terminal itself."""
+    import fcntl
+    import struct
+    import termios
+
+    body = """
+        import cli.show
+        from transfer.events import FileProgress, Notice, Progress
+        async def call(*, on_event):
+            names = ["a\\x1b[2J\\u202eb" + "c" * 60, "caf\\udce9", "日本語" * 20]
+            for done in range(3):
+                on_event(Progress(
+                    done=done, total=9, wire=0, files=2000, files_done=7, route="s3",
+                    moving=[FileProgress(name, 1, 3) for name in names],
+                ))
+                on_event(Notice(text=f"{done} of them are there, and more to say than 40 columns hold"))
+                await asyncio.sleep(0.3)
+            on_event(Notice(text="done"))
+        def work(): cli.show.show(call, json=False, quiet=False, resume="")
+        """
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(body=textwrap.dedent(body), args=())],
+        env={**configured, "TERM": term}, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    screen, said = Screen(40), b""
+    try:
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while more := os.read(ours, 10_000):
+                said += more
+        assert process.wait(timeout=60) == 0
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()
+    screen.write(said.decode())
+    assert screen.shown[-1] == "done"
+    if term == "dumb":
+        assert b"\x1b" not in said
+        return
+    assert screen.shown[:2] == ["0 of them are there, and more to say", "  than 40 columns hold"]
+    assert (len(screen.shown), screen.wrapped, screen.cursor) == (7, False, True)
+    assert rb"\x1b[2J\u202e" not in said  # only its end is shown
+    assert rb"caf\xe9" in said
 
 
 @posix_only

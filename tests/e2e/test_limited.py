@@ -24,7 +24,7 @@ def kept(ended: Background, route: str) -> None:
 
 def steady(ended: Background) -> None:
     """It was told as it went: the one part that this is did not come all at once."""
-    far = [event.done + event.moving for event in ended.events if isinstance(event, Progress)]
+    far = [event.done + event.under_way for event in ended.events if isinstance(event, Progress)]
     assert far[-1] == SIZE
     assert len(set(far)) > 4
     assert max(after - before for before, after in itertools.pairwise([0, *far])) < SIZE / 2

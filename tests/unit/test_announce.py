@@ -12,6 +12,7 @@ from transfer import events
 from transfer.announce import EVERY, KEPT_RARELY, TTL, Announcement, Story
 from transfer.events import Progress, Waiting
 from transfer.meter import Meter
+from transfer.model import FrameId, Kind
 
 START = 1000.0
 Told = list[tuple[float, Announcement, bool]]
@@ -85,7 +86,7 @@ def test_an_hour_leaves_some_hundred_announcements_and_the_last_minutes_in_full(
     meter = Meter(bus.story.note, clock=lambda: bus.now)
     meter.total = 3600 * 50
     while bus.now < START + 3600:
-        meter.moved(1)
+        meter.moved(FrameId(Kind.CHUNK, 0), 1)
         bus.pass_time(0.02)
     bus.story.end("stored")
     bus.pass_time(0)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from transfer.ticket import RoomTicket
+
 
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
@@ -30,7 +32,8 @@ def batch(top: Path, *args: str, given: bytes = b"", **variables: str) -> subpro
     )
 
 
-PLAN = ("--room", "r", "--dry-run")
+ROOM = str(RoomTicket.new())
+PLAN = ("--room", ROOM, "--dry-run")
 
 
 def steps(run: subprocess.CompletedProcess[bytes]) -> list[tuple[str, str]]:
@@ -87,7 +90,8 @@ def test_times_and_patterns_may_come_from_variables(top: Path) -> None:
         (("nowhere", *PLAN), "nowhere is not there"),
         (("spool/a.csv", *PLAN), "spool/a.csv is not a folder"),
         (("--files-from", "nowhere", *PLAN), "the list nowhere cannot be read"),
-        (("spool", "--room", "r"), "cannot send to rooms yet"),
+        (("spool", "--room", "r"), "has joined no room 'r'"),
+        (("spool", "--room", ROOM), "nothing says where the servers are"),
     ],
 )
 def test_what_makes_no_sense_is_refused(top: Path, args: tuple[str, ...], told: str) -> None:

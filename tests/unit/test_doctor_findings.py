@@ -83,7 +83,7 @@ def test_a_broker_of_another_version_is_noted() -> None:
 def test_lines_fit_80_columns_with_colour_and_without(
     coloured: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_coloured", lambda: coloured)
+    monkeypatch.setattr("cli.exits.coloured", lambda _file: coloured)
     for state in ("ok", "note", "skip", "fail"):
         doctor._print(Finding("JetStream", state, "what it said, at length " * 9, "what to do next " * 9, 5))  # type: ignore[arg-type]
     out = capsys.readouterr().out

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from cli.exits import first_own
+import pytest
+
+from cli.exits import complain, first_own
+from tests.screen import Screen
 from transfer.errors import JobGone, PeerLost
 
 
@@ -23,3 +26,23 @@ def test_a_group_without_an_own_error_is_told_of_by_its_first_that_is_no_cancell
 def test_an_error_in_no_group_is_itself() -> None:
     error = JobGone("gone")
     assert first_own(error) is error
+
+
+def test_an_error_on_a_terminal_is_broken_between_words_and_its_command_is_left_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Screen(40)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("os.get_terminal_size", screen.size)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    long = "/srv/" + "folder/" * 3 + "日本語"
+    complain(f"{long} is not there\x1b[2J", "carry on with `xfer fetch T -o in`, or name another folder")
+    assert screen.shown == [
+        f"xfer: {long}",
+        r"      is not there\x1b[2J;",
+        "      carry on with",
+        "      `xfer fetch T -o in`, or name",
+        "      another folder",
+    ]
+    assert not screen.wrapped

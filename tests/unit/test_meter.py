@@ -33,14 +33,14 @@ def watched() -> Watched:
 def test_a_chunk_that_crossed_in_this_run_was_not_kept_from_an_earlier_one(watched: Watched) -> None:
     watched.meter.crossed(CHUNK, 10)
     for frame in (CHUNK, FrameId(Kind.CHUNK, 1), FrameId(Kind.MANIFEST, 0), TRAILER):
-        watched.meter.found(frame, 0)
+        watched.meter.found(frame, 5)
     assert watched.meter.kept == 1
 
 
 def test_progress_is_told_at_most_five_times_a_second(watched: Watched) -> None:
     for _ in range(1000):
         watched.now += 0.01
-        watched.meter.moved(1)
+        watched.meter.moved(CHUNK, 1)
     assert 45 <= len(watched.told()) <= 10 / EVERY
     assert watched.meter.done == 1000
 
@@ -60,8 +60,8 @@ def test_what_is_waited_for_is_told_when_it_changes_and_once_a_second(watched: W
 
 
 def test_before_a_wait_the_last_progress_is_told(watched: Watched) -> None:
-    watched.meter.moved(5)
-    watched.meter.moved(7)
+    watched.meter.moved(CHUNK, 5)
+    watched.meter.moved(CHUNK, 7)
     watched.meter.waiting("a receiver", None)
     assert [type(e) for e in watched.events[-2:]] == [Progress, Waiting]
     assert getattr(watched.told()[-1], "done", 0) == 12
@@ -75,7 +75,7 @@ def test_progress_says_all_that_is_known(watched: Watched) -> None:
     meter.total, meter.files = 10, 2
     meter.choose("s3", "it is large")
     meter.crossed(CHUNK, 4)
-    meter.moved(6)
+    meter.moved(CHUNK, 6)
     meter.tell()
     meter.notice("a pipe is left out")
     assert watched.told()[-1] == Progress(done=6, total=10, wire=4, files=2, route="s3")
@@ -117,8 +117,8 @@ def test_what_is_under_way_is_told_as_it_grows_and_never_twice(watched: Watched)
         meter.look()
     gone[0] = 0, 0
     watched.now += 1
-    meter.moved(10)
-    told = [(e.done, e.moving, e.wire) for e in watched.told() if isinstance(e, Progress)]
+    meter.moved(CHUNK, 10)
+    told = [(e.done, e.under_way, e.wire) for e in watched.told() if isinstance(e, Progress)]
     assert told == [(0, 0, 0), (0, 4, 2), (0, 9, 4), (10, 0, 0)]
 
 
@@ -127,5 +127,6 @@ def test_what_an_earlier_run_moved_is_not_told_piece_by_piece(watched: Watched) 
         watched.now += 1
         watched.meter.found(FrameId(Kind.CHUNK, number), 7)
     assert watched.told() == []
-    watched.meter.tell()
-    assert (watched.meter.done, watched.meter.kept) == (35, 5)
+    watched.meter.look()
+    assert watched.told() == [Progress(done=35, total=None, wire=0, files=0, route=None, kept=35)]
+    assert watched.meter.kept == 5

@@ -27,7 +27,7 @@ def test_the_event_table_names_every_event_and_field() -> None:
     assert set(table) == set(kinds)
     for tag, kind in kinds.items():
         fields = {field.name for field in msgspec.structs.fields(kind)} - {"v"}
-        named = set(re.findall(r"`([a-z]+)`", re.sub(r"\([^)]*\)", "", table[str(tag)])))
+        named = set(re.findall(r"`([a-z_]+)`", re.sub(r"\([^)]*\)", "", table[str(tag)])))
         assert named == fields, tag
 
 

@@ -22,7 +22,16 @@ from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind,
 from transfer.plan import Part
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
-from transfer.transports.s3 import Pace, S3Inbound, S3Outbound, inbound, outbound
+from transfer.transports.s3 import (
+    NOTHING,
+    OpenSegment,
+    Pace,
+    Remains,
+    S3Inbound,
+    S3Outbound,
+    inbound,
+    outbound,
+)
 from transfer.transports.s3.http import Moved
 from transfer.transports.s3.inbound import Run
 from transfer.transports.s3.pace import START
@@ -342,10 +351,11 @@ class SameDigest(dict[FrameId, bytes]):
         return bytes(32)
 
 
-def writer(storing: Storing, pace: Pace | None = None) -> S3Outbound:
+def writer(storing: Storing, pace: Pace | None = None, remains: Remains = NOTHING) -> S3Outbound:
     made = S3Outbound(
-        cast("Any", storing), JOB, CODEC, SameDigest(), NoLog(), patience=Patience(0), total=None, pace=pace
-    )
+        cast("Any", storing), JOB, CODEC, SameDigest(), NoLog(),
+        patience=Patience(0), total=None, pace=pace, remains=remains,
+    )  # fmt: skip
     made._store.close()
     made._store = cast("Any", storing)
     return made
@@ -381,6 +391,24 @@ async def test_what_is_on_its_way_up_is_bounded_in_number_and_bytes(seed: int, f
     assert storing.most_bytes <= max(MEMORY, 100 * pace.limit, 100 + 1500 + index)
     assert made._memory._inside == made._ahead._inside == made._slots._inside == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+@pytest.mark.usefixtures("short_parts")
+async def test_a_segment_that_lacks_among_others_is_made_however_little_is_left(count: int) -> None:
+    """What an earlier run joined at the store, and its record never counted: without it the job could not end."""
+    storing = Storing(1)
+    left = [OpenSegment(number, f"upload {number}", [], 0) for number in (2, 5)]
+    made = writer(
+        storing, remains=Remains({0: SegmentRef(0, 500, 50), 3: SegmentRef(3, 500, 50)}, left, set())
+    )
+    async with asyncio.timeout(20):
+        for number in range(count):
+            await made.put(Frame(FrameId(Kind.CHUNK, number), bytes(90)))
+        await made.finish()
+    segments = made.segments
+    await made.close()
+    assert sorted([0, 3, *storing.complete_segments]) == list(range(segments))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -32,7 +32,7 @@ from transfer.ticket import Ticket
 class RoomSender:
     """See `transfer.batch.sender.Sender`. Made by `room_sender`.
 
-    expire: seconds that each is kept. listener: told of what is waited for.
+    expire: seconds that each is kept. fetches: receipts after which it goes. listener: told of what is waited for.
     """
 
     def __init__(
@@ -43,13 +43,15 @@ class RoomSender:
         ledger: Ledger,
         *,
         expire: float,
+        fetches: int | None,
         patience: float,
         bwlimit: Rate | None,
         listener: Listener,
     ) -> None:
         self._room, self._servers, self._link, self._ledger = room, servers, link, ledger
         self._member = Member(link.broker, room)
-        self._expire, self._patience, self._listener = expire, patience, listener
+        self._expire, self._fetches = expire, fetches
+        self._patience, self._listener = patience, listener
         self._limit = limit_of(bwlimit)
 
     def alone(self, name: str | None, *, wait: bool) -> AbstractAsyncContextManager[None]:
@@ -62,6 +64,7 @@ class RoomSender:
             files=[SourceFile(file.path, file.name, file.facts) for file in order.files],
             context=self._servers,
             expire=self._expire,
+            fetches=self._fetches,
             ticket=order.ticket,
             fresh=fresh,
             room=self._room,
@@ -126,6 +129,7 @@ async def room_sender(
     *,
     context: str | None,
     expire: float,
+    fetches: int | None,
     patience: float,
     bwlimit: Rate | None,
     listener: Listener,
@@ -144,6 +148,7 @@ async def room_sender(
                 link,
                 ledger,
                 expire=expire,
+                fetches=fetches,
                 patience=patience,
                 bwlimit=bwlimit,
                 listener=listener,

@@ -110,7 +110,10 @@ class S3Outbound:
         self._remains = remains
         self._reopen = list(remains.open)
         taken = {*remains.complete, *(o.number for o in remains.open)}
-        self._numbers = (n for n in itertools.count() if n not in taken)
+        beyond = max(taken, default=-1) + 1
+        # Of segments that are nowhere: an earlier run joined them at the store, too late for the record to count them.
+        self._gaps = [n for n in range(beyond) if n not in taken]
+        self._numbers = itertools.count(beyond)
         self._bytes = sum(ref.size for ref in remains.complete.values())
         self._complete = len(remains.complete)
         in_memory = max(IN_MEMORY, MIN_PART * pace.limit)
@@ -196,14 +199,14 @@ class S3Outbound:
     async def _close_all(self) -> None:
         async with self._turn:
             self._check()
-            while self._current is not None or self._reopen:
+            while self._current is not None or self._reopen or self._gaps:
                 self._current = self._current or await self._open()
                 await self._close_segment()
 
     async def _open(self) -> _Upload:
-        """The next segment: one that an earlier run left open, or a new one."""
+        """The next segment: one that an earlier run left open, or a new one; first where one lacks."""
         left = self._reopen.pop(0) if self._reopen else None
-        number = next(self._numbers) if left is None else left.number
+        number = left.number if left is not None else self._number()
         size = segment_size(number, self._bytes, self._total)
         ripe = ripe_size(self._bytes, self._total)
         await self._slots.enter(min(size, FULL_SEGMENT))
@@ -219,6 +222,9 @@ class S3Outbound:
             current = _Upload(upload, SegmentBuilder(number, size, ripe, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
         return current
+
+    def _number(self) -> int:
+        return self._gaps.pop(0) if self._gaps else next(self._numbers)
 
     async def _close_when_due(self, current: _Upload) -> None:
         """A receiver follows a few segments behind, so a slow source must not hold one open."""
