@@ -12,6 +12,7 @@ import pytest
 from brokers import BUCKET, EXPIRE, Job, Place, answers, broker_process, connect, free_port, nats_server
 from helpers import Two
 from nats.aio.client import Client
+from stand import Stand
 
 from transfer import api
 from transfer.broker.keys import folder_of
@@ -43,6 +44,14 @@ def two(servers: Servers, tmp_path: Path) -> Iterator[Two]:
     )
     yield pair
     pair.close()
+
+
+@pytest.fixture
+def stand(servers: Servers, tmp_path: Path) -> Stand:
+    """Machines as bare as cron's, and a room."""
+    if sys.platform == "win32":
+        pytest.skip("local servers need Linux or macOS")
+    return Stand.set_up(tmp_path, servers)
 
 
 @pytest.fixture(scope="session")
