@@ -18,7 +18,9 @@ from nats.aio.client import Client
 from transfer import api, rooms_api
 from transfer import room as room_module
 from transfer.api import ErrorCode, JobState
+from transfer.broker import room_records
 from transfer.broker import rooms as rooms_module
+from transfer.broker.consumer import Page
 from transfer.broker.records import Records
 from transfer.broker.room_records import BUCKET, RoomRecords
 from transfer.broker.rooms import KEPT_BEYOND, RoomVerbs
@@ -291,6 +293,19 @@ async def test_the_floor_moves_as_the_room_is_looked_at(client: Client, room: Ro
     assert await room.numbers("laptop") == []
     [page] = await rooms.consumers(room.id)
     assert (page.floor, page.had) == (numbers[2], ())
+
+
+async def test_a_consumer_that_says_nothing_for_long_is_forgotten(
+    client: Client, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_records, "CONSUMER_LIFE", 1.0)
+    records = await RoomRecords.attach(client)
+    page = Page(name="pod", user="alice")
+    assert await records.write(room.id, "pod", page, 0)
+    assert await records.consumers(room.id) == [page]
+    async with asyncio.timeout(30):
+        while await records.consumers(room.id):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 async def test_a_lock_is_one_holders_until_it_gives_it_back_or_says_nothing(

@@ -27,6 +27,8 @@ from transfer.errors import UnsupportedVersion
 BUCKET = "xfer_rooms"
 ROOM_VERSION = 1
 ATTEMPTS = 12
+CONSUMER_LIFE = 90 * 86_400.0
+"""Seconds after which a consumer is forgotten that has said nothing: hosts come and go."""
 REMOVED_LIFE = 3600.0
 """Seconds that a room that was removed is known as such, so that whoever asked may ask again."""
 COUNTED_FOR, COUNTS = 60.0, 4096
@@ -200,11 +202,10 @@ class RoomRecords:
         return _read(entry.value, Page), entry.revision
 
     async def write(self, room: str, key: str, page: Page, revision: int) -> bool:
-        """False if that revision is not the newest any more."""
+        """False if that revision is not the newest any more. It is kept for CONSUMER_LIFE from now on."""
+        body = msgspec.json.encode(page)
         with reaching("rooms"):
-            return (
-                await self._kv.update(_consumer(room, key), msgspec.json.encode(page), revision) is not None
-            )
+            return await self._kv.update(_consumer(room, key), body, revision, CONSUMER_LIFE) is not None
 
     async def change(self, room: str, key: str, edit: Callable[[Page | None], Page]) -> Page:
         """What `edit` makes of the page; once more when another broker was quicker. Raises Refusal: busy."""

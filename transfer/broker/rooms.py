@@ -29,7 +29,7 @@ from transfer.broker.table import Later, Table, verb
 from transfer.errors import UnsupportedVersion
 from transfer.ticket import is_job_id
 
-MAX_ITEMS, MAX_ROOMS, MAX_CONSUMERS = 100_000, 1000, 256
+MAX_ITEMS, MAX_ROOMS, MAX_CONSUMERS = 100_000, 1000, 1000
 """Items and consumers of a room; rooms that a user made. Brokers may overshoot by what they do at the same moment."""
 MAX_TRIES = 1000
 MAX_CONSUMER_NAME = 64
