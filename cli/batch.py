@@ -118,7 +118,13 @@ def batch(
         raise UsageError("no room is named", hint="say where to send with --room")
     if delete and move_to is not None:
         raise UsageError("a file is either deleted or moved", hint="drop --delete or --move-to")
+    if lock == "":
+        raise UsageError(f"{called(arguments, 'lock')} is empty", hint="is a variable not set?")
+    kept = seconds(expire, "expire")
+    if not kept:
+        raise UsageError("what expires at once cannot be fetched", hint="give --expire a time")
     root = _root(folder, files_from, files_from0)
+    target = os.path.realpath(move_to) if move_to is not None else ""
     since = None
     if newer_than is not None:
         since = parse_since(newer_than, option=called(arguments, "newer_than"), command="batch")
@@ -128,9 +134,9 @@ def batch(
         since=since,
         min_age=seconds(min_age, "min_age"),
         now=time.time(),
-        apart=os.path.realpath(move_to) if move_to is not None else "",
+        apart=tuple(os.path.realpath(each) for each in (move_to, report) if each is not None),
     )
-    if root and rules.apart == root:
+    if target and (root == target or (not root and Path.cwd().is_relative_to(target))):
         raise UsageError("--move-to names the folder that is sent", hint="name another, or one inside it")
     removal: Literal["", "delete", "move"] = "delete" if delete else "move" if move_to is not None else ""
     source = "-" if folder == "-" else files_from or files_from0
@@ -154,7 +160,7 @@ def batch(
             room_sender,
             where,
             context=context,
-            expire=seconds(expire, "expire"),
+            expire=kept,
             fetches=fetches,
             patience=seconds(patience, "patience"),
             bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="batch"),

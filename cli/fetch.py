@@ -109,7 +109,15 @@ def fetch(
     seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
     rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="fetch")
     where = sys.stdout.buffer if output == "-" else output
-    if room is not None and not (typed(arguments, "ticket") or typed(arguments, "ticket_file")):
+    a_ticket = typed(arguments, "ticket") or typed(arguments, "ticket_file")
+    if typed(arguments, "room") and a_ticket:
+        raise UsageError("a room is fetched, or what a ticket stands for", hint="drop --room or the ticket")
+    if room is not None and not typed(arguments, "room") and not a_ticket and (ticket or ticket_file):
+        raise UsageError(
+            f"{called(arguments, 'ticket' if ticket else 'ticket_file')} and XFER_ROOM are both set",
+            hint="unset the one that is not meant",
+        )
+    if room is not None and not a_ticket:
         from cli.consumer import SHARED, own_name
         from transfer.room_fetch import fetch_room
 

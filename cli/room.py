@@ -27,6 +27,8 @@ EXAMPLES_OF = {
 }
 Answer = TypeVar("Answer")
 RoomName = Annotated[str, Argument(metavar="ROOM", envvar="XFER_ROOM", help="Its name here, or its ticket")]
+Named = Annotated[str, Argument(metavar="ROOM", help="Its name here, or its ticket")]
+"""Only as it is typed: what cannot be undone is not done to whichever room a variable happens to name."""
 
 
 def new(
@@ -145,7 +147,8 @@ def show(room: RoomName, consumer: Consumer = None, json: Json = False, context:
 
     info, items = _ask(room, context, look)
     if json:
-        print_json({"room": info.room, "owner": info.owner, "items": items, "consumers": info.consumers})
+        told = {"room": info.room, "owner": info.owner, "items": [*map(_for_programs, items)]}
+        print_json({**told, "consumers": info.consumers}, times=("sent", "posted", "expires", "busy", "seen"))
         return
     _show_items(items)
     _show_consumers(info.consumers)
@@ -180,9 +183,7 @@ def retry(
         sys.stderr.write(f"{count} item{'' if count == 1 else 's'} will be tried again\n")
 
 
-def leave(
-    room: RoomName, consumer: Consumer = None, quiet: Quiet = False, context: ContextName = None
-) -> None:
+def leave(room: Named, consumer: Consumer = None, quiet: Quiet = False, context: ContextName = None) -> None:
     """Forget a room, here and what this host has had of it; with --as only what that consumer has had."""
     import sys
 
@@ -205,7 +206,7 @@ def leave(
         sys.stderr.write(f"left room {room}\n" if consumer is None else f"forgot what {consumer} has had\n")
 
 
-def rm(room: RoomName, quiet: Quiet = False, context: ContextName = None) -> None:
+def rm(room: Named, quiet: Quiet = False, context: ContextName = None) -> None:
     """Remove a room that you made, for all its members; what was sent stays until it expires."""
     import sys
 
@@ -233,6 +234,30 @@ def _ask(room: str, context: str | None, question: Callable[[Member], Awaitable[
     return run(work, resume="run it again")
 
 
+def _for_programs(posted: Posted) -> dict[str, object]:
+    """All of it but the ticket: what is shown ends up in logs."""
+    item = posted.item
+    return {
+        "number": posted.number,
+        "job": posted.job,
+        "user": posted.user,
+        "host": item.host if item is not None else None,
+        "names": [name.decode("utf-8", "backslashreplace") for name in item.names]
+        if item is not None
+        else [],
+        "more": item.more if item is not None else 0,
+        "files": item.files if item is not None else None,
+        "size": item.size if item is not None else None,
+        "sent": item.sent if item is not None else None,
+        "posted": posted.posted,
+        "expires": posted.expires,
+        "gone": posted.gone,
+        "busy": posted.busy or None,
+        "failed": posted.failed,
+        "wrong": posted.wrong.what if posted.wrong is not None else None,
+    }
+
+
 def _show_items(items: list[Posted]) -> None:
     from cli import table
     from cli.units import show_size
@@ -243,7 +268,7 @@ def _show_items(items: list[Posted]) -> None:
         size = show_size(item.size) if item is not None and item.size is not None else "?"
         sender = f"{posted.user}@{item.host}" if item is not None else posted.user
         until: table.Cell = "gone" if posted.gone else table.When(posted.expires)
-        name = item.label if item is not None else f"({posted.wrong})"
+        name = item.label if item is not None else f"({posted.wrong.what if posted.wrong else ''})"
         rows.append((str(posted.number), table.When(posted.posted), size, until, sender, name))
     table.write(("ITEM", "POSTED", "SIZE", "EXPIRES", "FROM", "NAMES"), rows, numbers={"ITEM", "SIZE"})
 

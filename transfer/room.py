@@ -15,6 +15,7 @@ import platform
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -33,6 +34,9 @@ _ROOM_FOR_NAMES = rooms_api.MAX_ITEM - OVERHEAD - 512
 """Bytes of names in an item; the rest is for all else."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Item(msgspec.Struct, frozen=True, array_like=True):
     """What a sender posts. ticket: as text. names: of what was sent at the top, as many as fit; they need not be text.
 
@@ -43,11 +47,11 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     v: int
     ticket: str
     names: list[bytes]
-    more: int
-    files: int
-    size: int | None
+    more: Count
+    files: Count
+    size: Count | None
     host: str
-    sent: float
+    sent: Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]  # until the year 9999
 
     @classmethod
     def of(cls, ticket: Ticket, names: Sequence[bytes], files: int, total: int | None) -> Item:
@@ -70,12 +74,12 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Posted(msgspec.Struct, frozen=True, kw_only=True):
-    """An item as it lies in the room. item: None where it does not open with this room's ticket, and `wrong` says why."""
+    """An item as it lies in the room. item: None where `wrong` says why nothing can be made of it."""
 
     number: int
     job: str
     item: Item | None
-    wrong: str
+    wrong: XferError | None
     user: str
     posted: float
     expires: float
@@ -175,19 +179,18 @@ class Member:
 
         async def keep() -> None:
             nonlocal lost
-            asked = time.monotonic()
+            ours = time.monotonic() + LOCK_LIFE * 0.7  # the rest is for a checkpoint, before it is anybody's
             while not lost:
                 await asyncio.sleep(LOCK_LIFE / 4)
                 asking = time.monotonic()
                 try:
-                    async with asyncio.timeout(LOCK_LIFE / 4):
+                    async with asyncio.timeout(max(0.0, ours - asking)):
                         lost = not await self._lock(hashed, holder, LOCK_LIFE)
-                        asked = asking
-                except (Temporary, TimeoutError):
-                    pass
-                except XferError:
+                        ours = asking + LOCK_LIFE * 0.7
+                except Temporary:
+                    lost = time.monotonic() >= ours
+                except (TimeoutError, XferError):
                     lost = True
-                lost = lost or time.monotonic() - asked > LOCK_LIFE * 0.7
             doing.cancel()
 
         keeping = asyncio.create_task(keep())
@@ -220,11 +223,11 @@ class Member:
             await self._broker.room_remove(self._sealer)
 
     def _posted(self, line: rooms_api.RoomItem) -> Posted:
-        item, wrong = None, ""
+        item, wrong = None, None
         try:
             item = self._item(line)
         except XferError as error:
-            wrong = error.what
+            wrong = error
         return Posted(
             number=line.number,
             job=line.job,

@@ -242,12 +242,13 @@ class _Run:
 
     async def _take(self, posted: Posted) -> None:
         self._tried[posted.number] = time.monotonic() + RESCAN
-        if posted.item is None:
-            await self._fail(posted, XferError(posted.wrong, hint="have it sent again"))
-            return
         marked = await self._mark(take=[posted.number])
         if posted.number not in marked.held:
             return  # somebody else was quicker
+        if posted.wrong is not None:
+            await self._fail(posted, posted.wrong)
+            return
+        assert posted.item is not None
         self._listener(
             ItemBegun(
                 number=posted.number,

@@ -14,6 +14,7 @@ import pytest
 from helpers import MIB, Background, Two
 
 from transfer.events import ItemBegun, ItemFailed, Posted, RoomSummary, TicketReady
+from transfer.ticket import Ticket
 
 
 @pytest.fixture
@@ -73,7 +74,11 @@ def test_a_room_from_its_making_to_its_end(two: Two, room: str) -> None:
     assert labels(take(two)) == ["wednesday.db"]
 
     shown = said(two, "room", "show", "backups")
-    assert [posted["item"][2] for posted in shown["items"]] != []
+    assert [posted["names"] for posted in shown["items"]] == [
+        [f"{day}day.db"] for day in ("mon", "tues", "wednes")
+    ]
+    assert f"{Ticket.PREFIX}1" not in json.dumps(shown), "tickets end up in logs"
+    assert shown["items"][0]["posted"].endswith("Z")
     left = {line["name"]: line["left"] for line in shown["consumers"]}
     assert left["archive"] == 1
     assert sorted(left.values()) == [0, 1]

@@ -27,13 +27,16 @@ from transfer.batch.selection import Item, Rules, from_folder, from_list
 from transfer.batch.state import Order, OrderFile, State
 from transfer.errors import (
     BusUnreachable,
+    DiskFull,
     JobGone,
     Locked,
     OutOfTime,
     OverQuota,
     PartialSource,
     PeerLost,
+    RoomGone,
     SourceChanged,
+    UsageError,
     XferError,
 )
 from transfer.folder import Folder
@@ -310,7 +313,7 @@ def test_what_cannot_be_read_is_in_the_list_and_the_rest_goes(
     assert spool.room.arrived == [("a", b"a")]
 
 
-@pytest.mark.parametrize("error", [BusUnreachable("no bus"), OverQuota("too much")])
+@pytest.mark.parametrize("error", [BusUnreachable("no bus"), OverQuota("too much"), RoomGone("gone")])
 def test_a_trouble_that_all_have_ends_the_run_and_loses_nothing(spool: Spool, error: XferError) -> None:
     for number in range(9):
         spool.write(str(number), "x")
@@ -774,6 +777,43 @@ def test_a_name_that_is_no_text_is_told_exactly(spool: Spool) -> None:
         pytest.skip("this file system takes only UTF-8")
     (line,) = spool.run().values()
     assert (line["path"], line["path_base64"]) == ("a\\xff", "Yf8=")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("full", ["begun", "midway", "at the end"])
+def test_a_report_that_finds_no_room_is_said_so_and_leaves_nothing(
+    spool: Spool, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.write("a", "a")
+    opening: Any = os.open
+    if full == "begun":
+
+        def no_room(path: Any, *rest: Any, **more: Any) -> int:
+            if "report-" in str(path):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return int(opening(path, *rest, **more))
+
+        monkeypatch.setattr("transfer.batch.report.os.open", no_room)
+    else:  # as a file that may not grow any more; a buffer's worth is midway
+        report = Report(spool.report, "room", "")
+        assert report._file is not None
+        report._file.close()
+        report._file = open("/dev/full", "wb")  # noqa: SIM115
+        monkeypatch.setattr("test_batch_run.Report", lambda *_args: report)
+        if full == "midway":
+            for number in range(200):
+                spool.write(f"{number:0>100}", "a")
+    with pytest.raises(DiskFull, match=r"no room left for the report .*report\.json"):
+        spool.run()
+    assert not [path for path in spool.report.parent.iterdir() if "report" in path.name]
+    monkeypatch.undo()
+    spool.run()
+    assert len(spool.room.arrived) == len(spool.told())
+
+
+def test_a_report_is_not_put_where_a_folder_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written: is a directory"):
+        Report(tmp_path, "room", "")
 
 
 def test_people_see_what_became_of_it(spool: Spool) -> None:

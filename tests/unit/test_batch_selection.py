@@ -95,9 +95,15 @@ def test_patterns_mean_for_a_list_what_they_mean_for_a_folder(
 
 
 def test_the_folder_that_files_are_moved_to_is_not_looked_into(tmp_path: Path) -> None:
-    tree(tmp_path, "in", "done/old", "done.txt")
-    apart = os.path.realpath(tmp_path / "done")
+    tree(tmp_path, "in", "done/old", "done.txt", "report")
+    apart = tuple(os.path.realpath(tmp_path / name) for name in ("done", "report"))
     assert taken(from_folder(tmp_path, rules(apart=apart))) == ["done.txt", "in"]
+    items = listed(b"done.txt\ndone/sub/x\nin\nreport\n", tmp_path, rules(apart=apart))
+    assert taken(iter(items)) == ["done.txt", "in"]
+    assert {name: failed for name, (_, failed) in left(iter(items)).items()} == {
+        "done/sub/x": False,
+        "report": False,
+    }
 
 
 def test_links_and_pipes_are_left_and_named(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from transfer import rooms_api
-from transfer.errors import DestinationExists, JobGone, NothingToDo, PartialDelivery, StoreUnreachable
+from transfer.errors import (
+    DamagedData,
+    DestinationExists,
+    JobGone,
+    NothingToDo,
+    PartialDelivery,
+    StoreUnreachable,
+)
 from transfer.events import Event, ItemBegun, ItemFailed, Listener, RoomSummary, Summary
 from transfer.ledger import Ledger
 from transfer.room import Item, Posted
@@ -38,6 +45,7 @@ class Room:
     def __init__(self, count: int) -> None:
         self.tickets = [Ticket.new() for _ in range(count)]
         self.gone: set[int] = set()
+        self.garbage: set[int] = set()
         self.had: set[int] = set()
         self.held: dict[int, str] = {}
         self.failed: dict[int, str] = {}
@@ -55,8 +63,8 @@ class Room:
         return Posted(
             number=number,
             job=ticket.job,
-            item=Item.of(ticket, [b"file%d" % number], 1, 5),
-            wrong="",
+            item=None if number in self.garbage else Item.of(ticket, [b"file%d" % number], 1, 5),
+            wrong=DamagedData("it was altered") if number in self.garbage else None,
             user="bob",
             posted=time.time(),
             expires=time.time() + 60,
@@ -96,9 +104,9 @@ class Room:
             if number not in self.had:
                 self.held.setdefault(number, holder)
         self.had.update(had)
+        self.failed |= {n: why for n, why in (failed or {}).items() if self.held.get(n) == holder}
         for number in (*had, *(failed or {})):
             self.held.pop(number, None)
-        self.failed.update(failed or {})
         self.step()
         return rooms_api.RoomMarked(
             sorted(n for n, who in self.held.items() if who == holder), time.time() + 60
@@ -211,6 +219,17 @@ def test_what_fails_is_told_and_the_others_come(path: Path) -> None:
     del disk.wrong[2]
     asyncio.run(run(room, disk, path))
     assert disk.published == [1, 3, 2]
+
+
+def test_garbage_counts_against_an_item_as_any_failure_does(path: Path) -> None:
+    room = Room(2)
+    disk = Disk(room)
+    room.garbage = {1}
+    with pytest.raises(PartialDelivery, match="1 of 2 items"):
+        asyncio.run(run(room, disk, path))
+    assert (disk.published, room.failed, room.held) == ([2], {1: "it was altered"}, {})
+    with pytest.raises(DamagedData):  # alone it is what the command ends with
+        asyncio.run(run(room, disk, path))
 
 
 def test_a_single_item_ends_as_its_fetch_does(path: Path) -> None:

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, NamedTuple
 
 import msgspec
 
-from transfer.errors import UsageError
+from transfer.errors import NO_ROOM, DiskFull, UsageError, XferError
 from transfer.paths import STAGING_PREFIX, printable
 from transfer.source import reason_of
 from transfer.units import show_size
@@ -102,21 +103,18 @@ class Report:
         if path is None:
             return
         self._hidden = path.with_name(f"{STAGING_PREFIX}report-{secrets.token_hex(8)}")
-        try:
+        with self._writing():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._file = open(  # noqa: SIM115
                 os.open(self._hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
             )
-        except OSError as error:
-            raise UsageError(
-                f"the report {printable(str(path))} cannot be written: {reason_of(error)}",
-                hint="name another file with --report",
-            ) from None
         head = {"v": 1, "room": room, "root": printable(root), "begun": time.time()}
-        self._file.write(msgspec.json.encode(head)[:-1] + b',"files":[')
+        self._write(msgspec.json.encode(head)[:-1] + b',"files":[')
 
     def add(self, line: Line) -> None:
-        if self._file is not None:
-            self._file.write((b",\n" if self.counts.total() else b"\n") + msgspec.json.encode(line))
+        """Raises DiskFull, UsageError: it cannot be written down."""
+        self._write((b",\n" if self.counts.total() else b"\n") + msgspec.json.encode(line))
         self.counts[line.outcome] += 1
         if line.outcome == "sent":
             self.bytes += line.size or 0
@@ -125,10 +123,9 @@ class Report:
         self._tell(line)
 
     def finish(self, outcome: Ended, error: str | None = None) -> None:
-        """Puts it in its place. Raises OSError."""
+        """Puts it in its place. Raises as `add`."""
         if self._file is None or self._path is None:
             return
-        file, self._file = self._file, None
         rest = {
             "ended": time.time(),
             "outcome": outcome,
@@ -136,11 +133,43 @@ class Report:
             "counts": dict(self.counts),
             "bytes": self.bytes,
         }
-        with file:
-            file.write(b"\n]," + msgspec.json.encode(rest)[1:] + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self._hidden, self._path)
+        with self._writing():
+            self._file.write(b"\n]," + msgspec.json.encode(rest)[1:] + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._hidden, self._path)
+        self._file = None
+
+    def _write(self, text: bytes) -> None:
+        if self._file is not None:
+            with self._writing():
+                self._file.write(text)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What failed once is not tried again: it is gone, and the run ends with the first error."""
+        try:
+            yield
+        except OSError as error:
+            self._discard()
+            raise self._trouble(error) from None
+
+    def _trouble(self, error: OSError) -> XferError:
+        name = printable(str(self._path))
+        if error.errno in NO_ROOM:
+            return DiskFull(f"no room left for the report {name}", hint="free some space, then run it again")
+        return UsageError(
+            f"the report {name} cannot be written: {reason_of(error)}", hint="name another file with --report"
+        )
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what it holds back finds no room either
+                self._file.close()
+            self._file = None
+            with contextlib.suppress(OSError):
+                self._hidden.unlink()
 
     def __enter__(self) -> Report:
         return self
@@ -149,11 +178,7 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """What was not finished is not left behind."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            with contextlib.suppress(OSError):
-                self._hidden.unlink()
+        self._discard()
 
 
 SHOWN = 20

@@ -56,8 +56,8 @@ class Rules(NamedTuple):
     """include: only what matches, if it is given. exclude: and not what matches this.
 
     since: seconds since 1970 that a file must have been modified at or after. min_age: seconds for which it must not have
-    been touched, counted from `now`. Times that files have from copying count for `since` alone. apart: a folder that is
-    not looked into, absolute and without links.
+    been touched, counted from `now`. Times that files have from copying count for `since` alone. apart: our own file, or a
+    folder with all below it, that is not sent: absolute and without links.
     """
 
     include: GitIgnoreSpec | None = None
@@ -65,7 +65,7 @@ class Rules(NamedTuple):
     since: float | None = None
     min_age: float = 0.0
     now: float = 0.0
-    apart: str = ""
+    apart: tuple[str, ...] = ()
 
     def takes(self, name: str) -> bool:
         if self.exclude is not None and self.exclude.match_file(name):
@@ -77,6 +77,9 @@ class Rules(NamedTuple):
         parts = name.split("/")
         above = ("/".join(parts[:n]) + "/" for n in range(1, len(parts)))
         return self.takes(name) and not (self.exclude and any(map(self.exclude.match_file, above)))
+
+    def is_apart(self, path: str) -> bool:
+        return any(path == each or path.startswith(os.path.join(each, "")) for each in self.apart)
 
     def judge(self, key: bytes, name: bytes, path: str, found: os.stat_result) -> Item | None:
         """None: it is silently out."""
@@ -122,9 +125,13 @@ def from_folder(root: Path, rules: Rules) -> Iterator[Item]:
         path, relative = os.path.join(folder, name), inside + name
         raw = os.fsencode(relative)
         if not is_folder:
-            if rules.takes(relative) and (item := _looked_at(raw, raw, path, rules)) is not None:
+            if (
+                path not in rules.apart
+                and rules.takes(relative)
+                and (item := _looked_at(raw, raw, path, rules)) is not None
+            ):
                 yield item
-        elif path != rules.apart and not (rules.exclude and rules.exclude.match_file(f"{relative}/")):
+        elif path not in rules.apart and not (rules.exclude and rules.exclude.match_file(f"{relative}/")):
             try:
                 if len(stack) >= MAX_DEPTH:
                     yield Left(raw, "it is nested too deeply", failed=True)
@@ -159,6 +166,9 @@ def from_list(stream: BinaryIO, separator: bytes, rules: Rules, base: str | None
             yield Left(line, "it is a folder: name its files", failed=True)
             continue
         path = os.path.join(parents(folder), last)
+        if rules.is_apart(path):
+            yield Left(line, "it is the report, or lies where files are moved to", failed=False)
+            continue
         try:
             found = os.lstat(path)
         except OSError as error:

@@ -12,11 +12,21 @@ from transfer.errors import (
     DiskFull,
     NotConfigured,
     Refused,
+    RoomGone,
     StoreUnreachable,
 )
 from transfer.ticket import Ticket
 
-EVERYBODYS = (NotConfigured, Refused, BusUnreachable, BrokerAbsent, StoreUnreachable, ClockSkew, DiskFull)
+EVERYBODYS = (
+    NotConfigured,
+    Refused,
+    RoomGone,
+    BusUnreachable,
+    BrokerAbsent,
+    StoreUnreachable,
+    ClockSkew,
+    DiskFull,
+)
 """Troubles that the next file would have, too: the run ends with the first of them, and what is under way ends first."""
 
 
