@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option
 
 from cli import options
-from cli.options import Bwlimit, ContextName, ErrorOnNothing, Fetches, Patience, Quiet
+from cli.options import Bwlimit, ContextName, ErrorOnNothing, Fetches, Patience, Quiet, RoomFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +31,7 @@ def batch(
         Argument(metavar="DIR", help="The folder whose files to send; - reads names", show_default=False),
     ] = None,
     room: Annotated[str | None, options.room("Where they are posted")] = None,
+    room_file: RoomFile = None,
     files_from: Annotated[
         str | None,
         Option("--files-from", metavar="F", envvar="XFER_FILES_FROM", help="Names, one a line; - is stdin"),
@@ -103,6 +104,7 @@ def batch(
 
     from cli.batch_run import Scope, run_batch
     from cli.misuse import called
+    from cli.tickets import room_named
     from cli.units import parse_duration, parse_limit, parse_since
     from transfer.batch.room_sender import room_sender
     from transfer.batch.run import Asked
@@ -114,6 +116,7 @@ def batch(
     def seconds(text: str, name: str) -> float:
         return parse_duration(text, option=called(arguments, name), command="batch")
 
+    room = room_named(arguments, room, room_file)
     if room is None:
         raise UsageError("no room is named", hint="say where to send with --room")
     if delete and move_to is not None:

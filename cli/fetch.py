@@ -19,6 +19,7 @@ from cli.options import (
     JsonEvents,
     Patience,
     Quiet,
+    RoomFile,
     watched,
 )
 
@@ -61,6 +62,7 @@ def fetch(
         Option("--unsafe-links", envvar="XFER_UNSAFE_LINKS", help="Make links that leave the folder, too"),
     ] = False,
     room: Annotated[str | None, options.room("What lies there that was not had yet")] = None,
+    room_file: RoomFile = None,
     consumer: Consumer = None,
     work: Annotated[
         bool, Option("--work", envvar="XFER_WORK", help="Share the room: each item to one of its fetchers")
@@ -92,7 +94,7 @@ def fetch(
     from cli.room_view import ItemByItem
     from cli.run import same_command
     from cli.show import show
-    from cli.tickets import read_ticket
+    from cli.tickets import read_ticket, room_named
     from cli.units import parse_duration, parse_limit
     from transfer.config import load
     from transfer.errors import UsageError
@@ -110,14 +112,16 @@ def fetch(
     rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="fetch")
     where = sys.stdout.buffer if output == "-" else output
     a_ticket = typed(arguments, "ticket") or typed(arguments, "ticket_file")
-    if typed(arguments, "room") and a_ticket:
+    a_room = typed(arguments, "room") or typed(arguments, "room_file")
+    if a_room and a_ticket:
         raise UsageError("a room is fetched, or what a ticket stands for", hint="drop --room or the ticket")
-    if room is not None and not typed(arguments, "room") and not a_ticket and (ticket or ticket_file):
+    room = None if a_ticket else room_named(arguments, room, room_file)
+    if room is not None and not a_room and (ticket or ticket_file):
         raise UsageError(
-            f"{called(arguments, 'ticket' if ticket else 'ticket_file')} and XFER_ROOM are both set",
+            f"{called(arguments, 'ticket' if ticket else 'ticket_file')} and a room are both set",
             hint="unset the one that is not meant",
         )
-    if room is not None and not a_ticket:
+    if room is not None:
         from cli.consumer import SHARED, own_name
         from transfer.room_fetch import fetch_room
 

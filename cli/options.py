@@ -111,6 +111,10 @@ def room(help: str) -> Any:
     return Option("--room", metavar="ROOM", envvar="XFER_ROOM", help=help)
 
 
+RoomFile = Annotated[
+    str | None,
+    Option("--room-file", metavar="F", envvar="XFER_ROOM_FILE", help="The same: the room's ticket is in F"),
+]
 Consumer = Annotated[
     str | None,
     Option("--as", metavar="NAME", envvar="XFER_AS", help="Who has had it; this host's name unless given"),

@@ -18,6 +18,7 @@ from cli.options import (
     Interface,
     JsonEvents,
     Patience,
+    RoomFile,
     watched,
 )
 
@@ -86,6 +87,7 @@ def send(
         Option("--no-resume", envvar="XFER_NO_RESUME", help="Start anew, and void what an earlier run left"),
     ] = False,
     room: Annotated[str | None, options.room("Post it there; nobody is waited for")] = None,
+    room_file: RoomFile = None,
     ticket: Annotated[
         str | None,
         Option(
@@ -127,7 +129,7 @@ def send(
     from cli.misuse import called, typed
     from cli.run import same_command
     from cli.show import show
-    from cli.tickets import check_target, read_ticket, write_ticket
+    from cli.tickets import check_target, read_ticket, room_named, write_ticket
     from cli.units import parse_duration, parse_limit, parse_size
     from transfer.config import load
     from transfer.errors import UsageError
@@ -136,6 +138,7 @@ def send(
     from transfer.room_names import find
 
     until = watched(arguments, deadline, events_fd)
+    room = room_named(arguments, room, room_file)
     paths = paths or []
     stdin = "-" in paths
     _check_source(paths, stdin=stdin, command=from_command, name=name)

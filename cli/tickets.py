@@ -8,10 +8,13 @@ import secrets
 import stat
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from transfer.errors import NO_ROOM, DiskFull, MissingPath, MistypedTicket, UnsupportedVersion, UsageError
 from transfer.ticket import RoomTicket, Ticket
+
+if TYPE_CHECKING:
+    from typer import Context
 
 Kind = TypeVar("Kind", Ticket, RoomTicket)
 
@@ -95,3 +98,14 @@ def read_ticket(text: str | None, file: str | None, kind: type[Kind] = Ticket) -
     except OSError as error:
         raise MissingPath(f"the ticket file {file!r} cannot be read: {error.strerror}") from error
     return kind.parse(raw.decode("ascii", errors="replace"))
+
+
+def room_named(arguments: Context, room: str | None, file: str | None) -> str | None:
+    """The room that --room names, or whose ticket --room-file holds. Raises UsageError, and as `read_ticket`."""
+    from cli.misuse import typed
+
+    if file is None or (typed(arguments, "room") and not typed(arguments, "room_file")):
+        return room
+    if room is not None and typed(arguments, "room"):
+        raise UsageError("the room is given twice, with --room and --room-file", hint="give it once")
+    return str(read_ticket(None, file, RoomTicket))

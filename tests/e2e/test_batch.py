@@ -117,11 +117,17 @@ def test_a_spool_from_its_first_night_to_the_last(two: Two, room: str, spool: Pa
 
 
 def test_in_a_log_it_is_silent_and_a_failure_is_one_line(two: Two, room: str, spool: Path) -> None:
-    quiet = two.start("batch", spool)
+    del two.here["XFER_ROOM"]
+    (two.tmp / "room.txt").write_text(f"{room}\n")
+    quiet = two.start("batch", spool, "--room-file", two.tmp / "room.txt")
     assert (quiet.code, quiet.stdout, quiet.stderr) == (0, b"", "")
     names = two.tmp / "names"
     names.write_text(f"{spool}/a.csv\n{spool}/nowhere\n")
+    two.here["XFER_ROOM_FILE"] = str(two.tmp / "room.txt")
     failed = two.start("batch", "--files-from", names)
+    assert two.start("send", spool / "a.csv", "--json").code == 0
+    assert len(items(two)) == 5
+    assert two.start("batch", spool, "--room", room, "--room-file", two.tmp / "room.txt").code == 2
     assert failed.code == 3
     assert failed.stderr.count("\n") == 1
     assert "nowhere (it is not there)" in failed.stderr
