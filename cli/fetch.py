@@ -115,12 +115,11 @@ def fetch(
     a_room = typed(arguments, "room") or typed(arguments, "room_file")
     if a_room and a_ticket:
         raise UsageError("a room is fetched, or what a ticket stands for", hint="drop --room or the ticket")
+    if not a_room and not a_ticket and (room or room_file) and (ticket or ticket_file):
+        of_ticket = called(arguments, "ticket" if ticket else "ticket_file")
+        of_room = called(arguments, "room" if room else "room_file")
+        raise UsageError(f"{of_ticket} and {of_room} are both set", hint="unset the one that is not meant")
     room = None if a_ticket else room_named(arguments, room, room_file)
-    if room is not None and not a_room and (ticket or ticket_file):
-        raise UsageError(
-            f"{called(arguments, 'ticket' if ticket else 'ticket_file')} and a room are both set",
-            hint="unset the one that is not meant",
-        )
     if room is not None:
         from cli.consumer import SHARED, own_name
         from transfer.room_fetch import fetch_room
