@@ -6,10 +6,12 @@ import contextlib
 import os
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from transfer import api, chunks, config, received, sent
 from transfer.bwlimit import Rate
 from transfer.errors import JobGone, UsageError
-from transfer.events import Listener, Summary, Unfinished, ignore
+from transfer.events import Listener, Summary, TicketReady, Unfinished, ignore
 from transfer.fetch import fetch
 from transfer.jobs import jobs
 from transfer.ledger import JobRow, Ledger
@@ -102,8 +104,13 @@ async def resume(
         concurrency=concurrency,
         bwlimit=bwlimit,
         interfaces=interfaces,
-        on_event=on_event,
+        on_event=_without_ticket(on_event) if asked.room else on_event,
     )
+
+
+def _without_ticket(listener: Listener) -> Listener:
+    """The room has it, and no log."""
+    return lambda event: listener(replace(event, ticket=None) if isinstance(event, TicketReady) else event)
 
 
 async def lift(job: Unfinished) -> bool:

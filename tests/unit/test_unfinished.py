@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,13 +16,13 @@ import transfer
 from cli.resume import _named as named
 from transfer.chunks import MIB, make_manifest, manifest_blocks
 from transfer.errors import JobGone, NotConfigured, UsageError
-from transfer.events import Unfinished
+from transfer.events import Event, Listener, Notice, TicketReady, Unfinished
 from transfer.ledger import JobRow, Ledger, PartRow
 from transfer.lock import FileLock
 from transfer.model import Entry, EntryKind, FrameId, IndexedFrame, Kind
 from transfer.received import ReceivedJob
 from transfer.sent import lock_path
-from transfer.ticket import Ticket
+from transfer.ticket import RoomTicket, Ticket
 
 
 @pytest.fixture
@@ -100,6 +101,25 @@ async def test_the_servers_of_the_environment_are_asked_for_again(ledger: Ledger
         await transfer.resume(of_the_environment)
     with pytest.raises(UsageError, match="no context 'work'"):
         await transfer.resume(of_a_context)
+
+
+@pytest.mark.parametrize("room", ["", str(RoomTicket.new())])
+async def test_the_ticket_of_what_goes_to_a_room_is_not_told(
+    ledger: Ledger, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = msgspec.structs.replace(ASKED, room=room, context="").pack()
+    ledger.add("send", "job", b"key", b"s" * 16, label="a", state=state)
+
+    async def send(_paths: object, *, on_event: Listener, **_asked: object) -> None:
+        on_event(TicketReady(job="job", ticket="secret"))
+        on_event(Notice(text="after it"))
+
+    module = sys.modules["transfer.unfinished"]  # the package has the function of that name
+    monkeypatch.setattr(module, "send", send)
+    monkeypatch.setattr(module, "servers", lambda _name: None)
+    told: list[Event] = []
+    await transfer.resume(transfer.unfinished()[0], on_event=told.append)
+    assert told == [TicketReady(job="job", ticket=None if room else "secret"), Notice(text="after it")]
 
 
 def test_a_job_is_named_by_how_its_id_begins() -> None:
