@@ -1,7 +1,8 @@
 """Fetching from a room, as a story: what this consumer has not had → take it → fetch it → remember → tell the room.
 
 An item counts as had when its files are verified, synced and under their final names. The ledger knows so before the job's own
-row goes, and the room after that: whatever is killed in between, the next run tells the room and fetches nothing twice.
+row goes, and the room after that: whatever is killed in between, the next run tells the room and fetches nothing twice. A
+receipt that could not be given is given before the room is told, by the next run if need be: the sender waits for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transfer.broker_client import Patience, connected
 from transfer.bwlimit import Rate, limit_of
 from transfer.codec import digest_of
 from transfer.errors import (
+    BrokerAbsent,
     Interrupted,
     JobGone,
     Locked,
@@ -31,9 +33,10 @@ from transfer.errors import (
 )
 from transfer.events import Event, ItemBegun, ItemFailed, Listener, RoomSummary, Summary, Waiting, ignore
 from transfer.fetch import fetch
-from transfer.ledger import Ledger
+from transfer.ledger import JobRow, Ledger
 from transfer.lock import FileLock
 from transfer.paths import printable
+from transfer.received import owed
 from transfer.room import Member, Posted, servers_of
 from transfer.room_names import Room, find
 from transfer.sink import absolute
@@ -123,7 +126,10 @@ async def fetch_room(
                     on_event=listener,
                 )
 
-            run = _Run(member, ledger, own, consumer, f"{ledger.name()}.{slot}", work, on_event, one)
+            async def give(ticket: Ticket, where: bytes) -> None:
+                await fetch(ticket, os.fsdecode(where), context=servers, patience=patience, over=link)
+
+            run = _Run(member, ledger, own, consumer, f"{ledger.name()}.{slot}", work, on_event, one, give)
             await run.settle()
             await run.take_all(_chooser(match), which, follow)
     return run.end(expect)
@@ -159,7 +165,8 @@ def _chooser(match: Sequence[str]) -> Callable[[Posted], bool]:
 
 class _Run:
     """One run of one consumer. own: the consumer in the ledger. holder: this run at the broker, the same for the next one
-    on this host, which so has at once what a killed one held."""
+    on this host, which so has at once what a killed one held. one: fetches an item. give: gives the receipt that is owed
+    for what that ticket brought to that place, if it can be given; as `fetch` again does."""
 
     def __init__(
         self,
@@ -171,18 +178,25 @@ class _Run:
         work: bool,
         listener: Listener,
         one: Callable[[Posted, Listener], Awaitable[Summary]],
+        give: Callable[[Ticket, bytes], Awaitable[None]],
     ) -> None:
         self._member, self._ledger, self._own = member, ledger, own
         self._consumer, self._holder, self._work = consumer, holder, work
-        self._listener, self._one = listener, one
+        self._listener, self._one, self._give = listener, one, give
         self._began = time.monotonic()
         self._had = self._bytes = self._gone = 0
         self._failures: list[tuple[Posted, XferError]] = []
         self._tried: dict[int, float] = {}  # number to when it may be tried again
 
     async def settle(self) -> None:
-        """Tell the room what a killed run had, and had no time to say."""
-        had = [each.number for each in self._ledger.deliveries(self._own).values() if each.had]
+        """Give the receipts, and tell the room, of what an earlier run had and could not say. Raises Temporary."""
+        arrived = [each for each in self._ledger.deliveries(self._own).values() if each.had]
+        for place in {each.place for each in arrived}:
+            for row in self._owing(place):
+                with contextlib.suppress(JobGone, Locked):  # nobody waits for it; another run gives it
+                    await self._give(Ticket(row.job, row.secret), place)
+                    self._check_given(place, row.job)
+        had = [each.number for each in arrived]
         for start in range(0, len(had), AT_ONCE):
             await self._acknowledge(had[start : start + AT_ONCE])
 
@@ -276,7 +290,23 @@ class _Run:
         finally:
             await ended(keeping)
         self._had, self._bytes = self._had + 1, self._bytes + summary.bytes
+        delivery = self._ledger.deliveries(self._own).get(posted.number)
+        self._check_given(delivery.place if delivery else b"", posted.job)
         await self._acknowledge([posted.number])
+
+    def _owing(self, place: bytes, job: str | None = None) -> list[JobRow]:
+        """Fetches to that place that have ended but for their receipt. place: empty for a stream, which owes none."""
+        if not place:
+            return []
+        rows = self._ledger.select("fetch", key=os.path.abspath(place), job=job)
+        return [row for row in rows if owed(self._ledger.state(row)) is not None]
+
+    def _check_given(self, place: bytes, job: str) -> None:
+        if self._owing(place, job):
+            raise BrokerAbsent(
+                "the files are complete, but their receipt could not be given",
+                hint="run it again: it gives the receipt, and goes on",
+            )
 
     def _heard(self, number: int, event: Event) -> None:
         """The summary comes before the job's row goes: who dies in between says it in the next run."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from transfer import rooms_api
 from transfer.errors import (
+    BrokerAbsent,
     DamagedData,
     DestinationExists,
     JobGone,
@@ -23,11 +24,18 @@ from transfer.errors import (
 )
 from transfer.events import Event, ItemBegun, ItemFailed, Listener, RoomSummary, Summary
 from transfer.ledger import Ledger
+from transfer.model import FORMAT, ReceiptBody
+from transfer.received import FetchAgain, _Kept, _Published
 from transfer.room import Item, Posted
 from transfer.room_fetch import _chooser, _Run
 from transfer.ticket import Ticket
 
 OWN = b"consumer"
+_AGAIN = FetchAgain(output=b"/out/", overwrite=False, rename=False, unsafe_links=False, context="")
+PUBLISHED = msgspec.msgpack.encode(
+    _Kept(_AGAIN, published=_Published(ReceiptBody(FORMAT, "", 5, 1, b""), []))
+)
+"""The state of a fetch that owes its receipt and nothing else."""
 
 
 class Killed(BaseException):
@@ -121,6 +129,24 @@ class Disk:
         self.published: list[int] = []
         self.owed: set[int] = set()
         self.wrong: dict[int, Exception] = {}
+        self.receipts: set[str] = set()
+        self.ledger: Ledger
+        self.mute = False
+        """Whether receipts cannot be given."""
+
+    async def give(self, ticket: Ticket, _place: bytes) -> None:
+        self.receipt(ticket.job)
+        self.end(ticket.job)
+
+    def receipt(self, job: str) -> None:
+        self.room.step()
+        if not self.mute:
+            self.receipts.add(job)
+        self.room.step()
+
+    def end(self, job: str) -> None:
+        for row in self.ledger.select("fetch", job=job) if not self.mute else ():
+            self.ledger.end(row)
 
     async def one(self, posted: Posted, listener: Listener) -> Summary:
         """As `transfer.fetch`: what is published but not yet said is only said."""
@@ -130,7 +156,8 @@ class Disk:
         if posted.number not in self.owed:
             self.published.append(posted.number)
             self.owed.add(posted.number)
-        self.room.step()
+            self.ledger.add("fetch", posted.job, b"/out", b"secret", state=PUBLISHED)
+        self.receipt(posted.job)
         summary = Summary(
             job=posted.job,
             outcome="fetched",
@@ -146,6 +173,7 @@ class Disk:
         listener(summary)
         self.room.step()
         self.owed.discard(posted.number)
+        self.end(posted.job)
         return summary
 
 
@@ -159,12 +187,13 @@ async def run(
 ) -> list[Event]:
     events: list[Event] = []
     with closing(Ledger(path)) as ledger:
+        disk.ledger = ledger
 
         async def one(posted: Posted, listener: Listener) -> Summary:
-            ledger.begin_delivery(OWN, posted.number, os.fsencode("/out"))
+            ledger.begin_delivery(OWN, posted.number, b"/out/")
             return await disk.one(posted, listener)
 
-        this = _Run(room, ledger, OWN, "me", "holder", False, events.append, one)  # type: ignore[arg-type]
+        this = _Run(room, ledger, OWN, "me", "holder", False, events.append, one, disk.give)  # type: ignore[arg-type]
         await this.settle()
         await this.take_all(_chooser(match), "latest" if latest else "all", follow=False)
         this.end(expect=False)
@@ -190,6 +219,7 @@ def test_wherever_a_run_is_killed_each_item_is_delivered_once(tmp_path: Path) ->
         asyncio.run(run(room, disk, path))
         assert disk.published == [1, 2, 3], f"killed at step {kill_at}"
         assert room.had == {1, 2, 3}
+        assert len(disk.receipts) == 3
         with closing(Ledger(path)) as ledger:
             assert ledger.deliveries(OWN) == {}
 
@@ -305,7 +335,8 @@ def test_the_latest_leaves_the_others(path: Path) -> None:
 def test_nothing_new_may_be_an_error(path: Path) -> None:
     room = Room(0)
     with closing(Ledger(path)) as ledger:
-        this = _Run(room, ledger, OWN, "me", "holder", False, lambda _: None, Disk(room).one)  # type: ignore[arg-type]
+        disk = Disk(room)
+        this = _Run(room, ledger, OWN, "me", "holder", False, lambda _: None, disk.one, disk.give)  # type: ignore[arg-type]
         with pytest.raises(NothingToDo):
             this.end(expect=True)
 
@@ -322,3 +353,21 @@ def test_what_was_begun_and_is_gone_is_asked_for_once_more(path: Path) -> None:
     events = asyncio.run(run(room, disk, path))
     assert not any(isinstance(event, ItemFailed) for event in events)
     assert room.had == {1}
+
+
+def test_a_receipt_that_could_not_be_given_is_given_by_the_next_run(path: Path) -> None:
+    """Else the sender keeps for good what everybody has."""
+    room = Room(2)
+    disk = Disk(room)
+    disk.mute = True
+    for _ in range(2):
+        with pytest.raises(BrokerAbsent, match="receipt"):
+            asyncio.run(run(room, disk, path))
+        assert (disk.published, room.had, disk.receipts) == ([1], set(), set())
+    disk.mute = False
+    asyncio.run(run(room, disk, path))
+    assert (disk.published, room.had) == ([1, 2], {1, 2})
+    assert disk.receipts == {ticket.job for ticket in room.tickets}
+    with closing(Ledger(path)) as ledger:
+        assert ledger.deliveries(OWN) == {}
+        assert ledger.select("fetch") == []
