@@ -287,7 +287,10 @@ def ended(event: Summary, stored: Stored | None) -> str:
         return f"receipt: somebody has it, verified ({facts})"
     if event.outcome == "stored":
         until = "it expires" if stored is None else moment(stored.expires)
-        return f"stored: anyone with the ticket can fetch it until {until} ({facts})"
+        who = "anyone with the ticket"
+        if stored is not None and stored.room is not None:
+            who = f"the members of {printable(stored.room)}" if stored.room else "the room's members"
+        return f"stored: {who} can fetch it until {until} ({facts})"
     first, more = event.paths[:3], len(event.paths) - 3
     names = ", ".join(map(printable, first)) + (f" and {more} more" if more > 0 else "")
     return f"fetched: wrote {names or 'it to stdout'}, verified ({facts})"

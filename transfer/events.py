@@ -81,11 +81,13 @@ class Notice(Event, frozen=True, tag="notice"):
 
 
 class Stored(Event, frozen=True, tag="stored"):
-    """S3 alone can serve the whole job from now on. expires: seconds since 1970."""
+    """S3 alone can serve the whole job from now on. expires: seconds since 1970. room: whose members it is for, by the
+    room's name here; null if it is for whoever has the ticket."""
 
     job: str
     segments: int
     expires: float
+    room: str | None = None
 
 
 class Receipt(Event, frozen=True, tag="receipt"):

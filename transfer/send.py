@@ -423,7 +423,10 @@ class _Sender:
         self._kept = True
         await self._receivers.tell(wire.UseStore, segments=segments)
         self._meter.tell()
-        self._listener(Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires))
+        room = self._room.name if self._room is not None else None
+        self._listener(
+            Stored(job=self._job.ticket.job, segments=segments, expires=finished.expires, room=room)
+        )
         if self._room is not None:
             await self._post(self._room)
         if not receipt:

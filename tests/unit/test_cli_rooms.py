@@ -11,7 +11,7 @@ import pytest
 
 from transfer.ticket import RoomTicket, Ticket
 
-ROOM, TICKET = str(RoomTicket.new()), str(Ticket.new())
+ROOM, TICKET = str(RoomTicket("q" * 16, bytes(16))), str(Ticket.new())
 
 
 @pytest.mark.parametrize(
