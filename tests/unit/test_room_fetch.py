@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -17,6 +18,7 @@ from transfer.errors import (
     DamagedData,
     DestinationExists,
     JobGone,
+    Locked,
     NothingToDo,
     PartialDelivery,
     StoreUnreachable,
@@ -96,6 +98,7 @@ class Room:
         work: bool,
         take: Sequence[int] = (),
         hold: Sequence[int] = (),
+        drop: Sequence[int] = (),
         had: Sequence[int] = (),
         failed: dict[int, str] | None = None,
     ) -> rooms_api.RoomMarked:
@@ -105,7 +108,7 @@ class Room:
                 self.held.setdefault(number, holder)
         self.had.update(had)
         self.failed |= {n: why for n, why in (failed or {}).items() if self.held.get(n) == holder}
-        for number in (*had, *(failed or {})):
+        for number in (*had, *drop, *(failed or {})):
             self.held.pop(number, None)
         self.step()
         return rooms_api.RoomMarked(
@@ -155,7 +158,13 @@ def path(tmp_path: Path) -> Path:
 
 
 async def run(
-    room: Room, disk: Disk, path: Path, *, match: Sequence[str] = (), latest: bool = False
+    room: Room,
+    disk: Disk,
+    path: Path,
+    *,
+    match: Sequence[str] = (),
+    latest: bool = False,
+    work: bool = False,
 ) -> list[Event]:
     events: list[Event] = []
     with closing(Ledger(path)) as ledger:
@@ -164,7 +173,7 @@ async def run(
             ledger.begin_delivery(OWN, posted.number, os.fsencode("/out"))
             return await disk.one(posted, listener)
 
-        this = _Run(room, ledger, OWN, "me", "holder", False, events.append, one)  # type: ignore[arg-type]
+        this = _Run(room, ledger, OWN, "me", "holder", work, events.append, one)  # type: ignore[arg-type]
         await this.settle()
         await this.take_all(_chooser(match), "latest" if latest else "all", follow=False)
         this.end(expect=False)
@@ -216,9 +225,21 @@ def test_what_fails_is_told_and_the_others_come(path: Path) -> None:
         asyncio.run(run(room, disk, path))
     assert disk.published == [1, 3]
     assert room.failed == {2: "file2 is there already"}
+    with closing(Ledger(path)) as ledger:
+        assert ledger.deliveries(OWN) == {}, "another folder may be named for it"
     del disk.wrong[2]
     asyncio.run(run(room, disk, path))
     assert disk.published == [1, 3, 2]
+
+
+def test_what_a_run_beside_it_has_does_not_count_against_an_item_that_is_shared(path: Path) -> None:
+    for work in (True, False):
+        room = Room(2)
+        disk = Disk(room)
+        disk.wrong[1] = Locked("another run fetches this ticket")
+        with contextlib.nullcontext() if work else pytest.raises(PartialDelivery):
+            asyncio.run(run(room, disk, path.with_name(str(work)), work=work))
+        assert (disk.published, 1 in room.failed, room.held) == ([2], not work, {})
 
 
 def test_garbage_counts_against_an_item_as_any_failure_does(path: Path) -> None:
