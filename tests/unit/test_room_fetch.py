@@ -242,6 +242,14 @@ def test_what_a_run_beside_it_has_does_not_count_against_an_item_that_is_shared(
         assert (disk.published, 1 in room.failed, room.held) == ([2], not work, {})
 
 
+def test_an_item_that_somebody_else_holds_is_left_to_them(path: Path) -> None:
+    room = Room(2)
+    room.held[1] = "another"
+    disk = Disk(room)
+    asyncio.run(run(room, disk, path, work=True))
+    assert (disk.published, room.held, room.failed) == ([2], {1: "another"}, {})
+
+
 def test_garbage_counts_against_an_item_as_any_failure_does(path: Path) -> None:
     room = Room(2)
     disk = Disk(room)
