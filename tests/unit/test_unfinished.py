@@ -103,7 +103,7 @@ async def test_the_servers_of_the_environment_are_asked_for_again(ledger: Ledger
         await transfer.resume(of_a_context)
 
 
-@pytest.mark.parametrize("room", ["", str(RoomTicket.new())])
+@pytest.mark.parametrize("room", ["", str(RoomTicket.new())], ids=["nowhere", "room"])
 async def test_the_ticket_of_what_goes_to_a_room_is_not_told(
     ledger: Ledger, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
