@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from typer import Argument, Option
@@ -140,12 +140,7 @@ def show(room: RoomName, consumer: Consumer = None, json: Json = False, context:
 
     from cli.ask import print_json
 
-    async def look(us: Member) -> tuple[RoomInfo, list[Posted]]:
-        info = await us.about()
-        work = consumer is not None and any(c.name == consumer and not c.user for c in info.consumers)
-        return info, [item async for item in us.items(consumer or "", work=work)]
-
-    info, items = _ask(room, context, look)
+    info, items = _ask(room, context, lambda us: _look(us, consumer))
     if json:
         told = {"room": info.room, "owner": info.owner, "items": [*map(_for_programs, items)]}
         print_json({**told, "consumers": info.consumers}, times=("sent", "posted", "expires", "busy", "seen"))
@@ -171,14 +166,7 @@ def retry(
 
     name = consumer or "work"
 
-    async def again(us: Member) -> int:
-        lines = [line for line in (await us.about()).consumers if line.name == name and not line.user]
-        given_up = [number for line in lines for number in line.given_up]
-        chosen = [number for number in given_up if not items or number in items]
-        await us.mark(name, "retry", work=True, again=chosen)
-        return len(chosen)
-
-    count = _ask(room, context, again)
+    count = _ask(room, context, lambda us: _again(us, name, items or ()))
     if not quiet:
         sys.stderr.write(f"{count} item{'' if count == 1 else 's'} will be tried again\n")
 
@@ -218,6 +206,26 @@ def rm(room: Named, quiet: Quiet = False, context: ContextName = None) -> None:
         room_names.remove(found.name)
     if not quiet:
         sys.stderr.write(f"room {room} is removed\n")
+
+
+async def _look(us: Member, consumer: str | None) -> tuple[RoomInfo, list[Posted]]:
+    """The room, and what that consumer has not had; all there is for one that never was: looking does not make it."""
+    info = await us.about()
+    theirs = [line for line in info.consumers if line.name == consumer and line.user in ("", us.user)]
+    work = any(not line.user for line in theirs)
+    items = us.items(consumer if theirs and consumer else "", work=work)
+    return info, [item async for item in items]
+
+
+async def _again(us: Member, name: str, items: Collection[int]) -> int:
+    """How many of them, all if none is named, that shared consumer had given up, and offers again now."""
+    from transfer.rooms_api import MAX_MARKED
+
+    lines = [line for line in (await us.about()).consumers if line.name == name and not line.user]
+    given_up = [number for line in lines for number in line.given_up if not items or number in items]
+    for start in range(0, len(given_up), MAX_MARKED):
+        await us.mark(name, "retry", work=True, again=given_up[start : start + MAX_MARKED])
+    return len(given_up)
 
 
 def _ask(room: str, context: str | None, question: Callable[[Member], Awaitable[Answer]]) -> Answer:

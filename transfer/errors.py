@@ -52,17 +52,18 @@ EXIT_CODES = {
     "0": "done",
     "1": "a bug, or something without a better name",
     "2": "wrong usage, or a path that is not there",
-    "3": "partial: some of the source could not be read, and the rest was sent; or the command of `--from-command`"
-    " failed, and the transfer is void",
+    "3": "partial: some of the source could not be read, or some items of a room not be fetched, and the rest was"
+    " done; or the command of `--from-command` failed, and the transfer is void",
     "4": "not found, expired, or cancelled by its owner; a wrong secret looks the same",
     "5": "temporary: run it again, it resumes (a full disk, no bus, no broker, no store, nobody came)",
     "6": "integrity: damaged, cut short, changed while it was sent, or an unsafe name",
     "7": "not allowed, over quota, or a server that is not the one it claims to be",
     "8": "the destination exists",
-    "9": "nothing to do, for those who asked to be told (`xfer resume --error-on-nothing`)",
+    "9": "nothing to do, for those who asked to be told (`--error-on-nothing` of resume, batch, and fetch from a room)",
     "10": "the deadline passed (`--deadline`), after a checkpoint",
-    "11": "locked by another run: `up` on the same folder, two fetches of one ticket to one place, a job or an"
-    " idempotency key that another run goes on with or has just ended, or a job that is paused",
+    "11": "locked by another run: `up` on the same folder, two fetches of one ticket to one place, or from a room"
+    " under one name, two batches of one folder to one room or under one `--lock`, a job or an idempotency"
+    " key that another run goes on with or has just ended, or a job that is paused",
     "12": "not a ticket, or not an invite: mistyped",
     "128+n": "signal n, after a checkpoint; a second signal aborts",
 }

@@ -284,6 +284,12 @@ class _Run:
             return
         except (Temporary, OutOfTime, Interrupted, asyncio.CancelledError):
             raise  # the next run goes on with it, and holds it still
+        except Locked as error:
+            if not self._work:
+                await self._fail(posted, error)
+            else:  # a run beside us has it, and hung for so long that it lost it: no fault of the item
+                await self._mark(drop=[posted.number])
+            return
         except XferError as error:
             await self._fail(posted, error)
             return
@@ -325,6 +331,7 @@ class _Run:
         label = posted.item.label if posted.item else f"item {posted.number}"
         self._failures.append((posted, error))
         self._tell_failure(posted, label, error)
+        self._ledger.end_deliveries(self._own, [posted.number])  # the next run may be told of another place
         await self._mark(failed={posted.number: error.what})
 
     def _tell_failure(self, posted: Posted, label: str, error: XferError) -> None:

@@ -184,3 +184,10 @@ def test_what_there_is_no_time_for_is_for_the_next_run(two: Two, room: str) -> N
     assert len(items(two)) < 6
     outcomes(start(two, spool))
     assert len(items(two)) == len(set(items(two))) == 6
+
+
+def test_a_room_that_is_gone_ends_a_batch_before_it_sends(two: Two, room: str, spool: Path) -> None:
+    assert two.start("room", "rm", "spool").code == 0
+    gone = start(two, spool)
+    assert (gone.code, "no more, or never was" in gone.stderr) == (4, True), gone.stderr
+    assert two.start("ls", "--all", "--json").stdout == b"", "nothing was sent"

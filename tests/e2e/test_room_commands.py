@@ -126,9 +126,9 @@ def test_what_cannot_be_written_does_not_keep_the_others(two: Two, room: str) ->
     assert (two.out / "b").read_text() == "mine"
     alone = take(two)
     assert alone.code == 8, "only that one is left"
-    renamed = take(two, "--rename")
-    assert (renamed.code, labels(renamed)) == (0, ["b"])
-    assert len(two.arrived) == 4
+    elsewhere = take(two, "-o", two.tmp / "elsewhere")
+    assert (elsewhere.code, labels(elsewhere)) == (0, ["b"]), "as the message said"
+    assert (two.tmp / "elsewhere" / "b").read_bytes() == (two.tmp / "b").read_bytes()
 
 
 @pytest.mark.parametrize("killed", ["sender", "receiver"])

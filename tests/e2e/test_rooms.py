@@ -178,6 +178,7 @@ async def test_nobody_learns_of_a_room_without_its_token_and_only_ones_own_store
         "put": {"job": job.id, "sealed": room.sealed()},
         "mark": {"consumer": "c", "holder": "h"},
         "leave": {"consumer": "c"},
+        "lock": {"name": "0" * 32, "holder": "one", "life": 1.0},
     }
     asking = (
         answer

@@ -144,6 +144,19 @@ def test_a_folder_that_cannot_be_listed_costs_only_itself(
     assert left(iter(items)) == {"b": ("it cannot be read: permission denied", True)}
 
 
+def test_what_no_receiver_could_take_is_told_and_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "MAX_DEPTH", 2)
+    monkeypatch.setattr(selection, "MAX_PATH", 10)
+    tree(tmp_path, "a/b/c", "fits", "a/much-too-long")
+    assert taken(from_folder(tmp_path, ALL)) == ["fits"]
+    assert left(from_folder(tmp_path, ALL)) == {
+        "a/b": ("it is nested too deeply", True),
+        "a/much-too-long": ("its name is too long", True),
+    }
+
+
 def test_a_walk_comes_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path, "a/1", "b/2")
     looked: list[str] = []

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from cli.room import _again, _look
+from transfer.room import Member
+from transfer.rooms_api import MAX_MARKED, ConsumerLine, RoomInfo
 from transfer.ticket import RoomTicket, Ticket
 
 ROOM, TICKET = str(RoomTicket("q" * 16, bytes(16))), str(Ticket.new())
@@ -41,3 +46,45 @@ def test_what_is_typed_goes_before_a_variable_and_two_of_either_are_refused(
     )
     assert run.returncode == 2, run.stderr
     assert told in run.stderr
+
+
+class Us:
+    """A member of a room with one shared consumer; asked: which consumers' items were asked for."""
+
+    user = "ann"
+
+    def __init__(self, given_up: int) -> None:
+        gone = dict.fromkeys(range(1, given_up + 1), "why")
+        self.lines = [ConsumerLine(name="work", user="", left=0, held=[], given_up=gone, seen=0.0)]
+        self.lines += [ConsumerLine(name="bobs", user="bob", left=0, held=[], given_up={}, seen=0.0)]
+        self.asked: list[tuple[str, bool]] = []
+        self.marked: list[list[int]] = []
+
+    async def about(self) -> RoomInfo:
+        return RoomInfo(room="r", owner="bob", name="", created=0.0, tries=5, items=0, consumers=self.lines)
+
+    async def items(self, consumer: str, *, work: bool) -> AsyncIterator[Any]:
+        self.asked.append((consumer, work))
+        return
+        yield
+
+    async def mark(self, _consumer: str, _holder: str, *, work: bool, again: list[int]) -> None:
+        assert work
+        self.marked.append(again)
+
+
+async def test_a_look_makes_no_consumer() -> None:
+    us = Us(0)
+    for name in (None, "work", "typo", "bobs"):
+        await _look(cast(Member, cast(Any, us)), name)
+    assert us.asked == [("", False), ("work", True), ("", False), ("", False)]
+
+
+async def test_however_many_were_given_up_are_tried_again() -> None:
+    us = Us(MAX_MARKED + 44)
+    assert await _again(cast(Member, cast(Any, us)), "work", ()) == MAX_MARKED + 44
+    assert [len(numbers) for numbers in us.marked] == [MAX_MARKED, 44]
+    assert await _again(cast(Member, cast(Any, us)), "work", [7, 9999]) == 1
+    assert us.marked[2:] == [[7]]
+    assert await _again(cast(Member, cast(Any, us)), "other", ()) == 0
+    assert len(us.marked) == 3, "asking makes no consumer"

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from transfer import room as room_module
 from transfer.broker_client import BrokerClient
-from transfer.errors import BrokerAbsent, Locked, UnsupportedVersion
-from transfer.room import Item, Member
+from transfer.errors import BrokerAbsent, DamagedData, Locked, UnsupportedVersion
+from transfer.room import Item, Member, Posted
 from transfer.room_names import Room
 from transfer.rooms_api import RoomItem
 from transfer.seal import Purpose, Sealer
@@ -47,25 +47,31 @@ class Broker:
         raise AssertionError
 
 
+def made_of(item: Item, job: str) -> Posted:
+    """What a member makes of an item that stands for that job."""
+    room = Room(name="r", ticket=RoomTicket.new(), context="")
+    member = Member(cast(BrokerClient, cast(Any, Broker(silent=True))), room)
+    sealed = base64.b64encode(
+        Sealer(room.ticket).seal(Purpose.ROOM_ITEM, 0, msgspec.msgpack.encode(item))
+    ).decode()
+    return member._posted(RoomItem(number=1, job=job, sealed=sealed, user="bob", posted=1.0, expires=2.0))
+
+
 @pytest.mark.parametrize(
     "field", [{"sent": math.nan}, {"sent": 1e300}, {"files": -1}, {"size": -1}, {"more": -1}, {"v": 2}]
 )
 def test_an_item_of_a_member_who_makes_no_sense_is_not_shown_as_if_it_did(field: dict[str, Any]) -> None:
-    ticket, room = Ticket.new(), Room(name="r", ticket=RoomTicket.new(), context="")
-    member = Member(cast(BrokerClient, cast(Any, Broker(silent=True))), room)
-    item = replace(Item.of(ticket, [b"a"], 1, 5), **field)
-    sealed = Sealer(room.ticket).seal(Purpose.ROOM_ITEM, 0, msgspec.msgpack.encode(item))
-    line = RoomItem(
-        number=1,
-        job=ticket.job,
-        sealed=base64.b64encode(sealed).decode(),
-        user="bob",
-        posted=1.0,
-        expires=2.0,
-    )
-    posted = member._posted(line)
+    ticket = Ticket.new()
+    assert made_of(Item.of(ticket, [b"a"], 1, 5), ticket.job).item is not None
+    posted = made_of(replace(Item.of(ticket, [b"a"], 1, 5), **field), ticket.job)
     assert posted.item is None
     assert isinstance(posted.wrong, UnsupportedVersion)
+
+
+def test_an_item_whose_ticket_is_of_another_job_is_damaged() -> None:
+    posted = made_of(Item.of(Ticket.new(), [b"a"], 1, 5), Ticket.new().job)
+    assert posted.item is None
+    assert isinstance(posted.wrong, DamagedData)
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -18,6 +19,7 @@ from transfer.errors import (
     DamagedData,
     DestinationExists,
     JobGone,
+    Locked,
     NothingToDo,
     PartialDelivery,
     StoreUnreachable,
@@ -104,6 +106,7 @@ class Room:
         work: bool,
         take: Sequence[int] = (),
         hold: Sequence[int] = (),
+        drop: Sequence[int] = (),
         had: Sequence[int] = (),
         failed: dict[int, str] | None = None,
     ) -> rooms_api.RoomMarked:
@@ -113,7 +116,7 @@ class Room:
                 self.held.setdefault(number, holder)
         self.had.update(had)
         self.failed |= {n: why for n, why in (failed or {}).items() if self.held.get(n) == holder}
-        for number in (*had, *(failed or {})):
+        for number in (*had, *drop, *(failed or {})):
             self.held.pop(number, None)
         self.step()
         return rooms_api.RoomMarked(
@@ -183,7 +186,13 @@ def path(tmp_path: Path) -> Path:
 
 
 async def run(
-    room: Room, disk: Disk, path: Path, *, match: Sequence[str] = (), latest: bool = False
+    room: Room,
+    disk: Disk,
+    path: Path,
+    *,
+    match: Sequence[str] = (),
+    latest: bool = False,
+    work: bool = False,
 ) -> list[Event]:
     events: list[Event] = []
     with closing(Ledger(path)) as ledger:
@@ -193,7 +202,7 @@ async def run(
             ledger.begin_delivery(OWN, posted.number, b"/out/")
             return await disk.one(posted, listener)
 
-        this = _Run(room, ledger, OWN, "me", "holder", False, events.append, one, disk.give)  # type: ignore[arg-type]
+        this = _Run(room, ledger, OWN, "me", "holder", work, events.append, one, disk.give)  # type: ignore[arg-type]
         await this.settle()
         await this.take_all(_chooser(match), "latest" if latest else "all", follow=False)
         this.end(expect=False)
@@ -246,9 +255,29 @@ def test_what_fails_is_told_and_the_others_come(path: Path) -> None:
         asyncio.run(run(room, disk, path))
     assert disk.published == [1, 3]
     assert room.failed == {2: "file2 is there already"}
+    with closing(Ledger(path)) as ledger:
+        assert ledger.deliveries(OWN) == {}, "another folder may be named for it"
     del disk.wrong[2]
     asyncio.run(run(room, disk, path))
     assert disk.published == [1, 3, 2]
+
+
+def test_what_a_run_beside_it_has_does_not_count_against_an_item_that_is_shared(path: Path) -> None:
+    for work in (True, False):
+        room = Room(2)
+        disk = Disk(room)
+        disk.wrong[1] = Locked("another run fetches this ticket")
+        with contextlib.nullcontext() if work else pytest.raises(PartialDelivery):
+            asyncio.run(run(room, disk, path.with_name(str(work)), work=work))
+        assert (disk.published, 1 in room.failed, room.held) == ([2], not work, {})
+
+
+def test_an_item_that_somebody_else_holds_is_left_to_them(path: Path) -> None:
+    room = Room(2)
+    room.held[1] = "another"
+    disk = Disk(room)
+    asyncio.run(run(room, disk, path, work=True))
+    assert (disk.published, room.held, room.failed) == ([2], {1: "another"}, {})
 
 
 def test_garbage_counts_against_an_item_as_any_failure_does(path: Path) -> None:

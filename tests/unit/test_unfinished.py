@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -103,7 +102,7 @@ async def test_the_servers_of_the_environment_are_asked_for_again(ledger: Ledger
         await transfer.resume(of_a_context)
 
 
-@pytest.mark.parametrize("room", ["", str(RoomTicket("q" * 16, bytes(16)))])
+@pytest.mark.parametrize("room", ["", str(RoomTicket.new())], ids=["nowhere", "room"])
 async def test_the_ticket_of_what_goes_to_a_room_is_not_told(
     ledger: Ledger, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,9 +113,9 @@ async def test_the_ticket_of_what_goes_to_a_room_is_not_told(
         on_event(TicketReady(job="job", ticket="secret"))
         on_event(Notice(text="after it"))
 
-    module = sys.modules["transfer.unfinished"]  # the package has the function of that name
-    monkeypatch.setattr(module, "send", send)
-    monkeypatch.setattr(module, "servers", lambda _name: None)
+    known = transfer.resume.__globals__  # `transfer.unfinished` is the function, not its module
+    monkeypatch.setitem(known, "send", send)
+    monkeypatch.setitem(known, "servers", lambda _name: None)
     told: list[Event] = []
     await transfer.resume(transfer.unfinished()[0], on_event=told.append)
     assert told == [TicketReady(job="job", ticket=None if room else "secret"), Notice(text="after it")]
