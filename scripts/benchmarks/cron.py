@@ -1,8 +1,8 @@
 """`xfer batch` and `xfer fetch --room` as cron runs them.
 
 With --cycles: while both, the broker and NATS are killed at random moments of a seed; everything must be delivered once and
-whole in the end, and nothing be left. With --files: so many files in one batch; how long, how much memory, and whether the
-report is true.
+whole in the end, and nothing be left. A failure prints its seed, its folder and what happened when. With --files: so many files
+in one batch; how long, how much memory, and whether the report is true, line by line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rig.cron import Cron
+from rig.datasets import remove
 from rig.many import many
 from rig.mortal import Mortal
 
@@ -30,13 +31,16 @@ def main() -> None:
         "--each", type=int, default=50, help="cycles of a seed; then servers and the next seed are fresh [50]"
     )
     parser.add_argument("--files", type=int, default=0, help="instead of cycles: one batch of so many files")
-    parser.add_argument("--keep", type=Path, help="work in this folder, and leave there what a failure left")
+    parser.add_argument("--keep", type=Path, help="work in this folder, and leave everything there")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     if args.files:
-        with tempfile.TemporaryDirectory(prefix="xfer-cron-", dir=args.keep) as folder:
-            wrong = many(Path(folder), args.files, _say)
-        sys.exit("\n".join(wrong[:20]) if wrong else 0)
+        folder = Path(tempfile.mkdtemp(prefix="xfer-cron-", dir=args.keep))
+        if wrong := many(folder, args.files, _say):
+            sys.exit("\n".join([*wrong[:20], f"see {folder}"]))
+        if not args.keep:
+            remove(folder)
+        return
     ended, seed, failed = 0, args.seed, []
     while ended < args.cycles:
         cycles = min(args.each, args.cycles - ended)
@@ -44,7 +48,7 @@ def main() -> None:
         if not _row(folder, seed, cycles):
             failed.append(seed)
         elif not args.keep:
-            _remove(folder)
+            remove(folder)
         ended, seed = ended + cycles, seed + 1
     if failed:
         again = f"--seed {failed[0]} --cycles {args.each} --each {args.each}"
@@ -66,12 +70,6 @@ def _row(folder: Path, seed: int, cycles: int) -> bool:
     if cron.wrong:
         _say(cron.told())
     return not cron.wrong
-
-
-def _remove(folder: Path) -> None:
-    from rig.datasets import remove
-
-    remove(folder)
 
 
 def _say(text: str) -> None:
