@@ -284,6 +284,19 @@ def test_a_file_that_fails_costs_only_itself_and_is_tried_again(spool: Spool) ->
         assert state.failure(b"bad") is None
 
 
+def test_a_file_that_failed_and_is_gone_leaves_nothing_behind(spool: Spool) -> None:
+    """Else the record would grow with every name that ever failed."""
+    spool.write("bad", "1")
+    spool.write("other", "1")
+    with pytest.raises(PartialSource):
+        spool.run(FakeSender(spool.room, trouble=lambda _order: PeerLost("lost")))
+    (spool.root / "bad").unlink()
+    with pytest.raises(PartialSource):
+        spool.run(FakeSender(spool.room, trouble=lambda _order: PeerLost("lost")))
+    with closing(spool.state()) as state:
+        assert state.failing() == [b"other"]
+
+
 def test_retry_failed_leaves_what_is_new_for_another_run(spool: Spool) -> None:
     spool.write("bad", "1")
     with pytest.raises(PartialSource):

@@ -171,6 +171,8 @@ class _Batch:
                     await self._pack(steps)
                 else:
                     await self._each(steps, self._send)
+            if self._stop is None:
+                await self._forget_gone()
         finally:
             self._over.set()
         if self._stop is not None:
@@ -367,6 +369,13 @@ class _Batch:
             )
 
     # what is said of it
+
+    async def _forget_gone(self) -> None:
+        """What failed and is not there any more has nothing left to fail."""
+        paths = {key: self._state.path(key) for key in self._state.failing()}
+        there = await asyncio.to_thread(lambda: {key for key in paths if os.path.lexists(paths[key])})
+        for key in paths.keys() - there:
+            self._state.mended(key)
 
     def _note(self, step: Step) -> None:
         """Of what needs nothing done."""

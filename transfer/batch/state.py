@@ -147,6 +147,10 @@ class State(Database):
         )
         return Failed(*rows[0]) if rows else None
 
+    def failing(self) -> list[bytes]:
+        """Keys of what failed when it was tried last."""
+        return [row[0] for row in self._query("SELECT key FROM failures WHERE scope = ?", (self._scope,))]
+
     def unfinished(self) -> list[Order]:
         """Orders that may or may not have been sent, the oldest first."""
         rows = self._query(
