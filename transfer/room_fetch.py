@@ -12,6 +12,7 @@ import contextlib
 import fnmatch
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -46,8 +47,9 @@ from transfer.ticket import Ticket
 Which = Literal["all", "latest"]
 RENEW = rooms_api.LEASE / 4
 """Seconds between two times that we say we still have an item."""
-RESCAN = 60.0
-"""Seconds after which one that follows looks again at what it did not get, or what failed."""
+RESCAN, SELDOM = 60.0, 3600.0
+"""Seconds after which one that follows looks again at what it did not get, or what failed: doubled each time, up to the
+second."""
 SLOTS = 64
 """Runs on this host that may share a consumer's work."""
 AT_ONCE = rooms_api.MAX_MARKED
@@ -185,7 +187,8 @@ class _Run:
         self._listener, self._one, self._give = listener, one, give
         self._began = time.monotonic()
         self._had = self._bytes = self._gone = 0
-        self._failures: list[tuple[Posted, XferError]] = []
+        self._failures: dict[int, XferError] = {}  # by number; what came later is none
+        self._tries: Counter[int] = Counter()
         self._tried: dict[int, float] = {}  # number to when it may be tried again
 
     async def settle(self) -> None:
@@ -255,7 +258,9 @@ class _Run:
         await self._acknowledge([posted.number])
 
     async def _take(self, posted: Posted) -> None:
-        self._tried[posted.number] = time.monotonic() + RESCAN
+        pause = min(SELDOM, RESCAN * 2 ** self._tries[posted.number])
+        self._tries[posted.number] += 1
+        self._tried[posted.number] = time.monotonic() + pause
         marked = await self._mark(take=[posted.number])
         if posted.number not in marked.held:
             return  # somebody else was quicker
@@ -295,6 +300,7 @@ class _Run:
             return
         finally:
             await ended(keeping)
+        self._failures.pop(posted.number, None)
         self._had, self._bytes = self._had + 1, self._bytes + summary.bytes
         delivery = self._ledger.deliveries(self._own).get(posted.number)
         self._check_given(delivery.place if delivery else b"", posted.job)
@@ -329,7 +335,7 @@ class _Run:
 
     async def _fail(self, posted: Posted, error: XferError) -> None:
         label = posted.item.label if posted.item else f"item {posted.number}"
-        self._failures.append((posted, error))
+        self._failures[posted.number] = error
         self._tell_failure(posted, label, error)
         self._ledger.end_deliveries(self._own, [posted.number])  # the next run may be told of another place
         await self._mark(failed={posted.number: error.what})
@@ -365,7 +371,7 @@ class _Run:
         self._listener(summary)
         missed = len(self._failures) + self._gone
         if missed == 1 and not self._had and self._failures:
-            raise self._failures[0][1]
+            raise next(iter(self._failures.values()))
         if missed:
             raise PartialDelivery(
                 f"{missed} of {missed + self._had} items could not be fetched, {self._gone} of them because they expired"

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from transfer import rooms_api
+from transfer import room_fetch, rooms_api
 from transfer.errors import (
     BrokerAbsent,
     DamagedData,
@@ -400,3 +400,24 @@ def test_a_receipt_that_could_not_be_given_is_given_by_the_next_run(path: Path) 
     with closing(Ledger(path)) as ledger:
         assert ledger.deliveries(OWN) == {}
         assert ledger.select("fetch") == []
+
+
+async def test_what_keeps_failing_is_tried_ever_less_often_and_counts_no_more_once_it_came(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_fetch, "RESCAN", 0.01)
+    room = Room(1)
+    disk = Disk(room)
+    disk.wrong[1] = DestinationExists("file1 is there already")
+    with closing(Ledger(path)) as ledger:
+        disk.ledger = ledger
+        this = _Run(room, ledger, OWN, "me", "h", False, lambda _: None, disk.one, disk.give)  # type: ignore[arg-type]
+        began = time.monotonic()
+        for tries in (1, 2, 3):
+            while this._tries[1] < tries:
+                await this._scan(0, _chooser([]), "all", quietly=True)
+        assert time.monotonic() - began >= 0.01 + 0.02
+        del disk.wrong[1]
+        while not disk.published:
+            await this._scan(0, _chooser([]), "all", quietly=True)
+        assert this.end(expect=True).failed == 0
