@@ -30,8 +30,8 @@ def many(folder: Path, files: int, tell: Callable[[str], None]) -> list[str]:
     wrong: list[str] = []
     servers = Mortal(folder / "servers")
     try:
-        for count in (min(FEW, files), files):
-            here = folder / f"of-{count}-{len(wrong)}"
+        for count in sorted({min(FEW, files), files}):
+            here = folder / f"of-{count}"
             here.mkdir()
             wrong += _Batch(here, servers, count, tell).run()
         return wrong
