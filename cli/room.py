@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from cli import options
 from cli.options import Consumer, ContextName, Json, Quiet
@@ -171,14 +171,23 @@ def retry(
         sys.stderr.write(f"{count} item{'' if count == 1 else 's'} will be tried again\n")
 
 
-def leave(room: Named, consumer: Consumer = None, quiet: Quiet = False, context: ContextName = None) -> None:
+def leave(
+    arguments: Context,
+    room: RoomName,
+    consumer: Consumer = None,
+    quiet: Quiet = False,
+    context: ContextName = None,
+) -> None:
     """Forget a room, here and what this host has had of it; with --as only what that consumer has had."""
     import sys
 
     from cli.consumer import own_name
+    from cli.misuse import typed
     from transfer import room_names
-    from transfer.errors import JobGone
+    from transfer.errors import JobGone, UsageError
 
+    if consumer is None and not typed(arguments, "room"):  # what cannot be undone is asked for by name
+        raise UsageError("which room is meant is not typed", hint="name it, or say with --as who leaves it")
     found = room_names.find(room)
 
     async def forget(us: Member) -> None:

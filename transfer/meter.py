@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from transfer.chunks import Manifest
 from transfer.events import Listener, Notice, Progress, RouteChosen, RouteName, WaitedFor, Waiting
@@ -30,7 +31,8 @@ class Meter:
         self._told = 0.0
         self._news = False
         self._waiting: tuple[str, float] = ("", 0.0)
-        self._shown = 0
+        self._shown = self._wire_shown = 0
+        self._together = False
         self._crossed: dict[str, FrameSet] = {}
         self.route: RouteName | None = None
         self.total: int | None = None
@@ -80,8 +82,19 @@ class Meter:
     def moved(self, frame: FrameId, length: int) -> None:
         """It is safe, and was not before. length: raw bytes."""
         self._safe(frame, length)
-        if self._clock() - self._told >= EVERY:
+        if not self._together and self._clock() - self._told >= EVERY:
             self.tell()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What moves within is told of at its end: what was one piece under way is safe in one step."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            if self._news and self._clock() - self._told >= EVERY:
+                self.tell()
 
     def _safe(self, frame: FrameId, length: int) -> None:
         self.done += length
@@ -98,11 +111,13 @@ class Meter:
         raw, wire = self.under_way()
         self._told = self._clock()
         self._news, self._shown = False, self.done + raw
+        # What a part sends once more has crossed it before, though it counts with the part only when that is whole.
+        self._wire_shown = max(self._wire_shown, self.wire + wire)
         self._listener(
             Progress(
                 done=self.done,
                 total=self.total,
-                wire=self.wire + wire,
+                wire=self._wire_shown,
                 files=self.files,
                 route=self.route,
                 concurrency=self.concurrency,

@@ -378,10 +378,11 @@ class _Sender:
 
     def _part_stored(self, part: Part) -> None:
         self._meter.wire += part.length - sum(row.length for row in part.frames)
-        for row in part.frames:
-            frame = FrameId(Kind(row.kind), row.index)
-            self._meter.crossed(frame, row.length)
-            self._safe.add(frame)
+        with self._meter.together():
+            for row in part.frames:
+                frame = FrameId(Kind(row.kind), row.index)
+                self._meter.crossed(frame, row.length)
+                self._safe.add(frame)
 
     def _under_way(self, parts: list[tuple[Part, int]]) -> tuple[int, int]:
         """Of parts on their way, by how much of each has left: raw bytes that are safe nowhere yet, and encoded ones."""

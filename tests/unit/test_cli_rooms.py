@@ -32,7 +32,7 @@ ROOM, TICKET = str(RoomTicket("q" * 16, bytes(16))), str(Ticket.new())
         (("fetch", "--room", ROOM), {"XFER_TICKET": TICKET}, "nothing says where the servers are"),
         (("fetch", TICKET), {"XFER_ROOM": ROOM}, "nothing says where the servers are"),
         (("room", "rm"), {"XFER_ROOM": ROOM}, "ROOM is missing"),
-        (("room", "leave"), {"XFER_ROOM": ROOM}, "ROOM is missing"),
+        (("room", "leave"), {"XFER_ROOM": ROOM}, "which room is meant is not typed"),
         (("room", "show"), {"XFER_ROOM": ROOM}, "nothing says where the servers are"),
     ],
 )
