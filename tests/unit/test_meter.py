@@ -112,11 +112,11 @@ def test_what_is_under_way_is_told_as_it_grows_and_never_twice(watched: Watched)
     meter.under_way = lambda: gone[0]
     meter.tell()
     for raw in (0, 4, 9, 3):  # the last had to begin anew: nothing that is worth a word of its own
-            watched.now += 1
+        watched.now += 1
         gone[0] = raw, raw // 2
         meter.look()
     gone[0] = 0, 0
-            watched.now += 1
+    watched.now += 1
     meter.moved(CHUNK, 10)
     told = [(e.done, e.under_way, e.wire) for e in watched.told() if isinstance(e, Progress)]
     assert told == [(0, 0, 0), (0, 4, 2), (0, 9, 4), (10, 0, 0)]
@@ -124,7 +124,7 @@ def test_what_is_under_way_is_told_as_it_grows_and_never_twice(watched: Watched)
 
 def test_what_an_earlier_run_moved_is_not_told_piece_by_piece(watched: Watched) -> None:
     for number in range(5):
-            watched.now += 1
+        watched.now += 1
         watched.meter.found(FrameId(Kind.CHUNK, number), 7)
     assert watched.told() == []
     watched.meter.look()
@@ -148,4 +148,4 @@ def test_a_part_that_is_stored_is_told_of_in_one_step_and_nothing_goes_back(watc
     way = (0, 0)  # it is sent once more
     watched.meter.tell()
     told = [event for event in watched.events if isinstance(event, Progress)]
-    assert [(each.done + each.under_way, each.wire) for each in told] == [(30, 33), (30, 33), (35, 38), (30, 38)]
+    assert [(e.done + e.under_way, e.wire) for e in told] == [(30, 33), (30, 33), (35, 38), (30, 38)]
