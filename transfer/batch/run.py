@@ -349,10 +349,12 @@ class _Batch:
         except Interrupted:
             raise
         except XferError as error:
+            if order.again and isinstance(error, JobGone) and not isinstance(error, EVERYBODYS):
+                self._state.dropped(job)  # what an earlier run began can never be complete: begin anew
+                await self._deliver(self._state.intend(order.files))
+                return
             self._trouble(error)
             self._failed(order.files, error.what)
-            if order.again and isinstance(error, JobGone):
-                self._state.dropped(job)
             return
         self._state.sent(job)
         for file in order.files:
