@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -472,14 +473,18 @@ def test_a_narrow_terminal_shows_hostile_names_without_a_line_that_wraps(
         [sys.executable, "-c", CHILD.format(body=textwrap.dedent(body), args=())],
         env={**configured, "TERM": term}, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
     )  # fmt: skip
-    os.close(theirs)
     screen, said = Screen(40), b""
+    deadline = time.monotonic() + 60
     try:
-        with contextlib.suppress(OSError):  # the end of a terminal
-            while more := os.read(ours, 10_000):
-                said += more
+        # Our end of its side stays open: what is written just before the last one closes may be lost with it.
+        while time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.1)[0]:
+                said += os.read(ours, 10_000)
+            elif process.poll() is not None:
+                break
         assert process.wait(timeout=60) == 0
     finally:
+        os.close(theirs)
         os.close(ours)
         process.kill()
         process.wait()
