@@ -13,7 +13,7 @@ import msgspec
 
 from transfer import api, config
 from transfer.batch.state import Order
-from transfer.broker_client import Conflict, Link, Patience, connected
+from transfer.broker_client import Link, Patience, connected
 from transfer.bwlimit import Rate, limit_of
 from transfer.errors import DamagedData, JobGone
 from transfer.events import Event, Listener, Waiting
@@ -109,7 +109,7 @@ class RoomSender:
             if state.unfinished:
                 await self._link.broker.finish(job, api.JobState.VOID)
                 return False
-        except (Conflict, JobGone):
+        except JobGone:
             return False
         if state is api.JobState.STORED:
             names = [file.name for file in order.files]

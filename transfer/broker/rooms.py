@@ -96,7 +96,11 @@ class RoomVerbs:
 
     async def put(self, user: str, request: rooms_api.RoomPut) -> rooms_api.RoomPosted:
         check(is_job_id(request.job), "that is no job id")
-        check_sealed(request.sealed, rooms_api.MAX_ITEM, "the item is not base64 of at most 3 KiB")
+        check_sealed(
+            request.sealed,
+            rooms_api.MAX_ITEM,
+            f"the item is not base64 of at most {rooms_api.MAX_ITEM:,} bytes",
+        )
         await self._member(request)
         there = await self._rooms.item(request.room, request.job)
         if there is not None and there.record.user == user:
