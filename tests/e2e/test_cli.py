@@ -467,21 +467,25 @@ def test_a_narrow_terminal_shows_hostile_names_without_a_line_that_wraps(
             on_event(Notice(text="done"))
         def work(): cli.show.show(call, json=False, quiet=False, resume="")
         """
+    env = {name: value for name, value in configured.items() if name not in ("COLUMNS", "LINES")}  # pytest-xdist's
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD.format(body=textwrap.dedent(body), args=())],
-        env={**configured, "TERM": term}, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+        env={**env, "TERM": term}, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     screen, said = Screen(40), b""
     deadline = time.monotonic() + 60
     try:
         # Our end of its side stays open: what is written just before the last one closes may be lost with it.
+        ended = False
         while time.monotonic() < deadline:
             if select.select([ours], [], [], 0.1)[0]:
                 said += os.read(ours, 10_000)
-            elif process.poll() is not None:
+            elif ended:  # and nothing came since
                 break
+            else:
+                ended = process.poll() is not None
         assert process.wait(timeout=60) == 0
     finally:
         os.close(theirs)
