@@ -44,9 +44,10 @@ ANSWER_WITHIN = 10.0
 """Seconds for one try and its copies (`hedge`); a broker that signs and asks the store answers in milliseconds."""
 FIRST_CONTACT = 3.0
 """Seconds before a call that begins a transfer gives up: nothing is under way yet, so say at once what is wrong."""
-ELECTED_WITHIN = 20.0
-"""The same while a broker answers that it has no records at hand. In a cluster whose leading server died that lasts as
-long as the others take to notice and elect: 4 to 9 s, once more if they disagree. Source: nats-server, raft.go."""
+ELECTED_WITHIN = 30.0
+"""The same while a broker answers that it has no records at hand, or gave up waiting for them (8 s). In a cluster whose
+leading server died that lasts as long as the others take to notice and elect: 4 to 9 s, once more if they disagree.
+Source: nats-server, raft.go."""
 _OUTAGES: dict[type[Exception], WaitedFor] = {
     BusUnreachable: "bus",
     BrokerAbsent: "broker",

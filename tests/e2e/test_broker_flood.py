@@ -1,4 +1,4 @@
-"""One user floods the broker, over a real bus: the others get their answers."""
+"""One user floods the broker, or its records are stuck, over a real bus: the others get their answers, and each an answer."""
 
 from __future__ import annotations
 
@@ -57,6 +57,24 @@ async def test_a_user_who_floods_the_broker_keeps_no_other_waiting(client: Clien
     )  # on a slow machine some waited for too long
     assert any(isinstance(answer, api.Done) for answer in answers)
     assert most == OF_ONE
+    await service.drain()
+
+
+async def test_records_that_are_stuck_are_busy_and_no_fault_of_the_store(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a cluster elects: whoever asks again in a while is answered."""
+    monkeypatch.setattr("transfer.broker.service.ANSWER_WITHIN", 0.2)
+
+    async def stuck(_user: str, _body: bytes) -> msgspec.Struct:
+        await asyncio.Event().wait()
+        raise AssertionError("it never ends")
+
+    service = Service(client, {"stuck": stuck}, version="1.0.0")
+    await service.start()
+    refused = await ask(client, "stuck", api.Info(), api.Done, "ann")
+    assert isinstance(refused, api.ApiError)
+    assert (refused.code, refused.retry_after) == (ErrorCode.BUSY, 2.0)
     await service.drain()
 
 

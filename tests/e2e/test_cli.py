@@ -467,7 +467,9 @@ def test_a_narrow_terminal_shows_hostile_names_without_a_line_that_wraps(
             on_event(Notice(text="done"))
         def work(): cli.show.show(call, json=False, quiet=False, resume="")
         """
-    env = {name: value for name, value in configured.items() if name not in ("COLUMNS", "LINES")}  # pytest-xdist's
+    env = {
+        name: value for name, value in configured.items() if name not in ("COLUMNS", "LINES")
+    }  # pytest-xdist's
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     process = subprocess.Popen(

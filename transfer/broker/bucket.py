@@ -187,7 +187,7 @@ class Bucket:
                     signature_version="s3v4",
                     s3={"addressing_style": "path"},
                     connect_timeout=2,
-                    read_timeout=8,
+                    read_timeout=3.5,  # tried twice before `service.ANSWER_WITHIN` is over: whose fault it is can be told
                     retries={"total_max_attempts": 2, "mode": "standard"},
                     max_pool_connections=_THREADS,
                     # The default adds a checksum that stores other than AWS refuse.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from transfer.broker.table import Answered, Table, Verb
-from transfer.errors import StoreUnreachable
+from transfer.errors import BusUnreachable
 
 FRESH = frozenset({"status", "room_list"})
 """Verbs that ask no store, and whose answers must not be older than the question."""
@@ -37,7 +37,7 @@ def _joined(verb: Verb) -> Verb:
             if isinstance(error, Exception):
                 answer.set_exception(error)
             else:  # given up: it took too long, or we leave
-                answer.set_exception(StoreUnreachable("the store or the job records take too long to answer"))
+                answer.set_exception(BusUnreachable("the store or the job records take too long to answer"))
             answer.exception()  # nobody need ask for it
             raise
         else:

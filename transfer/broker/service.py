@@ -219,7 +219,7 @@ class Service:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await answering
         except TimeoutError:
-            raise StoreUnreachable("the store or the job records take too long to answer") from None
+            raise BusUnreachable("the store or the job records take too long to answer") from None
 
     def _encoded(self, answer: msgspec.Struct) -> bytes:
         body = msgspec.json.encode(answer)
