@@ -35,8 +35,8 @@ def _subjects(user: str) -> tuple[list[str], list[str]]:
     """Where a user may publish, and what it may subscribe to."""
     if user == BROKER:
         records = [f"$KV.{bucket}.>" for bucket in BUCKETS]
-        owed = ["xfer.control.>", "xfer.work.>", "xfer.dead.>"]
-        heard = ["xfer.api.>", "$SRV.>", f"_INBOX_{user}.>", "$KV.xfer_rooms.>"]
+        owed = ["xfer.control.>", "xfer.work.>", "xfer.dead.>", "xfer.pages.>"]
+        heard = ["xfer.api.>", "$SRV.>", f"_INBOX_{user}.>", "$KV.xfer_rooms.>", "xfer.pages.>"]
         return ["$JS.API.>", "$JS.ACK.>", *records, *owed], heard
     return (
         [f"xfer.api.{user}.>", "xfer.peer.>", f"xfer.events.{user}.>"],

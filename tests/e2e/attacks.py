@@ -42,6 +42,7 @@ def published(me: str, victim: str) -> list[str]:
         *(f"$KV.{bucket}.{JOB}" for bucket in BUCKETS),
         "xfer.work.abort",
         "xfer.dead.abort",
+        "xfer.pages.x.ann.1",
         "$SRV.PING",
         "$SRV.INFO.xfer",
         "$SYS.REQ.SERVER.PING",
@@ -70,6 +71,7 @@ def heard(victim: str) -> list[tuple[str, str]]:
         "$SYS.>",
         "xfer.work.>",
         "xfer.dead.>",
+        "xfer.pages.>",
     ]
     return [*((subject, "") for subject in plain), ("xfer.api.>", "xfer"), (f"xfer.api.{victim}.*", "xfer")]
 

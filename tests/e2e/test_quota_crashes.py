@@ -134,7 +134,7 @@ async def test_wherever_a_broker_dies_the_next_one_makes_the_book_agree_with_the
 ) -> None:
     for at in itertools.count():
         owner, fate = f"{user}-{at}", Fate(at, after=after)
-        doomed = Doomed(shelf, fate, "read", "write", "users")
+        doomed = Doomed(shelf, fate, "read", "write", "users", "tell", "hear")
         theirs = Doomed(records, fate, "create", "change", "read")
         record = fresh_record(owner, size=size)
         died = True
@@ -244,18 +244,16 @@ class Uncertain(Shelf):
     """Loses the answers to writes of a user's page , or the writes themselves."""
 
     def __init__(self, real: Shelf, lost: list[str]) -> None:
-        self._real, self._lost = real, lost
-
-    async def read(self, key: str) -> tuple[bytes | None, int]:
-        return await self._real.read(key)
+        super().__init__(real._client, real._kv)
+        self._lost = lost
 
     async def write(self, key: str, value: bytes, revision: int) -> int | None:
         fate = self._lost.pop(0) if self._lost and key.startswith("u.") else ""
         if fate == "write":
             raise BusUnreachable("lost")
-        written = await self._real.write(key, value, revision)
+        written = await super().write(key, value, revision)
         if fate == "overwritten":  # somebody else is quicker than our next look
-            await self._real.write(key, value, written or 0)
+            await super().write(key, value, written or 0)
         if fate:
             raise BusUnreachable("lost")
         return written

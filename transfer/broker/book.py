@@ -9,20 +9,21 @@ still hold when the page is written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
 
 from transfer.broker.account import Account, Draft, Share
-from transfer.broker.grouped import Asked, Grouped
+from transfer.broker.grouped import Asked, Batch, Grouped
 from transfer.broker.job import JobRecord
 from transfer.broker.kv import Bucket
 from transfer.broker.records import Records
@@ -33,8 +34,11 @@ BUCKET = "xfer_quota"
 MOST = 256
 """Changes in one write of a page."""
 PAGE, TOTAL = "u.", "total"
+TOLD = "xfer.pages"
 PAGES = 1000
 """Pages kept in memory."""
+NEIGHBOURS = 3
+"""Brokers that hear of each write of a page that they have written: those that did so last."""
 RETRY = 0.1
 """Seconds between two tries to learn what became of a write."""
 
@@ -67,10 +71,15 @@ class Lender(Protocol):
 
 
 class Shelf:
-    """The bucket. Raises (any call): BusUnreachable."""
+    """The bucket. Raises (any call): BusUnreachable.
 
-    def __init__(self, jetstream: JetStreamContext, kv: Bucket) -> None:
-        self._jetstream, self._kv = jetstream, kv
+    Brokers that share a page tell each other what they wrote there, so that the next write of each names the revision
+    that holds. What is told is a hint: compare-and-set decides. Lost, late and doubled ones do no harm.
+    """
+
+    def __init__(self, client: Client, kv: Bucket) -> None:
+        self._client, self._kv = client, kv
+        self._jetstream = client.jetstream()
 
     @classmethod
     async def attach(cls, client: Client, replicas: int = 1) -> Shelf:
@@ -79,7 +88,7 @@ class Shelf:
             kv = await Bucket.attach(client, BUCKET, "what xfer users have used", replicas)
         except (NatsError, OSError) as error:
             raise _unreachable(error) from None
-        return cls(client.jetstream(), kv)
+        return cls(client, kv)
 
     async def read(self, key: str) -> tuple[bytes | None, int]:
         """The value and its revision; None and 0 if there is none."""
@@ -95,6 +104,32 @@ class Shelf:
             return await self._kv.update(key, value, revision)
         except (NatsError, OSError) as error:
             raise _unreachable(error) from None
+
+    async def tell(self, brokers: Iterable[str], user: str, page: bytes, revision: int) -> None:
+        """What this user's page is now, as a courtesy: it may be lost."""
+        with contextlib.suppress(NatsError, OSError):
+            for broker in brokers:
+                await self._client.publish(f"{TOLD}.{broker}.{user}.{revision}", page)
+
+    async def hear(
+        self, broker: str, told: Callable[[str, bytes, int], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """What others tell that broker: the user, the page, its revision. Returns how to end it."""
+
+        async def heard(message: Msg) -> None:
+            *_, user, revision = message.subject.split(".")
+            told(user, message.data, int(revision))
+
+        try:
+            subscription = await self._client.subscribe(f"{TOLD}.{broker}.*.*", cb=heard)
+        except (NatsError, OSError) as error:
+            raise _unreachable(error) from None
+
+        async def end() -> None:
+            with contextlib.suppress(NatsError, OSError):
+                await subscription.unsubscribe()
+
+        return end
 
     async def users(self) -> list[str]:
         """Who has a page."""
@@ -113,7 +148,9 @@ class Book:
         self, shelf: Shelf, records: Records, lender: Lender, clock: Callable[[], float] = time.time
     ) -> None:
         self._shelf, self._records, self._lender, self._clock = shelf, records, lender, clock
-        self._pages: dict[str, tuple[Account, int]] = {}
+        self._pages: dict[str, tuple[Account | bytes, int]] = {}
+        self._named = ""
+        self._deaf: Callable[[], Awaitable[None]] | None = None
         self._followed: dict[str, set[str]] = {}
         self._grouped: Grouped[Operation] = Grouped(self._commit, most=MOST)
 
@@ -138,39 +175,69 @@ class Book:
     async def close(self) -> None:
         """End what is under way."""
         await self._grouped.idle()
+        if self._deaf is not None:
+            await self._deaf()
 
-    async def _commit(self, user: str, batch: list[Asked[Operation]]) -> None:
+    async def _listen(self) -> None:
+        """To those that share pages with us, under the name that we have now."""
+        name = self._lender.name
+        if name == self._named:
+            return
+        before, self._named, self._deaf = self._deaf, name, None
+        if before is not None:
+            await before()
+        try:
+            self._deaf = await self._shelf.hear(name, self._remember)
+        except BaseException:
+            self._named = ""
+            raise
+
+    def _remember(self, user: str, page: Account | bytes, revision: int) -> None:
+        """The newest that we know of a page."""
+        if (known := self._pages.get(user)) is not None and known[1] > revision:
+            return
+        if len(self._pages) >= PAGES and known is None:
+            self._pages.pop(next(iter(self._pages)))
+        self._pages[user] = page, revision
+
+    async def _commit(self, user: str, batch: Batch[Operation]) -> None:
         tried: dict[str, _Try] = {}
         for attempt in itertools.count():
             try:
-                if await self._attempt(user, batch, tried):
+                if await self._attempt(user, batch.items, tried):
                     return
             except BusUnreachable:
                 if not tried:
                     raise  # nothing was written; else it must be known what became of it
                 await asyncio.sleep(RETRY)
             await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
+            batch.grow()
 
     async def _attempt(self, user: str, batch: list[Asked[Operation]], tried: dict[str, _Try]) -> bool:
         """One compare-and-set; whether the batch has its outcomes. tried: by tag, writes that may have come true."""
         await self._lender.valid()
+        await self._listen()
         remembered = self._pages.pop(user, None)
-        page, revision = remembered or await self._current(user)
+        page, revision = _read(remembered) if remembered else await self._current(user)
         landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
         if landed is not None:
-            self._conclude(user, batch, landed, page, revision)
-            return True
+            self._conclude(user, landed, page, revision)
+            return len(landed.batch) == len(batch)
         current = await self._try(user, batch, page)
         if not current.draft.changed:
             if remembered is not None:
                 return False  # no write proves that the page is still as we remember it: look
-            self._conclude(user, batch, current, page, revision)
+            self._conclude(user, current, page, revision)
             return True
         tried[self._sign(current.draft)] = current
-        written = await self._shelf.write(PAGE + user, _encoder.encode(current.draft.account), revision)
-        if written is not None:
-            self._conclude(user, batch, current, current.draft.account, written)
-        return written is not None
+        body = _encoder.encode(current.draft.account)
+        written = await self._shelf.write(PAGE + user, body, revision)
+        if written is None:
+            return False
+        self._conclude(user, current, current.draft.account, written)
+        if others := [name for name in current.draft.account.shares if name != self._lender.name]:
+            await self._shelf.tell(others[-NEIGHBOURS:], user, body, written)
+        return True
 
     async def _current(self, user: str) -> tuple[Account, int]:
         """The page and its revision."""
@@ -184,30 +251,26 @@ class Book:
         for key in done:
             draft.forget(key)
         items = zip(batch, records, strict=True)
-        return _Try(draft, [_outcome(asked.item, draft, record) for asked, record in items], done)
+        return _Try(batch, draft, [_outcome(asked.item, draft, record) for asked, record in items], done)
 
     def _sign(self, draft: Draft) -> str:
         """Our share of the page, with a tag that tells this write from all others."""
         shares, name = draft.account.shares, self._lender.name
         for broker in self._lender.gone & shares.keys():
             del shares[broker]
-        before = shares[name].tally if name in shares else Tally()
+        before = shares.pop(name).tally if name in shares else Tally()
         tag = secrets.token_hex(4)
-        shares[name] = Share(tag, before.minus(draft.out).plus(draft.into))
+        shares[name] = Share(tag, before.minus(draft.out).plus(draft.into))  # the last: who wrote last
         return tag
 
-    def _conclude(
-        self, user: str, batch: list[Asked[Operation]], done: _Try, page: Account, revision: int
-    ) -> None:
+    def _conclude(self, user: str, done: _Try, page: Account, revision: int) -> None:
         if done.draft.changed:
             self._lender.counted(done.draft.out, done.draft.into)
         left = self._followed.pop(user, set()) - done.forgotten
         if left:
             self._followed[user] = left
-        if len(self._pages) >= PAGES:
-            self._pages.pop(next(iter(self._pages)))
-        self._pages[user] = page, revision
-        for asked, outcome in zip(batch, done.outcomes, strict=True):
+        self._remember(user, page, revision)
+        for asked, outcome in zip(done.batch, done.outcomes, strict=True):
             asked.end(outcome)
 
     async def _records_of(self, batch: list[Asked[Operation]]) -> list[JobRecord | None]:
@@ -223,6 +286,7 @@ class Book:
 class _Try(NamedTuple):
     """What a write of a page would make of it, what each operation gives then, and which steps it forgets."""
 
+    batch: list[Asked[Operation]]
     draft: Draft
     outcomes: list[Any]
     forgotten: set[str]
@@ -237,6 +301,11 @@ class _Tidy:
 
 _page = msgspec.json.Decoder(Account)
 _encoder = msgspec.json.Encoder()
+
+
+def _read(remembered: tuple[Account | bytes, int]) -> tuple[Account, int]:
+    page, revision = remembered
+    return (_page.decode(page) if isinstance(page, bytes) else page), revision
 
 
 def _outcome(operation: Operation, draft: Draft, record: JobRecord | None) -> Any:

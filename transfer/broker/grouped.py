@@ -28,13 +28,33 @@ class Asked(Generic[Item]):
             self.outcome.set_result(result)
 
 
+class Batch(Generic[Item]):
+    """What is asked for one key and goes together."""
+
+    def __init__(self, queue: list[Asked[Item]], most: int) -> None:
+        """queue: grows as more is asked. most: items at a time."""
+        self._queue, self._most = queue, most
+        self.items: list[Asked[Item]] = []
+        self.grow()
+
+    def grow(self) -> None:
+        """Take along what has come meanwhile, and leave out what has ended."""
+        self.items = [asked for asked in self.items if not asked.outcome.done()]
+        while self._queue and len(self.items) < self._most:
+            asked = self._queue.pop(0)
+            if asked.abandoned:
+                asked.outcome.cancel()
+            else:
+                self.items.append(asked)
+
+
 class Grouped(Generic[Item]):
     """Batches by key, one at a time for each.
 
-    commit: ends every item it is given; what it raises ends those it did not.
+    commit: ends every item of the batch; what it raises ends those it did not.
     """
 
-    def __init__(self, commit: Callable[[str, list[Asked[Item]]], Awaitable[None]], *, most: int) -> None:
+    def __init__(self, commit: Callable[[str, Batch[Item]], Awaitable[None]], *, most: int) -> None:
         """most: items in a batch."""
         self._commit, self._most = commit, most
         self._waiting: dict[str, list[Asked[Item]]] = {}
@@ -68,20 +88,17 @@ class Grouped(Generic[Item]):
             await asyncio.wait(self._tasks)
 
     async def _work(self, key: str) -> None:
-        while queue := self._waiting[key]:
-            batch, self._waiting[key] = queue[: self._most], queue[self._most :]
-            for asked in batch:
-                if asked.abandoned:
-                    asked.outcome.cancel()
-            batch = [asked for asked in batch if not asked.abandoned]
+        queue = self._waiting[key]
+        while queue:
+            batch = Batch(queue, self._most)
             try:
-                if batch:
+                if batch.items:
                     await self._commit(key, batch)
             except BaseException as error:
-                for asked in batch:
+                for asked in batch.items:
                     asked.end(error)
                 if not isinstance(error, Exception):
                     raise
-            for asked in batch:
+            for asked in batch.items:
                 asked.end(RuntimeError("a batch left an item without an outcome"))
         del self._waiting[key]

@@ -15,7 +15,7 @@ from transfer.api import ErrorCode
 from transfer.broker.account import Follow, Mend, Reserve, Short, Step, slack
 from transfer.broker.book import Book, Shelf
 from transfer.broker.borrowing import Borrower
-from transfer.broker.grouped import Asked, Grouped
+from transfer.broker.grouped import Batch, Grouped
 from transfer.broker.job import JobRecord, Refusal, admit_owner
 from transfer.broker.limits import Limits, Quota
 from transfer.broker.records import Records
@@ -163,20 +163,20 @@ class Quotas:
             except Exception:
                 log.exception("the quota's book cannot be tidied")
 
-    async def _sign(self, key: str, batch: list[Asked[_Sign]]) -> None:
+    async def _sign(self, key: str, batch: Batch[_Sign]) -> None:
         """All of them at once; one by one where that is refused, so that what still fits is not."""
         user, job = key.split(".")
         try:
-            await self._sign_all(user, job, [asked.item for asked in batch])
+            await self._sign_all(user, job, [asked.item for asked in batch.items])
         except Refusal:
-            if len(batch) == 1:
+            if len(batch.items) == 1:
                 raise
-            for asked in batch:
+            for asked in batch.items:
                 try:
                     await self._sign_all(user, job, [asked.item])
                 except XferError as error:
                     asked.end(error)
-        for asked in batch:
+        for asked in batch.items:
             asked.end(None)
 
     async def _sign_all(self, user: str, job: str, items: list[_Sign]) -> None:
