@@ -131,9 +131,12 @@ class Running:
             time.sleep(LOOK)
 
     def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+
+    def signal(self, how: signal.Signals) -> None:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+                os.kill(self._process.pid, how)
 
     def end(self, within: float) -> Ran:
         """Wait for it, and kill it after so many seconds."""
