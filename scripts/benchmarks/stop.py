@@ -92,7 +92,7 @@ class Bench:
         if ran.code != CODES[how]:
             return seconds, f"{how.name}: exit {ran.code}, {ran.stderr[-200:]}"
         last = ran.events[-1]
-        if not any(way in last.get("next", "") for way in ("xfer resume", "the same command again")):
+        if "carry on" not in last.get("next", ""):
             return seconds, f"{how.name}: it does not say how to go on: {last}"
         return seconds, ""
 
