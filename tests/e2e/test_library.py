@@ -27,7 +27,7 @@ def examples(text: str) -> dict[str, str]:
 
 
 def test_the_library_example_runs_as_it_stands(servers: Servers, tmp_path: Path) -> None:
-    [program] = examples((ROOT / "README.md").read_text(encoding="utf-8")).values()
+    program = next(iter(examples((ROOT / "README.md").read_text(encoding="utf-8")).values()))
     (tmp_path / "report.pdf").write_bytes(b"a report")
     ran = subprocess.run(
         [sys.executable, "-c", program],
