@@ -30,7 +30,19 @@ from transfer.chunks import Manifest, read_block, read_trailer, root_digest
 from transfer.codec import HEADER, MAX_RAW, Codec
 from transfer.errors import DamagedData, UnsupportedVersion, XferError
 from transfer.invite import Invite
-from transfer.model import Entry, Frame, FrameId, FrameSet, Head, Kind, ManifestBlock, ReceiptBody, SegmentRef
+from transfer.model import (
+    Entry,
+    Frame,
+    FrameId,
+    FrameSet,
+    Head,
+    IndexedFrame,
+    Kind,
+    ManifestBlock,
+    ReceiptBody,
+    SegmentRef,
+    Trailer,
+)
 from transfer.receivers import Receivers
 from transfer.room import Item, Member
 from transfer.room_names import Room
@@ -231,10 +243,16 @@ def test_purposes_suites_and_layouts_are_those_of_the_document() -> None:
     for line, kind in (
         ("head:  [version, chunk_size, total, entries, blocks]", Head),
         ("entry: [path, kind, size, mode, mtime, target]", Entry),
+        ("row:   [kind, index, length, digest]", IndexedFrame),
+        ("trailer** is a msgpack array `[version, total, chunks, digest]", Trailer),
         ("receipt: [version, receiver, total, chunks, digest]", ReceiptBody),
+        ("item: [version, ticket, names, more, files, size, host, sent]", Item),
     ):
         assert line in DOCUMENT
-        assert [field.name for field in msgspec.structs.fields(kind)] == re.findall(r"\w+", line)[1:]
+        names = [field.name for field in msgspec.structs.fields(kind)]
+        assert ["version" if name == "v" else name for name in names] == re.findall(
+            r"\w+", line.split("[")[1]
+        )
     [line] = re.findall(r"^event: v, .*$", DOCUMENT, re.MULTILINE)
     assert [field.name for field in msgspec.structs.fields(Announcement)] == re.findall(r"\w+", line)[1:]
     said = "description: [ufrag, password, candidates, fingerprints, setup, init, max_message, max_packet]"
