@@ -9,7 +9,7 @@ import io
 import os
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import zstandard
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 SYMBOLS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 KINDS = ["manifest", "chunk", "trailer", "index"]
+CIPHERS: dict[int, Callable[[bytes], AESGCM | ChaCha20Poly1305]] = {1: AESGCM, 2: ChaCha20Poly1305}
 MIB = 1 << 20
 
 
@@ -80,14 +81,13 @@ def token(of: Secret) -> str:
 
 def unseal(of: Secret, purpose: str, index: int, sealed: bytes) -> bytes:
     suite, nonce, rest = sealed[0], sealed[1:13], sealed[13:]
-    cipher = {1: AESGCM, 2: ChaCha20Poly1305}[suite](derive(of, purpose, suite))
-    plain: bytes = cipher.decrypt(nonce, rest, f"xfer/1/{suite}/{purpose}/{of.id}/{index}".encode())
-    return plain
+    cipher = CIPHERS[suite](derive(of, purpose, suite))
+    return cipher.decrypt(nonce, rest, f"xfer/1/{suite}/{purpose}/{of.id}/{index}".encode())
 
 
 def seal(of: Secret, purpose: str, index: int, plain: bytes, suite: int = 2) -> bytes:
     nonce = os.urandom(12)
-    cipher = {1: AESGCM, 2: ChaCha20Poly1305}[suite](derive(of, purpose, suite))
+    cipher = CIPHERS[suite](derive(of, purpose, suite))
     bound = f"xfer/1/{suite}/{purpose}/{of.id}/{index}".encode()
     return bytes([suite]) + nonce + cipher.encrypt(nonce, plain, bound)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import another
 import pytest
-from another import Reader, read_ticket, unpack, unseal, write_ticket
+from another import Reader, Secret, read_ticket, unpack, unseal, write_ticket
 from cryptography.exceptions import InvalidTag
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "format.json").read_text())
@@ -28,7 +28,7 @@ def test_it_has_nothing_of_ours() -> None:
 
 def test_the_document_suffices_to_open_a_ticket_and_to_make_one() -> None:
     ticket = VECTORS["ticket"]
-    assert JOB == ROOM == (ticket["job"], bytes.fromhex(ticket["secret"]))
+    assert JOB == ROOM == Secret(ticket["job"], bytes.fromhex(ticket["secret"]))
     assert write_ticket(JOB) == ticket["text"]
     assert write_ticket(ROOM, "xferroom") == VECTORS["room_ticket"]
     assert another.token(JOB) == VECTORS["token"]
