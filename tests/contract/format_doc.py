@@ -1,7 +1,8 @@
-"""What FORMAT.md says, and what the code says of the same: the verbs of the API, as they are written down there."""
+"""What FORMAT.md says, and what the code says of the same: the verbs of the API as they are written down there, an item as it is read."""
 
 from __future__ import annotations
 
+import base64
 import enum
 import importlib
 import inspect
@@ -17,11 +18,18 @@ from typing import Any
 import msgspec
 
 import transfer.broker
+from transfer.room import Item, Member
+from transfer.room_names import Room
+from transfer.rooms_api import RoomItem
+from transfer.seal import Sealer
+from transfer.ticket import RoomTicket, Ticket
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "transfer" / "FORMAT.md").read_text(encoding="utf-8")
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "format.json").read_text(encoding="utf-8"))
 
+TICKET = Ticket.parse(VECTORS["ticket"]["text"])
+ROOM = RoomTicket.parse(VECTORS["room_ticket"])
 PLAIN = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", msgspec.Raw: "any"}
 
 
@@ -119,3 +127,22 @@ def shape(kind: Any, nested: dict[str, type[msgspec.Struct]]) -> str:
 def _members(kind: Any) -> list[Any]:
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     return list(typing.get_args(kind)) if union else [kind]
+
+
+def opened_item(sealed: bytes) -> Item:
+    """As a member reads it from the broker's answer."""
+    line = RoomItem(
+        number=1,
+        job=TICKET.job,
+        sealed=base64.b64encode(sealed).decode(),
+        user="ann",
+        posted=0.0,
+        expires=1.0,
+    )
+    member = Member.__new__(Member)
+    member._sealer, member.room = Sealer(ROOM), Room(name="", ticket=ROOM, context="")
+    posted = member._posted(line)
+    if posted.wrong is not None:
+        raise posted.wrong
+    assert posted.item is not None
+    return posted.item
