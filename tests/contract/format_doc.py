@@ -1,4 +1,4 @@
-"""What FORMAT.md says, and what the code says of the same: the verbs of the API as they are written down there, an item as it is read."""
+"""What FORMAT.md says, and what the code says of the same: the verbs of the API, as they are written down there."""
 
 from __future__ import annotations
 
