@@ -1,10 +1,12 @@
-"""xfer as a library: `await transfer.send(paths)`, `await transfer.fetch(ticket)`; and what of it did not end.
+"""xfer as a library: `await transfer.send(paths)` and `await transfer.fetch(ticket)`, as the commands do it.
 
-`for job in transfer.unfinished(): await transfer.resume(job)`. What runs on any host of ours: `async with transfer.jobs()
-as mine: await mine.list()`, and `await transfer.watch(job, on_heard=…)`. Rooms: `await
-transfer.send(paths, room="backups")`, `await transfer.fetch_room("backups", "in/", consumer="nightly")`.
+    send, fetch          files, folders, streams; by a ticket
+    fetch_room           what a consumer has not had of a room; `send(…, room=…)` posts there
+    unfinished, resume   what this host has begun and not ended, and going on with it
+    jobs, watch          what runs on any host of the same user: `async with jobs() as mine`, `watch(job, on_heard=…)`
 
-All are imported when they are first used, so that importing a part of the package costs only that part.
+README.md beside this file has an example of each; `transfer.events` is what a listener hears, `transfer.errors` what is raised.
+FORMAT.md is what crosses the wire. All are imported when they are first used, so that a part of the package costs only that part.
 """
 
 from __future__ import annotations

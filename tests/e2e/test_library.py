@@ -1,4 +1,4 @@
-"""The README's library example runs as it stands."""
+"""The library's examples run as they stand: the README's, and those of the page about the public API."""
 
 from __future__ import annotations
 
@@ -8,24 +8,76 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import MIB, SOON
+from stand import ROOT, Stand
+
+import transfer
+
 if TYPE_CHECKING:
     from conftest import Servers
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+PAGE = (ROOT / "transfer" / "README.md").read_text(encoding="utf-8")
+
+
+def examples(text: str) -> dict[str, str]:
+    """The programs of a page, by the headings that they stand below."""
+    chapters = [chapter.split("\n", 1) for chapter in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]]
+    found = {heading: re.findall(r"```python\n(.*?)```", below, re.DOTALL) for heading, below in chapters}
+    return {heading: programs[0] for heading, programs in found.items() if programs}
 
 
 def test_the_library_example_runs_as_it_stands(servers: Servers, tmp_path: Path) -> None:
-    found = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
+    program = next(iter(examples((ROOT / "README.md").read_text(encoding="utf-8")).values()))
     (tmp_path / "report.pdf").write_bytes(b"a report")
     ran = subprocess.run(
-        [sys.executable, "-c", found[1]],
+        [sys.executable, "-c", program],
         env=servers.env,
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SOON,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("8 ")
     assert (tmp_path / "inbox/report.pdf").read_bytes() == b"a report"
+
+
+def test_the_examples_of_the_api_run_as_they_stand(stand: Stand) -> None:
+    """One after the other on one host, as a reader would try them."""
+    env = {**stand.env("host"), "PYTHONPATH": str(ROOT), "XFER_QUIET": "1"}
+    stand.well(f"xfer room join --name backups --ticket-file {stand.ticket}", env)
+    where = stand.tmp / "examples"
+    where.mkdir()
+    (where / "report.pdf").write_bytes(b"a report")
+    (where / "disk.img").write_bytes(bytes(3 * MIB))
+    said: dict[str, list[str]] = {}
+    for heading, program in examples(PAGE).items():
+        ran = subprocess.run(
+            [sys.executable, "-P", "-c", program],
+            env=env,
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=SOON,
+        )
+        assert (ran.returncode, ran.stderr) == (0, ""), heading
+        said[heading] = ran.stdout.splitlines()
+    assert said.pop("Send and fetch")[-1] == f"fetched ['{where}/inbox/report.pdf']"
+    assert said.pop("Streams") == ["1,ann", "made by a command"]
+    assert said.pop("Directly, to somebody who is there") == ["receipt webrtc"]
+    typed, gone = said.pop("Errors")
+    assert typed == "that was typed wrong"
+    assert gone.endswith(": ask the sender for a new ticket (4)")
+    assert said.pop("Stop, and go on later") == [f"send disk.img {3 * MIB}", "stored"]
+    *states, status, after = said.pop("Jobs, and watching one")
+    assert states[-1] == f"stored {3 * MIB}"
+    assert (status.split()[0], after) == ("stored", "['void']")
+    assert said.pop("Rooms") == ["1 items", "0 items"]
+    assert not said, "an example that nothing is said about"
+    for folder in ("inbox", "direct", "archive"):
+        assert (where / folder / "report.pdf").read_bytes() == b"a report"
+
+
+def test_the_page_names_what_the_package_exports() -> None:
+    first = PAGE.split("\n## ", 1)[0]
+    assert {*re.findall(r"transfer\.(\w+)\(", first)} == {*transfer.__all__}
