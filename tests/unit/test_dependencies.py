@@ -29,6 +29,10 @@ PERMITTED = {
     *("MPL-2.0", "LGPL-2.1-or-later", "LGPL-3.0-or-later"),  # of files, of libraries: used as they are
 }
 """SPDX: licences under which we may use and pass on what we depend on, whatever our own users do with it."""
+GPL = re.compile(r"lib(x264|x265|xvid\w*|fdk-aac|rubberband|vidstab|readline|gsl)\b")
+"""Libraries under the GPL, or under less, that wheels bring along without saying so in their metadata."""
+KNOWN = {"av": {"x264", "x265"}}
+"""aiortc asks for av, whose wheels hold FFmpeg with these. We ship none of it; the README says so to those who would."""
 IN_OLD_WORDS = {
     "MIT License": "MIT",
     "BSD License": "BSD-3-Clause",
@@ -85,6 +89,15 @@ def test_each_licence_permits_what_ours_does(name: str) -> None:
     found = licences(NEEDED[name])
     assert found is not None, "its metadata names no licence that is permitted here"
     assert found <= PERMITTED
+
+
+def test_no_wheel_brings_a_library_under_the_gpl_that_is_not_known() -> None:
+    found: dict[str, set[str]] = {}
+    for name, package in NEEDED.items():
+        for path in package.files or []:
+            if path.suffix != ".py" and (library := GPL.match(path.name)):
+                found.setdefault(name, set()).add(library[1])
+    assert all(known <= KNOWN.get(name, set()) for name, known in found.items()), found
 
 
 def test_a_licence_that_is_not_permitted_or_not_said_is_found() -> None:
