@@ -139,7 +139,7 @@ def demo(installed: Path, cwd: Path) -> None:
 def test_who_imports_it_has_its_types(installed: Path, tmp_path: Path) -> None:
     code = 'import transfer\n\nasync def main() -> int:\n    return await transfer.send(["a"])\n'
     (tmp_path / "mine.py").write_text(code)
-    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed, "mine.py"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(installed), "mine.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert run.stdout.startswith('mine.py:4: error: Incompatible return value type (got "Summary"'), (
         run.stdout

@@ -72,7 +72,8 @@ NEEDED = needed()
 
 def licences(package: metadata.Distribution) -> set[str] | None:
     """By SPDX: one of them, or all, as `licence` has it; None if nothing is said that we can read."""
-    said = package.metadata.get("License-Expression") or package.metadata.get("License") or ""
+    fields = ("License-Expression", "License")
+    said = next((text for field in fields for text in package.metadata.get_all(field) or []), "")
     names = set(re.split(r" (?:OR|AND) ", said.strip("()")))
     if names <= PERMITTED:
         return names
