@@ -1,6 +1,7 @@
 """Draws what `scripts/bench s3` measured: plot.py RESULTS.json PICTURE.png, in an environment with matplotlib.
 
 One panel a file and link, one pair of bars a tool: seconds up and down, medians. Each panel has its own scale.
+What another tool moved in other sizes than ours, in an earlier run, is left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def main() -> None:
     cells: dict[tuple[str, str, str, str], dict[str, Any]] = {
         (c["link"], c["file"], c["way"], c["tool"]): c for c in results["cells"]
     }
+    ours = {key[:3]: cell["size"] for key, cell in cells.items() if key[3] == OURS}
+    cells = {key: cell for key, cell in cells.items() if ours.get(key[:3], cell["size"]) == cell["size"]}
     links = [name for name in results["links"] if any(key[0] == name for key in cells)]
     files = [name for name in NAMES if any(key[1] == name for key in cells)]
     tools = list(dict.fromkeys(key[3] for key in cells))
