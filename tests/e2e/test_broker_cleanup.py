@@ -103,6 +103,13 @@ async def nothing_lies_there(store: Store, job: Job) -> bool:
     return False
 
 
+async def forget(records: Records, job: Job) -> None:
+    """Drop its record, as the sweeper does: again where the broker, which works off what it owes, was quicker."""
+    async with asyncio.timeout(20):
+        while (found := await records.find(job.id)) is not None:
+            await records.drop(found)
+
+
 def owned(record: JobRecord | None) -> tuple[dict[str, int], set[int]]:
     """What may lie there once everything was swept."""
     if record is None or record.settled:
@@ -475,9 +482,7 @@ async def test_a_listing_has_every_job_once_and_none_that_is_gone(
     jobs = [Job(job.client) for _ in range(11)]
     for other in jobs:
         await other.create()
-    gone = await records.find(jobs[4].id)
-    assert gone is not None
-    await records.drop(gone)
+    await forget(records, jobs[4])
     listed = [found.record.job async for found in records.all()]
     wanted = {job.id, *(other.id for other in jobs)} - {jobs[4].id}
     assert wanted <= set(listed)
@@ -536,9 +541,7 @@ async def test_old_objects_that_no_job_owns_are_deleted_and_those_of_live_jobs_a
         other.folder = folder_of(other.id, records.realm, EXPIRE)
         await other.store(0, 1)
         await other.finish(JobState.STORED, 2)
-    found = await records.find(gone.id)
-    assert found is not None
-    await records.drop(found)
+    await forget(records, gone)
     await records.change(stored.id, lambda r: msgspec.structs.replace(r, segments=1))
     late = time.time() + ORPHAN_AGE + 60
     await sweeper.orphans(late - 120)
