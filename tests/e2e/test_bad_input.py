@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from broker_asked import SKEWED
 from brokers import Place, broker_process, free_port, nats_server
 from helpers import MIB, SOON, Two, complaint
-from test_broker_api import SKEWED
 
 from transfer import events
 from transfer.local.credentials import make_nkey
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 WITHOUT_OVERRIDE = """
 import ctypes, os, sys

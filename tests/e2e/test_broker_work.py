@@ -41,7 +41,7 @@ from transfer.errors import StoreUnreachable
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SOON = 40.0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_asked import SKEWED
 from brokers import (
     HTTP,
     Job,
@@ -29,9 +30,8 @@ from brokers import (
     nats_server,
 )
 from nats.aio.client import Client
-from proxies import HOST, Proxy, serving
-from test_broker_api import SKEWED
 
+from tests.proxies import HOST, Proxy, serving
 from transfer import api
 from transfer.api import ErrorCode
 from transfer.broker.checkup import _key
@@ -39,7 +39,7 @@ from transfer.broker.store import Store
 from transfer.local.credentials import make_nkey
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ALL = [

@@ -31,7 +31,7 @@ from transfer.seal import hash_token
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

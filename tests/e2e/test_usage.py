@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
 Xfer = Callable[..., "subprocess.CompletedProcess[str]"]
