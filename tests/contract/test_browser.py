@@ -15,7 +15,7 @@ from transfer.errors import PeerLost, ProtocolError
 from transfer.ice_urls import IceServers
 from transfer.sctp.association import Association
 from transfer.sctp.dcep import Line, Protocol
-from transfer.transports import browser, private
+from transfer.transports import private
 from transfer.transports.browser import answer_sdp, offer_sdp
 from transfer.transports.webrtc import DataChannel
 
@@ -68,7 +68,7 @@ async def test_another_name_is_taken_over() -> None:
         return offer.replace("a=mid:0", "a=mid:data").replace("BUNDLE 0", "BUNDLE data")
 
     answers: list[str] = []
-    near, far = await set_up(alter, lambda answer: answers.append(answer) or answer)  # type: ignore[func-returns-value]
+    near, far = await set_up(alter, lambda answer: answers.append(answer) or answer)
     assert isinstance(near, DataChannel)
     assert isinstance(far, DataChannel)
     await asyncio.gather(near.close(), far.close())
@@ -113,7 +113,7 @@ async def test_a_channel_that_is_never_opened_is_given_up_in_time(monkeypatch: p
     def silent(association: Association, stream: int, label: str) -> Line:
         return Line(association, stream)
 
-    monkeypatch.setattr(browser.Line, "opening", silent)
+    monkeypatch.setattr(Line, "opening", silent)
     near, far = await set_up(deadline=2.0)
     assert isinstance(near, DataChannel)
     await near.close()

@@ -18,12 +18,7 @@ from transfer.errors import PeerLost, ProtocolError
 from transfer.ice_urls import IceServers
 from transfer.transports import webrtc
 from transfer.transports.dtls import Certificate, Dtls
-from transfer.transports.webrtc import (
-    DEADLINE,
-    NO_NEWS,
-    DataChannel,
-    offer,
-)
+from transfer.transports.webrtc import DEADLINE, NO_NEWS, DataChannel, offer
 
 Change = Callable[[wire.Description], wire.Description]
 

@@ -23,10 +23,9 @@ from transfer import wire
 from transfer.errors import PeerLost, UsageError
 from transfer.ice_urls import IceServers
 from transfer.transports import private
-from transfer.transports.private import Ice, host_addresses
-from transfer.transports.webrtc import (
-    offer,
-)
+from transfer.transports.interfaces import host_addresses
+from transfer.transports.private import Ice
+from transfer.transports.webrtc import offer
 
 
 async def test_host_candidates_do_not_wait_for_dead_servers() -> None:
@@ -188,7 +187,7 @@ async def test_a_relayed_address_that_is_found_after_the_offer_is_enough(
 
     Here the relay is a socket that is opened late and, as TURN does, lets in only who was spoken to first.
     """
-    address, real = host_address(), private.host_addresses
+    address, real = host_address(), host_addresses
     calls: list[None] = []
 
     def of_the_receiver_only(_chosen: object) -> list[str]:

@@ -14,12 +14,7 @@ from routes import SILENCE, vanish, webrtc_pair
 
 from transfer.errors import PeerLost, ProtocolError, XferError
 from transfer.transports import light
-from transfer.transports.webrtc import (
-    BUFFER_HIGH,
-    MESSAGE,
-    UNREAD,
-    DataChannel,
-)
+from transfer.transports.webrtc import BUFFER_HIGH, MESSAGE, UNREAD, DataChannel
 
 
 async def test_messages_arrive_whole_and_in_order() -> None:

@@ -216,7 +216,7 @@ class Job:
 
 
 def crc(data: bytes) -> str:
-    return base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
 
 
 async def got(url: str) -> tuple[int, bytes]:

@@ -14,8 +14,9 @@ from transfer import api
 from transfer.api import JobState
 from transfer.broker.debts import pay
 from transfer.broker.job import JobRecord
+from transfer.broker.keys import DAY
 from transfer.broker.records import Records
-from transfer.broker.settings import DAY, ORPHAN_AGE
+from transfer.broker.settings import ORPHAN_AGE
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper
 from transfer.broker.verbs import Verbs

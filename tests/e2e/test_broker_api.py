@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from brokers import (
-    Job,
-    ask,
-    code,
-    got,
-)  # fmt: skip
+from brokers import Job, answered, ask, code, got  # fmt: skip
 from nats.aio.client import Client
 
 from transfer import api
@@ -118,7 +115,7 @@ async def test_many_segments_completed_at_once_are_all_on_record(job: Job) -> No
 
 async def test_references_span_pages(job: Job, records: Records) -> None:
     for number in range(60, 70):
-        await records.change(job.id, lambda r, n=number: msgspec.structs.replace(r, uploads={n: "u"}))
+        await records.change(job.id, partial(msgspec.structs.replace, uploads={number: "u"}))
         await records.put_ref(job.id, SegmentRef(number, number, 1), "u")
     assert [r.number for r in await records.refs(job.id, 60, 200)] == list(range(60, 70))
     assert await records.refs(job.id, 59, 200) == []
@@ -148,14 +145,14 @@ async def test_the_same_begin_gets_the_same_upload_however_often_and_however_lat
     job: Job, store: Store
 ) -> None:
     begin = api.Begin(job=job.id, segment=1, key="k1")
-    many = [await ask(job.client, "begin", begin, api.Begun)]
-    many += await asyncio.gather(*(ask(job.client, "begin", begin, api.Begun) for _ in range(5)))
+    many = [await answered(job.client, "begin", begin, api.Begun)]
+    many += await asyncio.gather(*(answered(job.client, "begin", begin, api.Begun) for _ in range(5)))
     assert len({each.upload for each in many}) == 1
     parts = await job.put(many[0].upload, b"segment", segment=1)
     assert isinstance(await job.complete(many[0].upload, parts, segment=1, index=3), api.Completed)
     assert code(await ask(job.client, "begin", begin, api.Begun)) is ErrorCode.CONFLICT
     assert (await job.status()).complete == [1], "a late copy took a stored segment back"
-    other = await ask(job.client, "begin", msgspec.structs.replace(begin, key="k2"), api.Begun)
+    other = await answered(job.client, "begin", msgspec.structs.replace(begin, key="k2"), api.Begun)
     assert (await job.status()).open_uploads == {1: other.upload}
     async with asyncio.timeout(20):
         while [u for u in await store.uploads() if u.place.job == job.id and u.upload != other.upload]:  # noqa: ASYNC110
@@ -175,7 +172,7 @@ async def test_two_brokers_that_are_asked_the_same_begin_at_once_open_one_upload
     class Overtaken(Store):
         async def begin(self, folder: str, segment: int) -> str:
             self.other = await super().begin(folder, segment)
-            answer = await ask(job.client, "begin", request, api.Begun)
+            answer = await answered(job.client, "begin", request, api.Begun)
             assert answer.upload != self.other
             return self.other
 
@@ -193,11 +190,11 @@ async def test_two_brokers_that_are_asked_the_same_begin_at_once_open_one_upload
 async def test_what_a_killed_run_said_last_comes_too_late_once_another_goes_on(job: Job) -> None:
     """The new run would store a segment under the same number, and the old one's request take it away again."""
 
-    async def begin(run: str, segment: int = 0):
+    async def begin(run: str, segment: int = 0) -> Any:
         request = api.Begin(job=job.id, segment=segment, key=f"{run}-{segment}", run=run)
         return await ask(job.client, "begin", request, api.Begun)
 
-    async def go_on(run: str):
+    async def go_on(run: str) -> Any:
         return await ask(job.client, "status", api.Status(job=job.id, run=run), api.JobStatus)
 
     await go_on("one")

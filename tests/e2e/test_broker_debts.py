@@ -13,9 +13,8 @@ from swept import LIFE, lies_there, sweeper_on, verbs_on
 from transfer import api
 from transfer.api import ErrorCode, JobState
 from transfer.broker.job import JobRecord, Refusal
-from transfer.broker.keys import folder_of
+from transfer.broker.keys import DAY, folder_of
 from transfer.broker.records import Records
-from transfer.broker.settings import DAY
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper
 from transfer.errors import StoreUnreachable

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from functools import partial
 
 import msgspec
 import pytest
 from broker_asked import NOT_FOUND
-from brokers import (
-    Job,
-    code,
-    gone,
-    got,
-)  # fmt: skip
+from brokers import Job, code, gone, got  # fmt: skip
 from nats.aio.client import Client
 
 from transfer.api import ErrorCode, JobState
@@ -88,9 +84,7 @@ async def test_stored_needs_all_its_segments(job: Job) -> None:
 
 async def test_contention_ends_in_busy(job: Job, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records_module, "ATTEMPTS", 1)
-    changes = [
-        records.change(job.id, lambda r, n=n: msgspec.structs.replace(r, size=n)) for n in range(100, 110)
-    ]
+    changes = [records.change(job.id, partial(msgspec.structs.replace, size=n)) for n in range(100, 110)]
     outcomes = await asyncio.gather(*changes, return_exceptions=True)
     lost = [o for o in outcomes if isinstance(o, Refusal)]
     assert lost

@@ -14,9 +14,9 @@ from swept import forget, lies_there, sweeper_on
 
 from transfer.api import ErrorCode, JobState
 from transfer.broker import records as records_module
-from transfer.broker.keys import folder_of, place_of
+from transfer.broker.keys import DAY, folder_of, place_of
 from transfer.broker.records import Records
-from transfer.broker.settings import DAY, ORPHAN_AGE
+from transfer.broker.settings import ORPHAN_AGE
 from transfer.broker.store import Store
 from transfer.broker.sweeper import Sweeper
 from transfer.errors import BusUnreachable

@@ -10,7 +10,7 @@ from brokers import BUCKET, Job, Place, got
 from swept import LIFE
 
 from transfer.broker import lifecycle
-from transfer.broker.settings import DAY
+from transfer.broker.keys import DAY
 from transfer.broker.store import Store
 
 

@@ -6,14 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
-from brokers import (
-    HTTP,
-    Job,
-    Place,
-    code,
-    crc,
-    got,
-)  # fmt: skip
+from brokers import HTTP, Job, Place, code, crc, got  # fmt: skip
 
 from transfer import api
 from transfer.api import ErrorCode

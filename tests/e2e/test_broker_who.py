@@ -10,10 +10,7 @@ import msgspec
 import nats.errors
 import pytest
 from broker_asked import NOT_FOUND
-from brokers import (
-    Job,
-    ask,
-)  # fmt: skip
+from brokers import Job, ask  # fmt: skip
 from nats.aio.client import Client
 
 from transfer import api, bus

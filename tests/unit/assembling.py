@@ -12,25 +12,12 @@ from pathlib import Path
 import pytest
 
 from transfer.assembly import Assembly
-from transfer.chunks import (
-    CHUNK_SIZES,
-    encode_trailer,
-    make_manifest,
-    manifest_blocks,
-    root_digest,
-)
+from transfer.chunks import CHUNK_SIZES, encode_trailer, make_manifest, manifest_blocks, root_digest
 from transfer.codec import Codec, digest_of
 from transfer.events import Event
 from transfer.ledger import JobRow, Ledger
 from transfer.meter import Meter
-from transfer.model import (
-    TRAILER,
-    Entry,
-    EntryKind,
-    Frame,
-    FrameId,
-    Kind,
-)
+from transfer.model import TRAILER, Entry, EntryKind, Frame, FrameId, Kind
 from transfer.seal import Sealer
 from transfer.sink import FolderSink
 from transfer.ticket import Ticket
@@ -57,7 +44,7 @@ def encode(frame: FrameId, raw: bytes) -> Frame:
     return CODEC.encode(frame, raw).frame
 
 
-def trailer(total: int, digests: Sequence[bytes], blocks: Sequence[bytes]) -> Frame:
+def trailer(total: int, digests: Sequence[bytes], blocks: Sequence[bytes | memoryview]) -> Frame:
     root = root_digest([digest_of(b) for b in blocks], digests)
     return encode(TRAILER, encode_trailer(total, len(digests), root))
 

@@ -34,7 +34,7 @@ def chunk(index: int) -> FrameId:
 
 
 def raw_of(made: Encoded) -> bytes:
-    return CODEC.decode(made.frame).raw
+    return bytes(CODEC.decode(made.frame).raw)
 
 
 def pieces_of(whole: bytes, at_most: int) -> Callable[[int], bytes]:

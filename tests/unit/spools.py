@@ -16,11 +16,7 @@ from transfer.batch.report import Report
 from transfer.batch.run import Asked, Pause, run
 from transfer.batch.selection import Item, Rules, from_folder
 from transfer.batch.state import Order, OrderFile, State
-from transfer.errors import (
-    JobGone,
-    SourceChanged,
-    XferError,
-)
+from transfer.errors import JobGone, SourceChanged, XferError
 from transfer.source import facts_of
 from transfer.ticket import Ticket
 

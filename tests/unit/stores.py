@@ -10,9 +10,7 @@ from transfer.codec import Codec
 from transfer.model import Frame, FrameSet
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
-from transfer.transports.s3 import (
-    S3Inbound,
-)
+from transfer.transports.s3 import S3Inbound
 
 JOB = "q" * 16
 SEALER = Sealer(Ticket(JOB, bytes(16)))

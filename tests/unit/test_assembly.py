@@ -10,19 +10,9 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 from assembling import CHUNK, FILES, FIRST, IN_ORDER, SOON, WHOLE, Receiver, chunk, encode, frames_of, job
 
-from transfer.chunks import (
-    Extent,
-)
+from transfer.chunks import Extent
 from transfer.errors import DamagedData
-from transfer.model import (
-    TRAILER,
-    Entry,
-    EntryKind,
-    Frame,
-    FrameId,
-    FrameSet,
-    Kind,
-)
+from transfer.model import TRAILER, Entry, EntryKind, Frame, FrameId, FrameSet, Kind
 
 # exact bytes, whatever the order
 

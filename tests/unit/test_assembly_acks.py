@@ -11,17 +11,10 @@ import pytest
 from assembling import CHUNK, FIRST, IN_ORDER, SOON, Receiver, chunk, feed, frames_of, hear_nothing
 
 from transfer.assembly import COMMIT_EVERY
-from transfer.chunks import (
-    Extent,
-)
+from transfer.chunks import Extent
 from transfer.errors import DiskFull
 from transfer.ledger import JobRow, Ledger
-from transfer.model import (
-    Entry,
-    EntryKind,
-    Frame,
-    FrameId,
-)
+from transfer.model import Entry, EntryKind, Frame, FrameId
 
 # the ledger comes first
 

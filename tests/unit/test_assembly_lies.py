@@ -8,17 +8,7 @@ from assembling import CHUNK, CODEC, FILES, FIRST, IN_ORDER, TOTAL, Receiver, ch
 
 from transfer import assembly as assembly_module
 from transfer.errors import CutShort, DamagedData, DestinationExists, ProtocolError, UnsafeName
-from transfer.model import (
-    FORMAT,
-    TRAILER,
-    Entry,
-    EntryKind,
-    Frame,
-    FrameId,
-    Head,
-    Kind,
-    ManifestBlock,
-)
+from transfer.model import FORMAT, TRAILER, Entry, EntryKind, Frame, FrameId, Head, Kind, ManifestBlock
 
 
 def damaged(frame: Frame) -> Frame:

@@ -26,11 +26,7 @@ from assembling import (
 from transfer.assembly import Assembly
 from transfer.events import Progress
 from transfer.meter import Meter
-from transfer.model import (
-    TRAILER,
-    FrameSet,
-    Kind,
-)
+from transfer.model import TRAILER, FrameSet, Kind
 from transfer.sink import FolderSink
 
 # taking up an earlier run

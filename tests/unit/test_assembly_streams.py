@@ -26,16 +26,10 @@ from assembling import (
 )
 
 from transfer.assembly import WORKERS, Assembly
-from transfer.chunks import (
-    Extent,
-)
+from transfer.chunks import Extent
 from transfer.errors import DamagedData, DiskFull, ProtocolError
 from transfer.meter import Meter
-from transfer.model import (
-    INDEX_LIMIT,
-    TRAILER,
-    Frame,
-)
+from transfer.model import INDEX_LIMIT, TRAILER, Frame
 from transfer.pipe import PipeSink
 from transfer.sink import Raw
 

@@ -15,15 +15,7 @@ from spools import FakeSender, Spool, outcomes
 from transfer.batch.run import Asked, Pause
 from transfer.batch.selection import Item, Rules, from_folder
 from transfer.batch.state import Order
-from transfer.errors import (
-    BusUnreachable,
-    OutOfTime,
-    OverQuota,
-    PartialSource,
-    PeerLost,
-    RoomGone,
-    XferError,
-)
+from transfer.errors import BusUnreachable, OutOfTime, OverQuota, PartialSource, PeerLost, RoomGone, XferError
 
 # what fails
 

@@ -11,9 +11,7 @@ import pytest
 from spools import FakeSender, Killed, Spool, outcomes, removing
 
 from transfer.batch.state import State
-from transfer.errors import (
-    PartialSource,
-)
+from transfer.errors import PartialSource
 from transfer.folder import Folder
 
 # receipts, and what follows them

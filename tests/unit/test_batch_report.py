@@ -12,13 +12,10 @@ from typing import Any
 import pytest
 from spools import FakeSender, Spool
 
-from transfer.batch.report import Report, cells, total
+from transfer.batch.report import Line, Report, cells, total
 from transfer.batch.run import Asked, run
 from transfer.batch.selection import Rules, from_folder
-from transfer.errors import (
-    DiskFull,
-    UsageError,
-)
+from transfer.errors import DiskFull, UsageError
 
 
 def test_a_report_names_size_digest_job_and_receipt(spool: Spool) -> None:
@@ -82,8 +79,13 @@ def test_a_report_is_not_put_where_a_folder_is(tmp_path: Path) -> None:
 def test_people_see_what_became_of_it(spool: Spool) -> None:
     spool.write("a", "abc")
     with closing(spool.state()) as state, Report(None, "room", state.root) as report:
-        lines = []
-        report.add = lambda line: (lines.append(line), Report.add(report, line))  # type: ignore[method-assign]
+        lines: list[Line] = []
+
+        def add(line: Line) -> None:
+            lines.append(line)
+            Report.add(report, line)
+
+        report.add = add  # type: ignore[method-assign]
         asyncio.run(
             run(
                 Asked(),

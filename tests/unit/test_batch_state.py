@@ -12,10 +12,7 @@ from spools import Spool, outcomes
 
 from transfer.batch.run import alone
 from transfer.batch.state import State
-from transfer.errors import (
-    Locked,
-    XferError,
-)
+from transfer.errors import Locked, XferError
 from transfer.lock import FileLock
 
 # the state's file

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeAlias
 
 import msgspec
 import pytest
 
 from transfer import api
 from transfer.broker.joined import joined
+from transfer.broker.table import Later
 from transfer.errors import StoreUnreachable
+
+Answer: TypeAlias = msgspec.Struct | Later
 
 
 class Slow:
@@ -26,8 +31,8 @@ class Slow:
         return api.Begun(f"upload {self.asked}")
 
 
-async def started(*calls: object) -> list[asyncio.Future[msgspec.Struct]]:
-    tasks = [asyncio.ensure_future(call) for call in calls]  # type: ignore[arg-type]
+async def started(*calls: Awaitable[Answer]) -> list[asyncio.Future[Answer]]:
+    tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(call) for call in calls]
     await asyncio.sleep(0.01)
     return tasks
 

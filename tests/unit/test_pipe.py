@@ -9,13 +9,7 @@ import pytest
 from sinks import WHEN, Content, posix, tree
 
 from transfer.chunks import MIB, Extent, Manifest, make_manifest
-from transfer.errors import (
-    CutShort,
-    DiskFull,
-    Interrupted,
-    ProtocolError,
-    UsageError,
-)
+from transfer.errors import CutShort, DiskFull, Interrupted, ProtocolError, UsageError
 from transfer.model import Entry, EntryKind
 from transfer.pipe import MAX_AHEAD, PipeSink
 

@@ -17,11 +17,7 @@ from transfer.broker_client import Patience
 from transfer.errors import StoreUnreachable
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.seal import Sealer
-from transfer.transports.s3 import (
-    Pace,
-    S3Inbound,
-    inbound,
-)
+from transfer.transports.s3 import Pace, S3Inbound, inbound
 from transfer.transports.s3.http import Moved
 from transfer.transports.s3.inbound import Run
 from transfer.transports.s3.pace import START

@@ -15,14 +15,7 @@ from transfer.broker_client import Patience
 from transfer.errors import StoreUnreachable
 from transfer.model import Frame, FrameId, Kind, SegmentRef
 from transfer.plan import Part
-from transfer.transports.s3 import (
-    NOTHING,
-    OpenSegment,
-    Pace,
-    Remains,
-    S3Outbound,
-    outbound,
-)
+from transfer.transports.s3 import NOTHING, OpenSegment, Pace, Remains, S3Outbound, outbound
 from transfer.transports.s3.http import Moved
 
 # sending
@@ -204,7 +197,7 @@ async def test_closing_a_sender_whose_next_part_waits_holds_nothing(size: int) -
         await asyncio.Event().wait()
         return ""
 
-    storing.put = hangs  # type: ignore[method-assign]
+    storing.put = hangs  # type: ignore[method-assign, assignment]
 
     async def put_all() -> None:
         for number in range(200):

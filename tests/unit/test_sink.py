@@ -11,12 +11,7 @@ from pathlib import Path
 import pytest
 from sinks import Content, fetch, files_in, posix, staging_in, started, tree
 
-from transfer.errors import (
-    DestinationExists,
-    NotAllowed,
-    UnsafeName,
-    UsageError,
-)
+from transfer.errors import DestinationExists, NotAllowed, UnsafeName, UsageError
 
 # where it goes
 

@@ -12,11 +12,7 @@ from sinks import JOB, Content, _plan_without_looking, fetch, files_in, staging_
 
 from transfer import folder as folders
 from transfer import publish as publishing
-from transfer.errors import (
-    DestinationExists,
-    UnsafeName,
-    UsageError,
-)
+from transfer.errors import DestinationExists, UnsafeName, UsageError
 from transfer.sink import FolderSink
 
 # what is there already

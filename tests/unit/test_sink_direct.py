@@ -17,10 +17,7 @@ from sinks import BLOCK, JOB, O_DIRECT, WHEN, Content, as_decoded, files_in, sta
 from transfer import sink as sinks
 from transfer.chunks import MIB, make_manifest
 from transfer.codec import Room
-from transfer.errors import (
-    DiskFull,
-    XferError,
-)
+from transfer.errors import DiskFull, XferError
 from transfer.folder import Folder
 from transfer.handles import HOLE, OpenFile
 from transfer.model import Entry, EntryKind
@@ -39,7 +36,7 @@ class Spied:
         self.tried: list[tuple[int, int]] = []
         self.direct: list[tuple[int, int]] = []
         self.real: Callable[[int, memoryview, int], int] = os.pwrite
-        self.answer = self.real
+        self.answer: Callable[[int, memoryview, int], int] = self.real
         monkeypatch.setattr(os, "pwrite", self._pwrite)
 
     def _pwrite(self, fd: int, data: memoryview, offset: int) -> int:

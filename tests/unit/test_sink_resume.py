@@ -26,11 +26,7 @@ from sinks import (
 from transfer import folder as folders
 from transfer import publish as publishing
 from transfer.chunks import MIB
-from transfer.errors import (
-    DamagedData,
-    DestinationExists,
-    UsageError,
-)
+from transfer.errors import DamagedData, DestinationExists, UsageError
 from transfer.folder import Folder
 from transfer.merge import plan
 from transfer.sink import FolderSink

@@ -14,9 +14,7 @@ from sinks import BLOCK, JOB, O_DIRECT, WHEN, Content, files_in, posix, started,
 
 from transfer import sink as sinks
 from transfer.chunks import MIB, Extent, make_manifest
-from transfer.errors import (
-    DiskFull,
-)
+from transfer.errors import DiskFull
 from transfer.model import Entry, EntryKind
 from transfer.sink import FolderSink
 
@@ -64,9 +62,9 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     folder.mkdir()
     image.write_bytes(bytes(8 * MIB))
     if request.param == "tmpfs":
-        commands = [["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder]]
+        commands = [["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)]]
     else:
-        commands = [["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, folder]]
+        commands = [["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]]
     try:
         for command in commands:
             subprocess.run(command, check=True, capture_output=True)

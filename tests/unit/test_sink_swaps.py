@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from sinks import posix, staging_in, started, tree
 
-from transfer.errors import (
-    UnsafeName,
-)
+from transfer.errors import UnsafeName
 from transfer.folder import Folder
 
 # swapped for links while it runs
