@@ -151,7 +151,9 @@ async def test_a_goodbye_is_heard() -> None:
     heard = Heard()
     server.reader = heard
     client.stop()
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while not heard.over:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     assert heard.over
     assert server.state is State.CLOSED
 

@@ -114,6 +114,8 @@ async def test_packets_that_make_no_sense_are_dropped() -> None:
 
 
 async def test_packets_after_the_end_are_dropped_without_a_word() -> None:
+    words: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: words.append(context))
     near, far = await webrtc_pair()
     for _ in range(20):
         await near.send(bytes(MESSAGE))
@@ -122,6 +124,7 @@ async def test_packets_after_the_end_are_dropped_without_a_word() -> None:
     near._stir()
     await asyncio.sleep(0.05)
     await part(near, far)
+    assert words == []
 
 
 async def test_another_version_of_aioice_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,10 @@ async def test_sigterm_leaves_no_request_without_an_answer(place: Place, tmp_pat
 
 
 async def test_sigterm_waits_for_an_answer_that_is_under_way(place: Place, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
     async def hang_up_late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
         await asyncio.sleep(0.5)
         writer.close()
 
@@ -152,8 +155,9 @@ async def test_sigterm_waits_for_an_answer_that_is_under_way(place: Place, tmp_p
         with broker_process(alone, tmp_path / "log", XFER_S3_ENDPOINT=endpoint) as process:
             client = await connected(alone)
             assert code(await answers(client, each=10)) is ErrorCode.STORE
+            asked.clear()
             asking = asyncio.ensure_future(ask(client, "info", api.Info(), api.BrokerInfo))
-            await asyncio.sleep(0.2)
+            await asyncio.wait_for(asked.wait(), 20)
             process.send_signal(signal.SIGTERM)
             assert code(await asking) is ErrorCode.STORE
             await client.close()

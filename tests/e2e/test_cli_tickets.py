@@ -62,6 +62,8 @@ def test_a_file_that_holds_something_else_is_not_replaced_by_a_ticket(
 def test_an_empty_file_or_an_older_ticket_may_be_replaced(tmp_path: Path, held: str) -> None:
     (tmp_path / "t").write_text(held)
     check_target(tmp_path / "t")
+    write_ticket(tmp_path / "t", TICKET)
+    assert (tmp_path / "t").read_text() == f"{TICKET}\n"
 
 
 def test_a_ticket_file_is_private_whole_and_replaces_an_old_one(tmp_path: Path) -> None:

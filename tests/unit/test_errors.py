@@ -44,7 +44,7 @@ REACHED = {
     "NotAllowed": "test_bad_input.py::test_foreign_credentials_exit_7",
     "UntrustedServer": "test_users.py::test_transfers_to_a_server_that_another_authority_vouches_for_exit_7",
     "OverQuota": "test_usage.py::test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_raised",
-    "BusUnreachable": "test_bad_input.py::test_no_nats_exits_5_within_seconds",
+    "BusUnreachable": "test_bad_input.py::test_no_nats_exits_5_long_before_patience_is_over",
     "BrokerAbsent": "test_bad_input.py::test_no_broker_exits_5_and_says_how_to_start_one",
     "StoreUnreachable": "test_bad_input.py::test_no_store_exits_5_once_patience_is_over_and_a_rerun_carries_on",
     "ClockSkew": "test_bad_input.py::test_a_broker_whose_clock_is_off_is_named",
@@ -66,7 +66,8 @@ def subclasses(cls: type[XferError]) -> Iterator[type[XferError]]:
             yield from subclasses(child)
 
 
-LEAVES = [cls for cls in subclasses(XferError) if not cls.__subclasses__()]
+LEAVES = [cls for cls in subclasses(XferError) if not any(subclasses(cls))]
+"""Of the tree; elsewhere some have special cases (`BrokerBusy`)."""
 
 
 def raised() -> set[type[XferError]]:
@@ -107,7 +108,7 @@ def test_the_classes_stand_in_the_order_of_the_drawing() -> None:
 @pytest.mark.parametrize(("name", "parent", "code"), drawn(), ids=str)
 def test_a_drawn_code_is_the_code_that_is_raised(name: str, parent: str | None, code: str | None) -> None:
     cls = getattr(errors, name)
-    if code is None and cls.__subclasses__():
+    if code is None and any(subclasses(cls)):
         return
     if code is None:  # inherited, as drawn above it
         code = next(c for n, _, c in drawn() if n == parent)

@@ -291,6 +291,7 @@ def test_a_file_swapped_while_it_is_opened_is_not_written_through(
     with monkeypatch.context() as patch:
         patch.setattr(sinks, "_make", swapping)
         write_decoded(content, sink, [0])
+    assert list(out.glob(".xfer-*/tree/aside")), "it was swapped"
     sink.abandon()
 
 

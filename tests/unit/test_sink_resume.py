@@ -199,6 +199,8 @@ def test_a_kill_while_the_folder_is_probed_is_taken_up(out: Path) -> None:
     content.write_to(again)
     again.publish()
     again.close()
+    whole = {"t/a": b"aaa", "t/sub/b": bytes(range(256)) * 8000, "t/sub/l": b"aaa", "t/sub/nothing": b""}
+    assert (files_in(out), staging_in(out)) == (whole, [])
 
 
 def test_a_folder_that_is_another_file_system_is_refused_before_a_byte_comes(
