@@ -183,11 +183,19 @@ async def test_cancelling_during_a_silent_read_leaves_no_task_and_the_thread_end
 
 
 async def test_a_reader_thread_never_keeps_the_process_alive() -> None:
-    outgoing = stream_of(pieces_of(b"x", 1))
+    reading, release = threading.Event(), threading.Event()
+
+    def read(_size: int) -> bytes:
+        reading.set()
+        release.wait(SOON)
+        return b""
+
+    outgoing = stream_of(read)
     before = threads("input")
-    frames = outgoing.frames(outgoing.everything)
-    await anext(frames)
-    assert all(t.daemon for t in threads("input") if t not in before)
-    await collect(frames)
+    collecting = asyncio.create_task(collect(outgoing.frames(outgoing.everything)))
+    await asyncio.to_thread(reading.wait, SOON)
+    assert [t.daemon for t in threads("input") if t not in before] == [True]
+    release.set()
+    await collecting
     outgoing.close()
     assert gone("input", before)
