@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from leaks import leaks_below
+
+from tests.leaks import leaks_below
 
 ROOT = Path(__file__).resolve().parent.parent
 XFER = [sys.executable, "-P", "-m", "cli"]

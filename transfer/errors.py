@@ -33,7 +33,7 @@ XferError                          1   a bug, or something without a better name
 │   ├── StoreUnreachable               the S3 store does not answer or refuses
 │   ├── ClockSkew                      the broker's clock is wrong
 │   ├── PeerAbsent                     nobody came for the transfer
-│   ├── PeerLost                       the peer stopped answering
+│   ├── PeerLost                       the peer stopped answering; no command ends so: it waits, or the store takes over
 │   └── DiskFull                       no room at the destination, or for the ledger
 ├── OutOfTime                     10   the deadline passed
 └── Interrupted                128+n   a signal, after a checkpoint

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rig.brokers import Brokers, pids
-from rig.callers import Callers, Load, memory, processor
-from rig.goals import Goal
-from rig.share import available, share
-from rig.signed import stored_job
 
+from scripts.benchmarks.rig.brokers import Brokers, pids
+from scripts.benchmarks.rig.callers import Callers, Load, memory, processor
+from scripts.benchmarks.rig.goals import Goal
+from scripts.benchmarks.rig.share import available, share
+from scripts.benchmarks.rig.signed import stored_job
 from transfer import api
 from transfer.ticket import Ticket
 
@@ -147,7 +147,7 @@ class Bench:
 
     async def two(self) -> None:
         """As many as they can, with one broker and with two: on shared cores, then each with a share of its own."""
-        await self._two("", contextlib.nullcontext)
+        await self._two("", lambda _broker: contextlib.nullcontext())
         if not available():
             print("two brokers with a share of their own: skipped, this user may make no control groups")
             return

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from rig.cron import Cron
-from rig.datasets import remove
-from rig.many import many
-from rig.mortal import Mortal
+from scripts.benchmarks.rig.cron import Cron
+from scripts.benchmarks.rig.datasets import remove
+from scripts.benchmarks.rig.many import many
+from scripts.benchmarks.rig.mortal import Mortal
 
 
 def main() -> None:

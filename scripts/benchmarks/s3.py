@@ -14,15 +14,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NoReturn
 
-from rig import datasets, memory, peers, rows, watch
-from rig.datasets import MIB
-from rig.link import SHAPES, machines_congestion, why_not
-from rig.matrix import Budget, measure_file
-from rig.report import Results
-from rig.rows import Failed, Row
-from rig.world import World, world
-
 from cli.units import parse_size
+from scripts.benchmarks.rig import datasets, memory, peers, rows, watch
+from scripts.benchmarks.rig.datasets import MIB
+from scripts.benchmarks.rig.link import SHAPES, machines_congestion, why_not
+from scripts.benchmarks.rig.matrix import Budget, measure_file
+from scripts.benchmarks.rig.report import Results
+from scripts.benchmarks.rig.rows import Failed, Row
+from scripts.benchmarks.rig.world import World, world
 from transfer.errors import UsageError
 
 RESULTS = Path("bench-results")

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from rig.link import build, why_not
-from rig.soaking import drawn, soak
+from scripts.benchmarks.rig.link import build, why_not
+from scripts.benchmarks.rig.soaking import drawn, soak
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ a dead peer costs, their memory. Writes bench-results/webrtc.json and, as tables
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import sys
@@ -16,12 +17,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from rig import datasets, direct, memory, moments, pair, tally, turn
-from rig.direct import CROC, OURS, WORMHOLE, Place
-from rig.link import LOOPBACK, Namespace, Shape, build, congestions, machines_congestion, why_not
-from rig.rows import Failed
-from rig.tally import Row, Tally, Wanted
-from rig.wanted import (
+from cli.units import parse_size
+from scripts.benchmarks.rig import datasets, direct, memory, moments, pair, tally, turn
+from scripts.benchmarks.rig.direct import CROC, OURS, WORMHOLE, Place
+from scripts.benchmarks.rig.link import (
+    LOOPBACK,
+    Namespace,
+    Shape,
+    build,
+    congestions,
+    machines_congestion,
+    why_not,
+)
+from scripts.benchmarks.rig.rows import Failed
+from scripts.benchmarks.rig.tally import Row, Tally, Wanted
+from scripts.benchmarks.rig.wanted import (
     AIORTC,
     BWLIMIT,
     FAILOVER,
@@ -39,8 +49,6 @@ from rig.wanted import (
     turn_row,
     whole_rows,
 )
-
-from cli.units import parse_size
 from transfer.errors import UsageError
 
 CHANNEL = str(Path(__file__).with_name("rig") / "channel.py")
@@ -134,7 +142,10 @@ class _Bench:
         row, file = Row("whole", wanted.name, "s", [wanted.wanted]), self._file(wanted.size)
 
         def runs(place: Place) -> dict[str, Run]:
-            return {tool: lambda tool=tool: {"s": place.run(tool, file, SLOWEST)} for tool in tools}
+            def run(tool: str) -> dict[str, float]:
+                return {"s": place.run(tool, file, SLOWEST)}
+
+            return {tool: functools.partial(run, tool) for tool in tools}
 
         others = [tool for tool in tools if tool != OURS]
         self._at_place(row, wanted.shape, runs, others, wanted.congestion, wanted.rounds)

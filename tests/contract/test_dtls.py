@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,7 @@ class Pipe:
         self.certificate = Certificate.make()
         self.to: Dtls | None = None
         self.sent = 0
-        self.fate = lambda datagram: [datagram]
+        self.fate: Callable[[bytes], Sequence[bytes]] = lambda datagram: [datagram]
 
     def take_records(self, dtls: Dtls) -> None:
         """The test knows them."""
@@ -150,7 +151,9 @@ async def test_a_goodbye_is_heard() -> None:
     heard = Heard()
     server.reader = heard
     client.stop()
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while not heard.over:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     assert heard.over
     assert server.state is State.CLOSED
 

@@ -122,7 +122,7 @@ async def test_a_frame_that_is_wanted_again_is_sent_again_unasked() -> None:
     first = [unpack(await far.receive()) for _ in range(2)]
     await far.send(WANT)
     again = [unpack(await far.receive()) for _ in range(2)]
-    assert first == again == [Data(frame.id, len(frame.data), 0, frame.data), End()]
+    assert first == again == [Data(frame.id, len(frame.data), 0, bytes(frame.data)), End()]
     assert not finishing.done()
     await far.send(pack(Ack((frame.id,))))
     await finishing

@@ -49,6 +49,8 @@ async def beside_aiortc(*, we_begin: bool) -> AsyncIterator[tuple[DataChannel, A
     for candidate in their_ice.iceGatherer.getLocalCandidates():
         await ice.add(candidate_to_sdp(candidate))
     credentials = their_ice.iceGatherer.getLocalParameters()
+    assert credentials.usernameFragment is not None
+    assert credentials.password is not None
     ice.start(credentials.usernameFragment, credentials.password)
     ours.start([(print_.algorithm, print_.value) for print_ in their_certificate.getFingerprints()])
     await their_ice.start(RTCIceParameters(usernameFragment=ice.ufrag, password=ice.password))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from aioice.turn import TurnClientMixin
 from routes import webrtc_pair
 
 from transfer.ice_urls import IceServers, parse_turn
@@ -100,13 +101,13 @@ async def test_a_channel_is_bound_again_before_its_time_is_over(
 ) -> None:
     monkeypatch.setattr(turn, "BIND_EVERY", 0)
     bound: list[int] = []
-    real = turn.TurnClientMixin.channel_bind
+    real = TurnClientMixin.channel_bind
 
-    async def channel_bind(self: turn.TurnClientMixin, channel: int, address: tuple[str, int]) -> None:
+    async def channel_bind(self: TurnClientMixin, channel: int, address: tuple[str, int]) -> None:
         await real(self, channel, address)
         bound.append(channel)
 
-    monkeypatch.setattr(turn.TurnClientMixin, "channel_bind", channel_bind)
+    monkeypatch.setattr(TurnClientMixin, "channel_bind", channel_bind)
     near, far = await relayed(relay, transport, monkeypatch)
     first = len(bound)
     for _ in range(20):

@@ -125,7 +125,7 @@ async def raw(url: str, user: str, creds: Path) -> AsyncIterator[Raw]:
         inbox_prefix=bus.inbox_prefix(user).encode(),
         error_cb=on_error,
         connect_timeout=10,
-        reconnect_time_wait=0.2,  # type: ignore[arg-type]  # also between tries to connect at all
+        reconnect_time_wait=0.2,  # also between tries to connect at all
         max_reconnect_attempts=300,
     )
     try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import google_crc32c
 import msgspec
@@ -28,6 +29,7 @@ from transfer.ticket import Ticket
 
 HTTP = urllib3.PoolManager(retries=False)
 BUCKET = "broker-tests"
+T = TypeVar("T", bound=msgspec.Struct)
 EXPIRE = 1000.0
 """Seconds that a test's job is kept once stored."""
 
@@ -110,14 +112,28 @@ async def raw(client: Client, verb: str, body: bytes, user: str = "alice") -> tu
     return answer.data, "Nats-Service-Error-Code" in (answer.headers or {})
 
 
-async def ask(client, verb, request, kind, user="alice"):
+async def ask(
+    client: Client, verb: str, request: msgspec.Struct, kind: type[T], user: str = "alice"
+) -> T | api.ApiError:
     """The answer, or the ApiError."""
     body, failed = await raw(client, verb, msgspec.json.encode(request), user)
-    return msgspec.json.decode(body, type=api.ApiError if failed else kind)
+    return msgspec.json.decode(body, type=api.ApiError) if failed else msgspec.json.decode(body, type=kind)
+
+
+async def answered(
+    client: Client, verb: str, request: msgspec.Struct, kind: type[T], user: str = "alice"
+) -> T:
+    """As `ask`, and it must not be refused."""
+    answer = await ask(client, verb, request, kind, user)
+    assert isinstance(answer, kind), answer
+    return answer
 
 
 class Job:
-    """A sender's and a receiver's calls for one job, as few words as possible. folder: where its objects lie."""
+    """A sender's and a receiver's calls for one job, as few words as possible. folder: where its objects lie.
+
+    Each gives the verb's answer or an ApiError, whichever the broker gave: the test knows which it is.
+    """
 
     folder: str
 
@@ -125,15 +141,20 @@ class Job:
         self.client, self.owner, self.sealer = client, owner, Sealer(Ticket.new())
         self.id, self.token = self.sealer.job, self.sealer.token()
 
-    async def create(self, **changes) -> api.Created | api.ApiError:
-        fields = {"job": self.id, "token_hash": self.sealer.token_hash(), "size": 1, "expire": EXPIRE}
+    async def create(self, **changes: Any) -> api.Created | api.ApiError:
+        fields: dict[str, Any] = {
+            "job": self.id,
+            "token_hash": self.sealer.token_hash(),
+            "size": 1,
+            "expire": EXPIRE,
+        }
         return await ask(self.client, "create", api.Create(**{**fields, **changes}), api.Created, self.owner)
 
-    async def begin(self, segment: int = 0, user: str = "alice"):
+    async def begin(self, segment: int = 0, user: str = "alice") -> Any:
         answer = await ask(self.client, "begin", api.Begin(job=self.id, segment=segment), api.Begun, user)
         return answer.upload if isinstance(answer, api.Begun) else answer
 
-    async def sign(self, upload: str, *payloads: bytes, segment: int = 0):
+    async def sign(self, upload: str, *payloads: bytes, segment: int = 0) -> Any:
         parts = [api.PartToSign(n, len(data), crc(data)) for n, data in enumerate(payloads, 1)]
         request = api.SignParts(job=self.id, segment=segment, upload=upload, parts=parts)
         answer = await ask(self.client, "sign_parts", request, api.SignedUrls)
@@ -150,11 +171,13 @@ class Job:
             stored.append(api.StoredPart(number, answer.headers["ETag"].strip('"'), len(data), crc(data)))
         return stored
 
-    async def list_parts(self, upload: str, segment: int = 0):
+    async def list_parts(self, upload: str, segment: int = 0) -> Any:
         request = api.ListParts(job=self.id, segment=segment, upload=upload)
         return await ask(self.client, "list_parts", request, api.PartList)
 
-    async def complete(self, upload: str, parts: list[api.StoredPart], segment: int = 0, index: int = 9):
+    async def complete(
+        self, upload: str, parts: list[api.StoredPart], segment: int = 0, index: int = 9
+    ) -> Any:
         request = api.Complete(job=self.id, segment=segment, upload=upload, parts=parts, index=index)
         return await ask(self.client, "complete", request, api.Completed)
 
@@ -165,35 +188,35 @@ class Job:
             parts = await self.put(upload, data, segment=number)
             assert isinstance(await self.complete(upload, parts, segment=number), api.Completed)
 
-    async def finish(self, outcome: JobState, segments: int = 0):
+    async def finish(self, outcome: JobState, segments: int = 0) -> Any:
         request = api.Finish(job=self.id, outcome=outcome, segments=segments)
         return await ask(self.client, "finish", request, api.Finished)
 
-    async def open(self, token: str | None = None, user: str = "alice"):
+    async def open(self, token: str | None = None, user: str = "alice") -> Any:
         return await ask(
             self.client, "open", api.Open(job=self.id, token=token or self.token), api.Opened, user
         )
 
-    async def segments(self, start: int = 0):
+    async def segments(self, start: int = 0) -> Any:
         request = api.Segments(job=self.id, token=self.token, start=start)
         return await ask(self.client, "segments", request, api.SegmentPage)
 
-    async def gets(self, *segments: int):
+    async def gets(self, *segments: int) -> Any:
         request = api.SignGets(job=self.id, token=self.token, segments=list(segments))
         answer = await ask(self.client, "sign_gets", request, api.SignedUrls)
         return answer.urls if isinstance(answer, api.SignedUrls) else answer
 
-    async def receipt(self, receiver: str, sealed: bytes = b"sealed"):
+    async def receipt(self, receiver: str, sealed: bytes = b"sealed") -> Any:
         text = base64.b64encode(sealed).decode()
         request = api.GiveReceipt(job=self.id, token=self.token, receiver=receiver, sealed=text)
         return await ask(self.client, "receipt", request, api.Done)
 
-    async def status(self, user: str = "alice"):
+    async def status(self, user: str = "alice") -> Any:
         return await ask(self.client, "status", api.Status(job=self.id), api.JobStatus, user)
 
 
 def crc(data: bytes) -> str:
-    return base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
 
 
 async def got(url: str) -> tuple[int, bytes]:

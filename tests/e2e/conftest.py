@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from bare import child, configured, env, home
 from brokers import BUCKET, EXPIRE, Job, Place, answers, broker_process, connect, free_port, nats_server
 from helpers import Two
 from nats.aio.client import Client
 from stand import Stand
+from swept import sweeper
 
 from transfer import api
 from transfer.broker.keys import folder_of
@@ -20,7 +22,9 @@ from transfer.broker.records import Records
 from transfer.broker.store import Store
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
+
+__all__ = ["child", "configured", "env", "home", "sweeper"]  # fixtures of one subject stand in its module
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from helpers import SOON, XFER
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

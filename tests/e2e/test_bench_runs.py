@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BENCH = ROOT / "scripts/benchmarks/s3.py"
-DIRECT = ROOT / "scripts/benchmarks/webrtc.py"
+BENCH = str(ROOT / "scripts/benchmarks/s3.py")
+DIRECT = str(ROOT / "scripts/benchmarks/webrtc.py")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_bench_measures_us_where_no_other_tool_is_installed(tmp_path: Path) -> None:
     command = [sys.executable, BENCH, "--quick", "--links", "loopback", "--files", "tree"]
-    chosen = ["--rows", "matrix,resume,events", "--work", tmp_path / "work"]
+    chosen = ["--rows", "matrix,resume,events", "--work", str(tmp_path / "work")]
     ran = subprocess.run([*command, *chosen], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stderr
     assert "not installed: s5cmd, rclone, aws-classic, aws-crt" in ran.stderr
@@ -48,7 +48,7 @@ def test_the_bench_of_direct_transfers_measures_its_rows_and_writes_a_table(tmp_
         "--rounds",
         "1",
     ]
-    command = [sys.executable, DIRECT, *parts, "--size", "50M", "--work", tmp_path / "work"]
+    command = [sys.executable, DIRECT, *parts, "--size", "50M", "--work", str(tmp_path / "work")]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "left out: magic-wormhole: magic-wormhole is not installed" in ran.stderr

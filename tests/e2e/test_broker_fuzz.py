@@ -109,7 +109,7 @@ async def flood(client: Client, user: str, said: list[tuple[str, bytes]]) -> lis
     heard = await client.subscribe(f"{inbox}.*", cb=hear)
     for number, (verb, body) in enumerate(said):
         await client.publish(bus.api_subject(user, verb), body, reply=f"{inbox}.{number}")
-    found = {}
+    found: dict[str, tuple[bytes, Any]] = {}
     async with asyncio.timeout(ANSWER_WITHIN):
         while len(found) < len(said):
             message = await queue.get()

@@ -15,6 +15,7 @@ import pytest
 from brokers import (
     Job,
     Place,
+    answered,
     answers,
     ask,
     broker_process,
@@ -41,7 +42,7 @@ from transfer.errors import StoreUnreachable
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SOON = 40.0
@@ -363,7 +364,7 @@ async def test_what_the_store_refuses_for_good_is_seen_retried_and_dropped_by_ad
 async def letters(client: Client, count: int) -> list[api.DeadLetter]:
     async with asyncio.timeout(SOON):
         while True:
-            found = await ask(client, "dead_list", api.DeadList(), api.DeadLetters)
+            found = await answered(client, "dead_list", api.DeadList(), api.DeadLetters)
             if len(found.letters) == count:
                 return list(found.letters)
             await asyncio.sleep(0.1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ADD = ("context", "add")

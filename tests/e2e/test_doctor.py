@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_asked import SKEWED
 from brokers import (
     HTTP,
     Job,
@@ -29,9 +30,8 @@ from brokers import (
     nats_server,
 )
 from nats.aio.client import Client
-from proxies import HOST, Proxy, serving
-from test_broker_api import SKEWED
 
+from tests.proxies import HOST, Proxy, serving
 from transfer import api
 from transfer.api import ErrorCode
 from transfer.broker.checkup import _key
@@ -39,7 +39,7 @@ from transfer.broker.store import Store
 from transfer.local.credentials import make_nkey
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ALL = [
@@ -114,12 +114,15 @@ async def test_where_all_is_well_each_line_is_ok_and_nothing_is_left(
 async def test_the_proxy_on_the_way_to_the_store_is_named(
     xfer: Run, place: Place, client: Client, tmp_path: Path
 ) -> None:
-    kind = type("Noting", (Proxy,), {"seen": []})
-    with serving(kind) as address:
+    class Noting(Proxy):
+        """With a list of its own."""
+
+    Noting.seen = []
+    with serving(Noting) as address:
         look = doctor(xfer, place, tmp_path, http_proxy=f"http://ann:secret@{address}", no_proxy="")
         found = await asyncio.to_thread(look)
         assert f" by way of the proxy http://{address}: " in found.checks["S3"]["said"]
-        assert kind.seen
+        assert Noting.seen
         look = doctor(xfer, place, tmp_path, http_proxy=f"http://{address}", no_proxy=HOST)
         assert "proxy" not in (await asyncio.to_thread(look)).checks["S3"]["said"]
     look = doctor(xfer, place, tmp_path, http_proxy="http://ann:secret@127.0.0.1:9", no_proxy="")
@@ -353,8 +356,8 @@ def test_stun_and_turn_servers_are_asked_for_real(
 DATA = b"what a probe holds"
 
 
-async def probe(client: Client, **changes: object) -> api.ProbeUrls | api.ApiError:
-    fields = {"slot": 3, "length": len(DATA), "crc32c": crc(DATA), **changes}
+async def probe(client: Client, **changes: Any) -> api.ProbeUrls | api.ApiError:
+    fields: dict[str, Any] = {"slot": 3, "length": len(DATA), "crc32c": crc(DATA), **changes}
     return await ask(client, "probe", api.Probe(**fields), api.ProbeUrls)
 
 

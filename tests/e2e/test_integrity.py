@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from helpers import MIB, Two, complaint
-from orphans import objects_of, s3
+
+from tests.orphans import objects_of, s3
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 SIZE = 20 * MIB
 

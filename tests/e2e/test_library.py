@@ -14,7 +14,7 @@ from stand import ROOT, Stand
 import transfer
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 PAGE = (ROOT / "transfer" / "README.md").read_text(encoding="utf-8")
 

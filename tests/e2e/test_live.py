@@ -31,7 +31,7 @@ from transfer.events import Progress
 from transfer.permissions import permissions
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 SOON = 20.0
 

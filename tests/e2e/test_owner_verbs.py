@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
-from brokers import EXPIRE, Job, ask, code, gone
+from brokers import EXPIRE, Job, answered, ask, code, gone
 from nats.aio.client import Client
 
 from transfer import api, bus
@@ -23,7 +24,7 @@ from transfer.broker.sweeper import Sweeper
 from transfer.watch import missed
 
 NOT_FOUND = api.ApiError(ErrorCode.NOT_FOUND, "there is no such job, or it has expired")
-CHANGES: dict[str, type[api.Request]] = {
+CHANGES: dict[str, type[api.Pause | api.Resume | api.Cancel | api.Remove]] = {
     "pause": api.Pause,
     "resume": api.Resume,
     "cancel": api.Cancel,
@@ -31,11 +32,12 @@ CHANGES: dict[str, type[api.Request]] = {
 }
 
 
-async def change(job: Job, verb: str, user: str = "alice") -> api.Changed | api.ApiError:
+async def change(job: Job, verb: str, user: str = "alice") -> Any:
+    """The answer, or the ApiError; as of all of a Job's calls."""
     return await ask(job.client, verb, CHANGES[verb](job=job.id), api.Changed, user)
 
 
-async def extend(job: Job, expire: float, user: str = "alice") -> api.Changed | api.ApiError:
+async def extend(job: Job, expire: float, user: str = "alice") -> Any:
     return await ask(job.client, "extend", api.Extend(job=job.id, expire=expire), api.Changed, user)
 
 
@@ -252,7 +254,7 @@ async def test_the_full_status_counts_stored_bytes_and_names_receivers(client: C
     await job.begin(2)
     await job.receipt("somebody")
     request = api.Status(job=job.id, full=True)
-    found = await ask(client, "status", request, api.JobStatus)
+    found = await answered(client, "status", request, api.JobStatus)
     assert (found.size, found.fetches, found.receivers, found.stored) == (77, 3, ["somebody"], 1000)
     assert (found.complete, list(found.open_uploads), found.expire) == ([0, 1], [2], EXPIRE)
     assert found.created == pytest.approx(time.time(), abs=60)
@@ -283,7 +285,7 @@ async def test_ten_thousand_records_are_listed_in_pages_in_seconds(client: Clien
         await asyncio.gather(*(records.create(one) for one in made[at : at + 200]))
     try:
         began = time.monotonic()
-        first = await ask(client, "list", api.ListJobs(), api.JobPage, "crowd")
+        first = await answered(client, "list", api.ListJobs(), api.JobPage, "crowd")
         one = time.monotonic() - began
         lines = await listed(client, "crowd")
         print(f"10,000 records: first page {one:.2f} s, all 5 then {time.monotonic() - began - one:.2f} s")
@@ -298,7 +300,7 @@ async def test_ten_thousand_records_are_listed_in_pages_in_seconds(client: Clien
 # --- history
 
 
-def announcement(job: Job, seq: int, kept: int, **more: object) -> bytes:
+def announcement(job: Job, seq: int, kept: int, **more: Any) -> bytes:
     said = Announcement(job=job.id, run="1", seq=seq, kept=kept, done=seq, **more)
     return msgspec.json.encode(said)
 

@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from brokers import Job, Place, answers, ask, broker_process, code, connected, free_port, nats_server
+from brokers import (
+    Job,
+    Place,
+    answered,
+    answers,
+    ask,
+    broker_process,
+    code,
+    connected,
+    free_port,
+    nats_server,
+)
 from nats.aio.client import Client
 
 from transfer import api
@@ -137,6 +148,7 @@ async def test_fifty_users_racing_for_the_last_gigabyte_of_all_get_exactly_one(
     assert granted == GB
     refused = await Job(client, users[0]).create(size=1)
     assert code(refused) is ErrorCode.OVER_QUOTA
+    assert isinstance(refused, api.ApiError)
     assert "over quota of all users together" in refused.message
     await field.rule("")
 
@@ -305,10 +317,12 @@ async def test_over_quota_says_what_is_used_what_is_left_and_when_it_resets(
     await field.rule(f'[quota.users.{user}]\nbytes_per_day = "10GB"\nopen_jobs = 2')
     await Job(client, user).create(size=9_200 * MB)
     refused = await Job(client, user).create(size=2 * GB)
+    assert isinstance(refused, api.ApiError)
     said = "over quota: 9.20 GB of 10.00 GB used today, 800.0 MB left, this needs 2.00 GB; it resets at 00:00 UTC (in "
     assert (refused.code, refused.message[: len(said)]) == (ErrorCode.OVER_QUOTA, said)
     await Job(client, user).create(size=1)
     refused = await Job(client, user).create(size=1)
+    assert isinstance(refused, api.ApiError)
     assert refused.message == "over quota: 2 of 2 jobs are open; another can begin when one ends"
 
 
@@ -337,8 +351,9 @@ async def test_only_admins_see_what_others_use(field: Field, client: Client) -> 
     await Job(client, user).create(size=7)
     assert code(await ask(client, "usage", api.Usage(user=user), api.UsageReport)) is ErrorCode.NOT_ALLOWED
     assert code(await ask(client, "usage", api.Usage(all=True), api.UsageReport)) is ErrorCode.NOT_ALLOWED
-    one = await ask(client, "usage", api.Usage(user=user), api.UsageReport, "ann")
+    one = await answered(client, "usage", api.Usage(user=user), api.UsageReport, "ann")
     assert (one.users[0].user, one.users[0].day.used) == (user, 7)
-    everybody = await ask(client, "usage", api.Usage(all=True), api.UsageReport, "ann")
+    everybody = await answered(client, "usage", api.Usage(all=True), api.UsageReport, "ann")
     assert user in [each.user for each in everybody.users]
+    assert everybody.total is not None
     assert everybody.total.day.used >= 7

@@ -28,7 +28,7 @@ from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
 Run = Callable[..., subprocess.CompletedProcess[str]]

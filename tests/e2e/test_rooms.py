@@ -7,6 +7,7 @@ import base64
 import contextlib
 import signal
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transfer.api import ErrorCode, JobState
 from transfer.broker import room_records
 from transfer.broker import rooms as rooms_module
 from transfer.broker.consumer import Page
+from transfer.broker.job import Refusal
 from transfer.broker.records import Records
 from transfer.broker.room_records import BUCKET, RoomRecords
 from transfer.broker.rooms import KEPT_BEYOND, RoomVerbs
@@ -174,7 +176,7 @@ async def test_nobody_learns_of_a_room_without_its_token_and_only_ones_own_store
     job = await stored(client)
     await room.put(job)
     never = Room(client)
-    others = {
+    others: dict[str, dict[str, Any]] = {
         "put": {"job": job.id, "sealed": room.sealed()},
         "mark": {"consumer": "c", "holder": "h"},
         "leave": {"consumer": "c"},
@@ -260,7 +262,7 @@ async def test_items_go_each_to_one_of_many_who_race_for_them_and_to_another_whe
     job, other = await stored(client), Room(client)
     put = rooms_api.RoomPut(room=room.id, token=room.sealer.token(), job=job.id, sealed=room.sealed())
     new = rooms_api.RoomNew(room=other.id, token_hash=other.sealer.token_hash(), name=other.sealed())
-    refused = {
+    refused: dict[ErrorCode, list[Awaitable[object]]] = {
         ErrorCode.OVER_QUOTA: [
             verbs.put("alice", put),
             verbs.new("alice", new),
@@ -270,7 +272,7 @@ async def test_items_go_each_to_one_of_many_who_race_for_them_and_to_another_whe
     }
     for why, asking in refused.items():
         for verb in asking:
-            with pytest.raises(rooms_module.Refusal) as raised:
+            with pytest.raises(Refusal) as raised:
                 await verb
             assert raised.value.error.code is why
 
@@ -331,7 +333,8 @@ async def test_a_lock_is_one_holders_until_it_gives_it_back_or_says_nothing(
     async with asyncio.timeout(30):
         while not await lock("six", 60.0):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    for wrong in ({"name": "night"}, {"holder": "a b"}, {"life": 1e9}, {"life": -1.0}):
+    wrongs: list[dict[str, Any]] = [{"name": "night"}, {"holder": "a b"}, {"life": 1e9}, {"life": -1.0}]
+    for wrong in wrongs:
         refused = await room.say("lock", **{"name": name, "holder": "one", "life": 1.0, **wrong})
         assert refused.code is ErrorCode.BAD_REQUEST
     assert await room.say("lock", token="wrong", name=name, holder="one", life=1.0) == NOT_FOUND

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import urllib3
-from brokers import HTTP, Job, ask, crc, got
+from brokers import HTTP, Job, answered, crc, got
 from nats.aio.client import Client
 
 from transfer import api
@@ -49,6 +49,7 @@ async def reading(job: Job) -> str:
 async def writing(job: Job) -> api.SignedUrl:
     """A URL to put part 1 of segment 5."""
     [signed] = await job.sign(await job.begin(5), DATA, segment=5)
+    assert isinstance(signed, api.SignedUrl)
     return signed
 
 
@@ -126,7 +127,7 @@ async def test_urls_live_for_minutes_and_a_probes_for_one(
     reading: str, writing: api.SignedUrl, client: Client
 ) -> None:
     request = api.Probe(slot=9, length=len(DATA), crc32c=crc(DATA))
-    probe = await ask(client, "probe", request, api.ProbeUrls)
+    probe = await answered(client, "probe", request, api.ProbeUrls)
     lives = [
         int(parse_qs(urlsplit(url).query)["X-Amz-Expires"][0])
         for url in (reading, writing.url, probe.put.url, probe.get.url)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import MIB, SOON, XFER, Background, Two, complaint, make_tree, same_tree
-from orphans import objects_of
 
+from tests.orphans import objects_of
 from transfer import events
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 
 def same(one: Path, other: Path) -> bool:

@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from transfer import api, bus
-from transfer.errors import NotAllowed
+from transfer.errors import BusUnreachable, NotAllowed
 from transfer.local import listening
 from transfer.local.folder import Folder
 from transfer.local.listening import Listening
@@ -31,7 +31,7 @@ from transfer.seal import hash_token
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -244,7 +244,7 @@ async def test_the_broker_user_needs_no_more_than_it_may(servers: Servers) -> No
     client = await bus.connect(servers.nats_url, seed, "broker", "test", on_refusal=refused.append)
     kv = await client.jetstream().key_value("xfer_jobs")
     await kv.put("test.a", b"1")
-    watcher = await kv.watch("test.>")
+    watcher: Any = await kv.watch("test.>")
     assert (await watcher.updates(timeout=5)).value == b"1"
     await watcher.stop()
     assert (await kv.get("test.a")).value == b"1"
@@ -288,7 +288,7 @@ async def test_a_killed_child_is_mended_and_told(mine: Servers, name: str) -> No
             msgspec.json.decode(await ask(mine, "create", create), type=api.Created)
             begun = await ask(mine, "begin", api.Begin(job=ticket.job, segment=0))
             msgspec.json.decode(begun, type=api.Begun)
-        except (nats.errors.Error, msgspec.ValidationError, bus.BusUnreachable, OSError):
+        except (nats.errors.Error, msgspec.ValidationError, BusUnreachable, OSError):
             return False
         return True
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers need Linux or macOS")
 Xfer = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -55,6 +55,8 @@ def test_who_is_over_quota_is_told_so_sees_it_and_goes_on_once_the_limit_is_rais
     assert "over quota: " in said
     assert "it resets at 00:00 UTC (in " in said
     assert "Traceback" not in said
+    event = json.loads(xfer("send", file, "--wait", "0", "--json", env=ours.env).stdout)
+    assert (event["code"], event["kind"]) == (7, "OverQuota")
 
     rules.write_text(RULES.format(limit='"1GB"'))
     wait_for_limit(xfer, ours, 10**9)

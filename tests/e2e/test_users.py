@@ -30,7 +30,7 @@ from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is not there")
 Run = Callable[..., subprocess.CompletedProcess[str]]

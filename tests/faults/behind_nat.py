@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from scripts.benchmarks.rig.link import Namespace
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 SERVER, SILENT = "203.0.113.1", "203.0.113.99"
 """The public host; and an address where nothing answers, and nothing says so either."""

@@ -16,7 +16,7 @@ from material import clear
 from stage import Stage
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
@@ -49,15 +50,16 @@ class Hosts:
 
     def run(self, host: str, *args: str | Path, **more: object) -> subprocess.Popen[str]:
         """Start `xfer ARGS` on that host; stdout and stderr are pipes unless said otherwise."""
-        options: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return subprocess.Popen(
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        process: subprocess.Popen[str] = subprocess.Popen(
             ["ip", "netns", "exec", host, *XFER, *map(str, args)],
             env=dict(self.env),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             text=True,
-            **options,  # type: ignore[call-overload]
+            **options,
         )
+        return process
 
     def serve(self, *urls: str) -> None:
         """Make these servers of the near host reachable from the far one, under the same addresses."""

@@ -7,10 +7,10 @@ import time
 
 from helpers import same_tree
 from material import rows_in, same
-from orphans import live_jobs, objects_of, orphans_within
 from play import Play
 from stage import Stage, pids_with
 
+from tests.orphans import live_jobs, objects_of, orphans_within
 from transfer.api import JobState
 
 SWEPT_WITHIN = 20.0

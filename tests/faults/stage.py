@@ -19,7 +19,7 @@ from transfer.local.children import stamp
 from transfer.local.probe import broker_answers
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 SIDES = ("sender", "receiver")
 SERVERS = ("nats", "store", "broker")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from helpers import SOON, Background, Two, same_tree
 from material import rows_in
-from orphans import live_jobs, objects_of, orphans_within
 from proofs import SWEPT_WITHIN
 from stage import SIDES, Stage
+
+from tests.orphans import live_jobs, objects_of, orphans_within
 
 PACE = 12_000_000.0
 """Bytes a second: slow enough that what is said to happen midway does."""

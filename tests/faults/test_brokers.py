@@ -28,7 +28,7 @@ from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = [
     pytest.mark.long,
@@ -147,7 +147,7 @@ async def test_no_call_fails_or_takes_long_when_a_broker_ends_among_hundreds_of_
                 lambda: asked.finish(sealer.job, JobState.VOID),
             ):
                 began = time.monotonic()
-                await call()  # type: ignore[no-untyped-call]
+                await call()
                 took.append(time.monotonic() - began)
 
         async def some() -> None:

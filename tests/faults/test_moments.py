@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers import MIB, SOON, Two, complaint
 from material import rows_in
-from orphans import live_jobs, objects_of, orphans_within
 from proofs import SWEPT_WITHIN
 from stage import SIDES, Stage
 from steps import ended_well, gone, killed, until
 from taps import Hold
 
+from tests.orphans import live_jobs, objects_of, orphans_within
 from transfer import events
 from transfer.api import JobState
 from transfer.ledger import JobRow, Ledger
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = [
     pytest.mark.long,

@@ -29,13 +29,13 @@ from behind_nat import (
     why_not,
 )
 from helpers import MIB, Two
-from leaks import leaks_in
 
+from tests.leaks import leaks_in
 from transfer.events import RouteChosen
 from transfer.transports.webrtc import DEADLINE
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 SIZE = 6 * MIB

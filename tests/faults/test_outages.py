@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from helpers import MIB, SOON, Two, complaint
-from orphans import objects_of
 from stage import SIDES, Stage
 from steps import PACE, ended_well, gone, killed, slowed
 from taps import Count, Hold
 
+from tests.orphans import objects_of
 from transfer import events
 
 pytestmark = [

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import MIB, Background, Two
-from orphans import orphans_within
 from proofs import SWEPT_WITHIN
 from stage import SERVERS, Stage
 from wires import Way
 
+from tests.orphans import orphans_within
 from transfer.events import Waiting
 
 if TYPE_CHECKING:
-    from conftest import Servers
+    from tests.conftest import Servers
 
 pytestmark = [
     pytest.mark.long,

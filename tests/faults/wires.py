@@ -64,12 +64,12 @@ class Wire:
     clients, and to them.
     """
 
-    def __init__(self, do: Callable[[Coroutine[Any, Any, T]], T], target: int) -> None:
+    def __init__(self, do: Callable[[Coroutine[Any, Any, Any]], Any], target: int) -> None:
         self.target = target
         self.rate: float | None = None
         self.tap: Tap | None = None
         self.carried = [0, 0]
-        self._do: Callable[[Coroutine[Any, Any, Any]], Any] = do
+        self._do = do
         self._writers: set[asyncio.StreamWriter] = set()
         self._next = [0.0, 0.0]
         self._server: asyncio.Server | None = None

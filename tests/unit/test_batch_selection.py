@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_listed_costs_only_itself(
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(selection.os, "scandir", scandir)
+    monkeypatch.setattr("transfer.batch.selection.os.scandir", scandir)
     items = list(from_folder(tmp_path, Rules()))
     assert taken(iter(items)) == ["a/1", "c/3"]
     assert left(iter(items)) == {"b": ("it cannot be read: permission denied", True)}
@@ -199,7 +199,8 @@ class Time:
     """A clock that only waiting moves; `then` happens during the wait."""
 
     def __init__(self, then: object = None) -> None:
-        self.now, self.waits, self.then = 100.0, [], then
+        self.waits: list[float] = []
+        self.now, self.then = 100.0, then
 
     def pause(self, seconds: float) -> None:
         self.waits.append(seconds)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -25,7 +28,7 @@ from transfer.broker.job import (
 from transfer.seal import hash_token
 
 NOW = 1_000_000.0
-WHEN = {"now": NOW, "life": 100.0}
+WHEN: dict[str, Any] = {"now": NOW, "life": 100.0}
 
 
 def job(**changes: object) -> JobRecord:
@@ -267,7 +270,7 @@ def test_an_expired_job_becomes_void_and_stays_expired() -> None:
 
 def test_strangers_and_latecomers_are_told_the_same() -> None:
     told = []
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: admit_holder(None, "secret", NOW),
         lambda: admit_holder(job(), "wrong", NOW),
         lambda: admit_holder(job(), "", NOW),
@@ -275,7 +278,8 @@ def test_strangers_and_latecomers_are_told_the_same() -> None:
         lambda: admit_owner(None, "alice", NOW),
         lambda: admit_owner(job(), "bob", NOW),
         lambda: admit_owner(job(), "alice", NOW + 100),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(Refusal) as refused:
             attempt()
         told.append(refused.value.error)

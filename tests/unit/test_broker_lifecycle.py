@@ -64,7 +64,7 @@ def test_rules_of_others_stay_and_ours_are_replaced() -> None:
     of_another_prefix = lifecycle.rules("other/xfer/", LIFE)
     old = {"ID": "xfer:xfer/:2d", "Expiration": {"Days": 3}}
     ours = lifecycle.rules("xfer/", LIFE)
-    there = [theirs, old, nameless, *of_another_prefix, ours[0]]
+    there: list[dict[str, Any]] = [theirs, old, nameless, *of_another_prefix, ours[0]]
     assert lifecycle.merged(there, ours, "xfer/") == [theirs, nameless, *of_another_prefix, *ours]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transfer.broker.account import check, resets
 from transfer.broker.borrowing import Borrower
 from transfer.broker.job import Refusal
-from transfer.broker.limits import Limits
+from transfer.broker.limits import Amount, Count, Limits
 from transfer.broker.rules import read
 from transfer.broker.tally import Tally, fresh, of_bytes, settled
 from transfer.errors import UsageError
@@ -33,9 +33,9 @@ def test_what_a_user_has_no_exception_for_is_what_everybody_has() -> None:
         requests_per_minute = 60
         """
     ).quota
-    assert quota.of("bob") == Limits(10 * 10**9, None, 5, 7, None)
-    assert quota.of("ann") == Limits(None, None, 5, 9, 60)
-    assert quota.total.limits() == Limits(None, 3 << 39, None, None, None)
+    assert quota.of("bob") == Limits(Amount(10 * 10**9), None, Amount(5), Count(7), None)
+    assert quota.of("ann") == Limits(None, None, Amount(5), Count(9), Count(60))
+    assert quota.total.limits() == Limits(None, Amount(3 << 39), None, None, None)
     assert read(b"").quota.of("bob") == Limits()
 
 
@@ -98,21 +98,21 @@ def test_days_and_months_end_in_utc() -> None:
     ("limits", "sentence"),
     [
         (
-            Limits(bytes_per_day=10 * 10**9),
+            Limits(bytes_per_day=Amount(10 * 10**9)),
             "over quota: 9.20 GB of 10.00 GB used today, 800.0 MB left, this needs 2.00 GB; "
             "it resets at 00:00 UTC (in 12 h 00 min)",
         ),
         (
-            Limits(bytes_per_month=10 * 10**9),
+            Limits(bytes_per_month=Amount(10 * 10**9)),
             "over quota: 9.20 GB of 10.00 GB used this month, 800.0 MB left, this needs 2.00 GB; "
             "it resets on the 1st at 00:00 UTC (in 16 days)",
         ),
         (
-            Limits(stored_bytes=10 * 10**9),
+            Limits(stored_bytes=Amount(10 * 10**9)),
             "over quota: 9.20 GB of 10.00 GB stored, 800.0 MB left, this needs 2.00 GB; "
             "it falls when a transfer is void, expires or has had its last fetch",
         ),
-        (Limits(open_jobs=1), "over quota: 1 of 1 jobs are open; another can begin when one ends"),
+        (Limits(open_jobs=Count(1)), "over quota: 1 of 1 jobs are open; another can begin when one ends"),
     ],
 )
 def test_over_quota_says_what_is_used_what_is_left_and_when_it_resets(limits: Limits, sentence: str) -> None:

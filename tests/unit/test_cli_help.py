@@ -143,6 +143,7 @@ def test_nothing_heavy_is_imported_to_answer(args: list[str]) -> None:
 def test_the_examples_of_a_command_in_a_group_are_its_own(path: tuple[str, str]) -> None:
     lines = page(path)
     examples = [line for line in lines[lines.index("Examples:") + 1 :] if not line.startswith("   ")]
+    assert examples
     assert all(f"{line} ".startswith("  xfer {} {} ".format(*path)) for line in examples)
 
 

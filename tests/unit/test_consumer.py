@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import strategies as st
@@ -83,7 +85,7 @@ def test_only_who_holds_an_item_fails_at_it_and_gives_it_back() -> None:
     [{"take": [1, 4]}, {"hold": [2]}, {"drop": [2]}, {"had": [2, 9]}, {"failed": {2: "x"}}, {"again": [3]}],
     ids=lambda said: next(iter(said)),
 )
-def test_the_same_mark_again_changes_nothing(said: dict[str, object]) -> None:
+def test_the_same_mark_again_changes_nothing(said: dict[str, Any]) -> None:
     page = marked(SHARED, take=[2, 3])
     for _ in range(TRIES):
         page = marked(marked(page, take=[3]), failed={3: "x"})
@@ -130,7 +132,7 @@ def test_a_page_that_could_grow_too_long_for_a_value_is_refused() -> None:
         given_up = marked(given_up, failed={MAX_FAILED + 1: "x"})
         given_up = marked(given_up, take=[MAX_FAILED + 1])
     assert len(given_up.given_up) == MAX_FAILED
-    refused: list[tuple[Page, dict[str, object]]] = [
+    refused: list[tuple[Page, dict[str, Any]]] = [
         (full, {"had": [MAX_HAD + 5]}),
         (held, {"take": [MAX_HELD + 1]}),
         (given_up, {"failed": {MAX_FAILED + 1: "x"}}),

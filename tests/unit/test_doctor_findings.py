@@ -85,7 +85,7 @@ def test_lines_fit_80_columns_with_colour_and_without(
 ) -> None:
     monkeypatch.setattr("cli.exits.coloured", lambda _file: coloured)
     for state in ("ok", "note", "skip", "fail"):
-        doctor._print(Finding("JetStream", state, "what it said, at length " * 9, "what to do next " * 9, 5))  # type: ignore[arg-type]
+        doctor._print(Finding("JetStream", state, "what it said, at length " * 9, "what to do next " * 9, 5))
     out = capsys.readouterr().out
     assert ("\x1b[" in out) == coloured
     plain = [line.replace("\x1b[0m", "") for line in out.splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from transfer.seal import hash_token
 
 NOW = 1_000_000.0
 LIFE = 7 * DAY
-WHEN = {"now": NOW, "life": LIFE}
+WHEN: dict[str, Any] = {"now": NOW, "life": LIFE}
 
 
 def job(state: JobState = JobState.OPEN, **changes: object) -> JobRecord:
@@ -76,7 +77,8 @@ def test_the_table_knows_every_state_and_what_is_settled_stays_so() -> None:
 
 def test_nothing_is_begun_during_a_pause_and_what_is_under_way_is_completed() -> None:
     record = job(segments=0).begin(0, "u", **WHEN).pause(True, **WHEN)
-    for asked in (lambda: record.check_begin(1), record.check_moving):
+    asking: list[Callable[[], object]] = [lambda: record.check_begin(1), record.check_moving]
+    for asked in asking:
         with pytest.raises(Refusal) as refused:
             asked()
         assert refused.value.error.code is ErrorCode.PAUSED

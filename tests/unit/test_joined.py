@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeAlias
 
 import msgspec
 import pytest
 
 from transfer import api
 from transfer.broker.joined import joined
-from transfer.errors import StoreUnreachable
+from transfer.broker.table import Later
+from transfer.errors import BusUnreachable, StoreUnreachable
+
+Answer: TypeAlias = msgspec.Struct | Later
 
 
 class Slow:
@@ -26,9 +31,9 @@ class Slow:
         return api.Begun(f"upload {self.asked}")
 
 
-async def started(*calls: object) -> list[asyncio.Future[msgspec.Struct]]:
-    tasks = [asyncio.ensure_future(call) for call in calls]  # type: ignore[arg-type]
-    await asyncio.sleep(0.01)
+async def started(*calls: Awaitable[Answer]) -> list[asyncio.Future[Answer]]:
+    tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)  # each runs as far as it can
     return tasks
 
 
@@ -66,7 +71,7 @@ async def test_when_the_first_is_given_up_its_copies_hear_why_and_the_next_is_as
     verb = joined({"begin": slow})["begin"]
     first, copy = await started(verb("ann", b"1"), verb("ann", b"1"))
     first.cancel()
-    with pytest.raises(StoreUnreachable, match="too long"):
+    with pytest.raises(BusUnreachable, match="too long"):
         await copy
     slow.go.set()
     assert await verb("ann", b"1") == api.Begun("upload 2")

@@ -6,8 +6,8 @@ import secrets
 from pathlib import Path
 
 import pytest
-from leaks import LOGS, leaks_below, leaks_in
 
+from tests.leaks import LOGS, leaks_below, leaks_in
 from transfer.local.credentials import make_nkey
 from transfer.ticket import Ticket
 

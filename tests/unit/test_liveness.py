@@ -9,7 +9,8 @@ from transfer.sctp.liveness import ASK_AGAIN, DEAD, LATE, QUIET, Liveness
 
 def watched(until: float, step: float = 0.01) -> tuple[list[float], float | None]:
     """When it asks, and when it gives up, if nothing is ever heard."""
-    liveness, asked, now = Liveness(), [], 0.0
+    asked: list[float] = []
+    liveness, now = Liveness(), 0.0
     while now < until:
         if liveness.lost(now):
             return asked, now

@@ -28,14 +28,14 @@ async def test_lookups_that_hang_keep_no_thread_of_the_loop(monkeypatch: pytest.
     let_go = threading.Event()
 
     def silent(*_: object) -> None:
-        let_go.wait(20)
+        let_go.wait(100)
         raise OSError("nobody answered")
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
     hanging = [look_up(f"host-{number}") for number in range(50)]
     started = time.monotonic()
     await asyncio.gather(*(asyncio.to_thread(str, number) for number in range(50)))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
     for lookup in hanging:
         lookup.cancel()
     let_go.set()

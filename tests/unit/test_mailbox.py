@@ -218,7 +218,7 @@ async def test_garbage_is_dropped_and_what_comes_after_it_is_heard(pair: Pair) -
     nested = bytes([greeting[0] + 1]) + greeting[1:] + b"\xa1x" + b"\x91" * 5000
     unreadable = (b"", b"\xc1", b"\x80", msgspec.msgpack.encode(newer), nested)
     garbage = [b"", b"x", bytes(40), bytes(wire.MAX_SIGNAL + 1)]
-    garbage += [sealer.seal(Purpose.TO_SENDER, 0, plain) for plain in unreadable]
+    garbage += [bytes(sealer.seal(Purpose.TO_SENDER, 0, plain)) for plain in unreadable]
     garbage += [wire.seal_signal(sealer, Purpose.TO_SENDER, hello(b"short", 0))]
     for data in garbage:
         await pair.bus.publish(subject, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -110,8 +111,8 @@ def test_every_setting_is_one_that_any_glibc_takes() -> None:
 
 def test_elsewhere_nothing_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[int] = []
-    monkeypatch.setattr(memory.gc, "freeze", lambda: frozen.append(1))
-    monkeypatch.setattr(memory.sys, "platform", "win32")
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("there is no libc to tune"))
     memory.settle()
     assert frozen == [1]
@@ -119,7 +120,7 @@ def test_elsewhere_nothing_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """musl."""
-    monkeypatch.setattr(memory.gc, "freeze", lambda: None)
-    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     memory.settle()

@@ -57,7 +57,7 @@ async def test_a_receipt_that_comes_before_its_digest_is_known_is_judged_once_th
     come = Receivers(nobody, nobody, SEALER, lambda: roots[-1], Meter(ignore), ignore)
     for receiver, digest in (("r", ROOT), ("other", b"x" * 32)):
         body = ReceiptBody(FORMAT, receiver, 0, 0, digest)
-        come._take(SEALER.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(body)))
+        come._take(bytes(SEALER.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(body))))
     assert (list(come.early), come.receipts) == (["r", "other"], {})
     assert await come.next_hello(None) is None, "whoever waits hears of it"
     roots.append(ROOT)

@@ -84,7 +84,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_a_long_text_takes_no_long_time() -> None:
     choose = random.Random(1)
     for alphabet in (string.ascii_letters, "://@", "xfer1", "eyJ.-", 'Authorization:" '):
-        text = "".join(choose.choice(alphabet) for _ in range(20_000))
+        text = "".join(choose.choice(alphabet) for _ in range(300_000))
         redact(text)  # the test's time limit is the assertion: nothing here may take its square
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -179,7 +180,7 @@ def test_a_log_gets_a_line_every_ten_seconds_at_most_and_then_also_how_it_ended(
 def test_a_line_of_progress_counts_the_files_and_not_what_an_earlier_run_moved() -> None:
     clock, err = Clock(), io.StringIO()
     view = Lines(None, err, clock)
-    many = {"total": 10_000_000, "wire": 0, "files": 200, "route": "s3"}
+    many: dict[str, Any] = {"total": 10_000_000, "wire": 0, "files": 200, "route": "s3"}
     view(Progress(done=0, files_done=0, **many))
     clock.now += 10
     moving = [FileProgress("a", 1, 2)]
@@ -201,7 +202,7 @@ def test_the_rate_is_that_of_this_run_and_counts_what_is_under_way() -> None:
     clock, err = Clock(), io.StringIO()
     view = Lines(None, err, clock)
     clock.now += 5
-    at = {"total": 20_000_000, "wire": 0, "files": 1, "route": "s3"}
+    at: dict[str, Any] = {"total": 20_000_000, "wire": 0, "files": 1, "route": "s3"}
     view(Progress(done=9_000_000, **at))
     clock.now += 5
     view(Progress(done=9_000_000, under_way=500_000, **at))

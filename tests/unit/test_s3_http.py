@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -175,7 +176,7 @@ def test_a_store_that_asks_for_less_is_told_from_one_that_is_down(store: Start, 
         (502, said[:9], False),
     ):
         with pytest.raises(StoreUnreachable) as refused:
-            http.get(store(lambda request, s=status, b=body: sized(request, s, b)), 0, 1)
+            http.get(store(partial(sized, status=status, body=body)), 0, 1)
         assert isinstance(refused.value, SlowDown) is slow
 
 

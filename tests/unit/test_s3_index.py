@@ -24,7 +24,7 @@ def row(index: int, length: int = 100, kind: Kind = Kind.CHUNK) -> IndexedFrame:
 
 
 def sealed(content: object, segment: int = 3) -> bytes:
-    return CODEC.encode(FrameId(Kind.INDEX, segment), msgspec.msgpack.encode(content)).frame.data
+    return bytes(CODEC.encode(FrameId(Kind.INDEX, segment), msgspec.msgpack.encode(content)).frame.data)
 
 
 def ref_for(index: bytes, payload: int, segment: int = 3) -> SegmentRef:
@@ -106,7 +106,7 @@ def test_what_is_no_index_is_refused(content: object) -> None:
 
 def test_an_index_nested_without_end_is_refused() -> None:
     raw = b"\x94\x01\x03\x90" + b"\x91" * 5000
-    index = CODEC.encode(FrameId(Kind.INDEX, 3), raw).frame.data
+    index = bytes(CODEC.encode(FrameId(Kind.INDEX, 3), raw).frame.data)
     with pytest.raises(DamagedData, match="not readable"):
         read_index(CODEC, ref_for(index, 0), index)
 

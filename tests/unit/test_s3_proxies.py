@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from proxies import HOST, Proxy, serving
 
+from tests.proxies import HOST, Proxy, serving
 from transfer.api import SignedUrl
 from transfer.errors import StoreUnreachable, UntrustedServer, UsageError
 from transfer.local import authority

@@ -75,7 +75,7 @@ async def store() -> AsyncIterator[Store]:
 
 
 def http_of(store: Store) -> Http:
-    return cast("Any", store._http)
+    return cast("Http", store._http)
 
 
 def refusing(

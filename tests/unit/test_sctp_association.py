@@ -256,9 +256,9 @@ def test_an_unknown_chunk_is_passed_over_as_its_type_says() -> None:
 
 def test_streams_that_the_peer_closes_are_granted_and_told() -> None:
     network, a, b = connected()
-    request = struct.pack(
-        "!IIIHH", a.association.init.tsn, 0, b.association._receiver.cumulative & 0xFFFFFFFF, 3, 5
-    )  # type: ignore[union-attr]
+    receiver = b.association._receiver
+    assert receiver is not None
+    request = struct.pack("!IIIHH", a.association.init.tsn, 0, receiver.cumulative & 0xFFFFFFFF, 3, 5)
     for _ in range(2):
         b.association.receive(
             forged(b, wire.chunk(Type.RE_CONFIG, wire.parameter(Parameter.RESET_OUTGOING, request))),

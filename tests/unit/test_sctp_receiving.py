@@ -19,7 +19,7 @@ def receiver(window: int = 1 << 20, largest: int = 1 << 16) -> Receiver:
 
 def pieces(messages: list[bytes], size: int) -> list[tuple[int, int, bytes]]:
     """(TSN, flags, payload) of each piece."""
-    found = []
+    found: list[tuple[int, int, bytes]] = []
     for message in messages:
         for at in range(0, len(message), size):
             flags = (BEGIN if at == 0 else 0) | (END if at + size >= len(message) else 0)

@@ -45,7 +45,8 @@ def test_any_flipped_bit_anywhere_is_refused(sealer: Sealer) -> None:
 
 def test_every_cut_and_every_addition_is_refused(sealer: Sealer) -> None:
     sealed = sealer.seal(Purpose.CHUNK, 7, b"some bytes of a file")
-    for candidate in (*(sealed[:n] for n in range(len(sealed))), sealed + b"\0", b"\0" + sealed):
+    cuts: list[bytes | bytearray] = [sealed[:n] for n in range(len(sealed))]
+    for candidate in (*cuts, sealed + b"\0", b"\0" + sealed):
         with pytest.raises(DamagedData):
             sealer.open(Purpose.CHUNK, 7, candidate)
 

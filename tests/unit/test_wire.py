@@ -179,7 +179,7 @@ signals = st.sampled_from(
 
 
 def sealed(plain: bytes) -> bytes:
-    return SEALER.seal(TO, 0, plain)
+    return bytes(SEALER.seal(TO, 0, plain))
 
 
 @given(signals)

@@ -64,14 +64,14 @@ class Callers:
         self._keep = False
 
     async def __aenter__(self) -> Callers:
-        for _, (user, seed) in zip(range(self._count), itertools.cycle(self._users), strict=False):
+        for user, seed in itertools.islice(itertools.cycle(self._users), self._count):
             client = await bus.connect(self._url, seed, user, "bench")
             await client.subscribe(f"{inbox_prefix(user)}.b{len(self._clients)}.*", cb=self._heard)
             await client.flush()
             self._clients.append((user, client))
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *_ended: object) -> None:
         for _, client in self._clients:
             await client.close()
 

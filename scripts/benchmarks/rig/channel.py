@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -60,7 +60,8 @@ class Talk:
         print(msgspec.msgpack.encode(signal).hex(), flush=True)
 
     async def hear(self) -> wire.AnySignal:
-        return msgspec.msgpack.decode(bytes.fromhex((await line(self._lines)).decode()), type=wire.AnySignal)
+        said = bytes.fromhex((await line(self._lines)).decode())
+        return cast("wire.AnySignal", msgspec.msgpack.decode(said, type=wire.AnySignal))
 
 
 async def line(lines: asyncio.StreamReader) -> bytes:

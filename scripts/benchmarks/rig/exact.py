@@ -12,9 +12,8 @@ import json
 import sys
 import time
 
-from channel import DEADLINE, MESSAGE, Talk, both_ready, incoming
-from datasets import messages
-
+from scripts.benchmarks.rig.channel import DEADLINE, MESSAGE, Talk, both_ready, incoming
+from scripts.benchmarks.rig.datasets import messages
 from transfer import wire
 from transfer.errors import PeerLost
 from transfer.ice_urls import IceServers
