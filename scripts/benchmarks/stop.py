@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rig.link import Namespace
-from rig.measure import Running, run
-from rig.mortal import Mortal
-from rig.servers import XFER
+from scripts.benchmarks.rig.link import Namespace
+from scripts.benchmarks.rig.measure import Running, run
+from scripts.benchmarks.rig.mortal import Mortal
+from scripts.benchmarks.rig.servers import XFER
 
 RESULTS = Path("bench-results/stop.json")
 GOAL = 2.0

@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import another
 import pytest
-from another import Reader, Secret, read_ticket, unpack, unseal, write_ticket
 from cryptography.exceptions import InvalidTag
+
+from tests import another
+from tests.another import Reader, Secret, read_ticket, unpack, unseal, write_ticket
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "format.json").read_text())
 JOB = read_ticket(VECTORS["ticket"]["text"])

@@ -16,14 +16,15 @@ import struct
 from typing import Any
 from urllib.parse import urlsplit
 
-import another
 import google_crc32c
 import nats
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from another import Reader, Secret, frames_of, read_ticket, segment_of, token, write_ticket
 from cryptography.exceptions import InvalidTag
 from helpers import MIB, SOON, Two
 from nats.aio.client import Client
+
+from tests import another
+from tests.another import Reader, Secret, frames_of, read_ticket, segment_of, token, write_ticket
 
 
 class Peer:

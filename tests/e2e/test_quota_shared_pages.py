@@ -17,6 +17,7 @@ from transfer.broker.records import Records
 from transfer.ticket import Ticket
 
 EACH = 20
+Told = tuple[list[str], str, bytes, int]
 
 
 class Watched(Shelf):
@@ -27,7 +28,7 @@ class Watched(Shelf):
         self._fate = fate
         self._news = asyncio.Event()
         self.reads = self.late = self.told = self.heard = 0
-        self._before: tuple[Iterable[str], str, bytes, int] | None = None
+        self._before: Told | None = None
 
     async def read(self, key: str) -> tuple[bytes | None, int]:
         self.reads += key.startswith("u.")
@@ -39,8 +40,10 @@ class Watched(Shelf):
         return written
 
     async def tell(self, brokers: Iterable[str], user: str, page: bytes, revision: int) -> None:
-        now = list(brokers), user, page, revision
-        told = {"told": [now], "lost": [], "doubled": [now, now], "late": [self._before or now]}[self._fate]
+        now: Told = list(brokers), user, page, revision
+        told: list[Told] = {
+            "told": [now], "lost": [], "doubled": [now, now], "late": [self._before or now],
+        }[self._fate]  # fmt: skip
         self._before = now
         for each in told:
             self.told += len(now[0])
