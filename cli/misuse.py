@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from typer._click.core import Context
-from typer._click.exceptions import (
+from typer.core import TyperArgument, TyperOption
+
+from cli.inside_typer import (
     BadOptionUsage,
     BadParameter,
     ClickException,
+    Context,
+    IntRange,
+    Misparsed,
     MissingParameter,
     NoSuchOption,
+    TyperChoice,
 )
-from typer._click.exceptions import UsageError as Misparsed
-from typer._click.types import IntRange
-from typer._types import TyperChoice
-from typer.core import TyperArgument, TyperOption
-
 from transfer.errors import UsageError
 
 
