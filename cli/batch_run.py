@@ -16,9 +16,10 @@ import msgspec
 from cli.render import waiting
 from cli.run import run, same_command
 from transfer import config
+from transfer.batch.alone import alone, lock_path
 from transfer.batch.report import Line, Outcome, Report, cells, total
 from transfer.batch.room_sender import RoomSender
-from transfer.batch.run import Asked, Pause, alone, lock_path
+from transfer.batch.run import Asked, Pause
 from transfer.batch.run import run as run_whole
 from transfer.batch.selection import Item
 from transfer.batch.state import State

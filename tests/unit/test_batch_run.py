@@ -19,10 +19,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from transfer.batch.alone import alone
 from transfer.batch.examine import examine
 from transfer.batch.plan import planned, whole
 from transfer.batch.report import Report, cells, total
-from transfer.batch.run import Asked, Pause, alone, run
+from transfer.batch.run import Asked, Pause, run
 from transfer.batch.selection import Item, Rules, from_folder, from_list
 from transfer.batch.state import Order, OrderFile, State
 from transfer.errors import (
