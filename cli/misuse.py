@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from typer.core import TyperArgument, TyperOption
 
+from cli.given import called
 from cli.inside_typer import (
     BadOptionUsage,
     BadParameter,
@@ -29,21 +30,6 @@ def in_our_words(wrong: ClickException) -> UsageError:
         hint = f"did you mean {near[0]}? If not, {see}" if near else see
         return UsageError(f"no such option: {wrong.option_name}", hint=hint)
     return UsageError(_sentence(wrong, context), hint=see)
-
-
-def called(context: Context, name: str) -> str:
-    """An option as it was given: `--wait`, or `XFER_WAIT` where the variable said it. name: `wait`."""
-    parameter = next(p for p in context.command.params if p.name == name)
-    source = context.get_parameter_source(name)
-    if source is not None and source.name == "ENVIRONMENT" and isinstance(parameter.envvar, str):
-        return parameter.envvar
-    return max(parameter.opts, key=len)
-
-
-def typed(context: Context, name: str) -> bool:
-    """Whether it stood on the command line, which goes before what a variable says. name: as for `called`."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _sentence(wrong: ClickException, context: Context | None) -> str:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from transfer.batch.alone import alone
 from transfer.batch.examine import examine
 from transfer.batch.plan import planned, whole
-from transfer.batch.report import Report, cells, total
+from transfer.batch.report import Report, cells
 from transfer.batch.run import Asked, Pause, run
 from transfer.batch.selection import Item, Rules, from_folder, from_list
 from transfer.batch.state import Order, OrderFile, State
@@ -844,7 +844,7 @@ def test_people_see_what_became_of_it(spool: Spool) -> None:
             )
         )
         assert cells(lines[0]) == ("sent", "3 B", "owed", "a")
-        assert total(report) == "1 sent (3 B)"
+        assert str(report.sums) == "1 sent (3 B)"
 
 
 # the model: files change between runs, and runs are killed anywhere

@@ -68,7 +68,7 @@ async def run(
     told: str | None = None
     try:
         await _within(asked.max_duration, batch.whole(items), report)
-        if report.counts["failed"]:
+        if report.sums.counts["failed"]:
             raise _partial(report)
         outcome = "complete"
     except Interrupted:
@@ -91,16 +91,17 @@ async def _within(seconds: float | None, whole: Awaitable[None], report: Report)
         if not limit.expired():
             raise
         raise OutOfTime(
-            f"the time was over after {report.counts.total()} files", hint="the next run goes on from there"
+            f"the time was over after {report.sums.counts.total()} files",
+            hint="the next run goes on from there",
         ) from None
 
 
 def _partial(report: Report) -> PartialSource:
     names = ", ".join(f"{printable(each.path)} ({printable(each.reason)})" for each in report.failed[:3])
-    count = report.counts["failed"]
+    count = report.sums.counts["failed"]
     more = f" and {count - 3} more" if count > 3 else ""
     return PartialSource(
-        f"{count} of {report.counts.total()} files failed: {names}{more}",
+        f"{count} of {report.sums.counts.total()} files failed: {names}{more}",
         hint="the next run tries them again, and --retry-failed only them",
     )
 

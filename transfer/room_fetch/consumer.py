@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from transfer.room import Member, Posted
@@ -48,15 +49,6 @@ class Consumer(NamedTuple):
     async def failed(self, number: int, why: str) -> None:
         await self._mark(failed={number: why})
 
-    async def _mark(
-        self,
-        *,
-        take: Sequence[int] = (),
-        hold: Sequence[int] = (),
-        drop: Sequence[int] = (),
-        had: Sequence[int] = (),
-        failed: Mapping[int, str] | None = None,
-    ) -> RoomMarked:
-        return await self.member.mark(
-            self.name, self.holder, work=self.work, take=take, hold=hold, drop=drop, had=had, failed=failed
-        )
+    @property
+    def _mark(self) -> partial[Coroutine[None, None, RoomMarked]]:
+        return partial(self.member.mark, self.name, self.holder, work=self.work)
