@@ -103,9 +103,8 @@ def batch(
     from functools import partial
 
     from cli.batch_run import Scope, run_batch
-    from cli.misuse import called
+    from cli.given import Given
     from cli.tickets import room_named
-    from cli.units import parse_duration, parse_limit, parse_since
     from transfer.batch.room_sender import room_sender
     from transfer.batch.run import Asked
     from transfer.batch.selection import Rules
@@ -113,51 +112,50 @@ def batch(
     from transfer.room_names import find
     from transfer.source import patterns
 
-    def seconds(text: str, name: str) -> float:
-        return parse_duration(text, option=called(arguments, name), command="batch")
-
-    room = room_named(arguments, room, room_file)
+    given = Given(arguments)
+    room = room_named(given, room, room_file)
     if room is None:
         raise UsageError("no room is named", hint="say where to send with --room")
     if delete and move_to is not None:
         raise UsageError("a file is either deleted or moved", hint="drop --delete or --move-to")
     if lock == "":
-        raise UsageError(f"{called(arguments, 'lock')} is empty", hint="is a variable not set?")
-    kept = seconds(expire, "expire")
+        raise UsageError(f"{given.called('lock')} is empty", hint="is a variable not set?")
+    kept = given.duration("expire", expire)
     if not kept:
         raise UsageError("what expires at once cannot be fetched", hint="give --expire a time")
     root = _root(folder, files_from, files_from0)
     target = os.path.realpath(move_to) if move_to is not None else ""
-    since = None
-    if newer_than is not None:
-        since = parse_since(newer_than, option=called(arguments, "newer_than"), command="batch")
     rules = Rules(
-        include=patterns(include or (), called(arguments, "include")),
-        exclude=patterns(exclude or (), called(arguments, "exclude")),
-        since=since,
-        min_age=seconds(min_age, "min_age"),
+        include=patterns(include or (), given.called("include")),
+        exclude=patterns(exclude or (), given.called("exclude")),
+        since=given.since("newer_than", newer_than),
+        min_age=given.duration("min_age", min_age),
         now=time.time(),
         apart=tuple(os.path.realpath(each) for each in (move_to, report) if each is not None),
     )
     if target and (root == target or (not root and Path.cwd().is_relative_to(target))):
         raise UsageError("--move-to names the folder that is sent", hint="name another, or one inside it")
     removal: Literal["", "delete", "move"] = "delete" if delete else "move" if move_to is not None else ""
+
+    def wanted(name: bytes) -> bool:
+        return rules.takes_tree(os.fsdecode(name))
+
     source = "-" if folder == "-" else files_from or files_from0
     separator = b"\0" if files_from0 is not None else b"\n"
     where = find(room)
     with _names(source) as names:
         if dry_run:
             items = _items(root, names, separator, rules, look_twice=settled)
-            _plan(where.ticket.id, root, items, rules, removal, only_failed=retry_failed, json=json)
+            _plan(where.ticket.id, root, items, wanted, removal, only_failed=retry_failed, json=json)
             return
         asked = Asked(
             removal=removal,
             to=os.path.abspath(move_to) if move_to is not None else "",
-            wanted=lambda name: rules.takes_tree(os.fsdecode(name)),
+            wanted=wanted,
             pack=pack,
             only_failed=retry_failed,
             concurrency=concurrency,
-            max_duration=None if max_duration is None else seconds(max_duration, "max_duration"),
+            max_duration=None if max_duration is None else given.duration("max_duration", max_duration),
         )
         sending = partial(
             room_sender,
@@ -165,8 +163,8 @@ def batch(
             context=context,
             expire=kept,
             fetches=fetches,
-            patience=seconds(patience, "patience"),
-            bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="batch"),
+            patience=given.duration("patience", patience),
+            bwlimit=given.limit("bwlimit", bwlimit),
         )
         scope = Scope(where.name or where.ticket.id, where.ticket.id, root, lock, wait_lock)
         counts = run_batch(
@@ -240,7 +238,7 @@ def _plan(
     room: str,
     root: str,
     items: Iterator[Item],
-    rules: Rules,
+    wanted: Callable[[bytes], bool],
     removal: Literal["", "delete", "move"],
     *,
     only_failed: bool,
@@ -248,7 +246,6 @@ def _plan(
 ) -> None:
     """Print it, a step a line. Raises PartialSource, at its end, if some of it would fail."""
     import contextlib
-    import os
     import sys
 
     from transfer import config
@@ -264,7 +261,7 @@ def _plan(
             state,
             examine,
             removal=removal,
-            wanted=lambda name: rules.takes_tree(os.fsdecode(name)),
+            wanted=wanted,
             only_failed=only_failed,
         ):
             failed += step.what is What.FAILED

@@ -16,9 +16,10 @@ import msgspec
 from cli.render import waiting
 from cli.run import run, same_command
 from transfer import config
-from transfer.batch.report import Line, Outcome, Report, cells, total
+from transfer.batch.alone import alone, lock_path
+from transfer.batch.report import Line, Outcome, Report, Sums, cells
 from transfer.batch.room_sender import RoomSender
-from transfer.batch.run import Asked, Pause, alone, lock_path
+from transfer.batch.run import Asked, Pause
 from transfer.batch.run import run as run_whole
 from transfer.batch.selection import Item
 from transfer.batch.state import State
@@ -54,10 +55,11 @@ def run_batch(
     quiet: bool,
 ) -> Counter[Outcome]:
     """How many files had which outcome. Raises as `transfer.batch.run.run`; Locked."""
-    telling = _Telling(json=json, quiet=quiet)
+    sums = Sums()
+    telling = _Telling(sums, json=json, quiet=quiet)
     state_dir = config.state_dir()
 
-    async def work(kept: Report) -> None:
+    async def work(report: Report) -> None:
         path = lock_path(state_dir / "locks", scope.room_id, scope.root)
         async with (
             alone(path, "sends this batch to that room", wait=scope.wait),
@@ -65,25 +67,27 @@ def run_batch(
             sender.alone(scope.lock, wait=scope.wait),
         ):
             with contextlib.closing(State(state_dir / "batch.db", scope.room_id, scope.root)) as state:
-                await run_whole(asked, state, items, sender, kept)
+                await run_whole(asked, state, items, sender, report)
 
-    with Report(report, scope.room, scope.root, telling.line) as kept:
-        telling.report = kept
+    with Report(report, scope.room, scope.root, telling.line, sums) as kept:
         try:
             run(lambda: work(kept), resume=same_command())
         finally:
             telling.end()
-    return kept.counts
+    return sums.counts
 
 
 class _Telling:
-    """On a terminal a line for each file that something was done about; else only a sign of life; NDJSON with `json`."""
+    """On a terminal a line for each file that something was done about; else only a sign of life; NDJSON with `json`.
 
-    def __init__(self, *, json: bool, quiet: bool) -> None:
+    sums: as they stand when it is called.
+    """
+
+    def __init__(self, sums: Sums, *, json: bool, quiet: bool) -> None:
+        self._sums = sums
         self._json, self._quiet, self._tty = json, quiet, sys.stderr.isatty()
         self._said = time.monotonic()
         self._begun = False
-        self.report: Report | None = None
 
     def line(self, line: Line) -> None:
         if self._json:
@@ -100,19 +104,16 @@ class _Telling:
             self._tick()
 
     def end(self) -> None:
-        if self.report is None:
-            return
         if self._json:
-            self._tell_json("batch", {"counts": dict(self.report.counts), "bytes": self.report.bytes})
+            self._tell_json("batch", {"counts": dict(self._sums.counts), "bytes": self._sums.bytes})
         elif not self._quiet and (self._tty or self._begun):
-            sys.stderr.write(f"{total(self.report)}\n")
+            sys.stderr.write(f"{self._sums}\n")
 
     def _tick(self) -> None:
         if self._tty or self._json or self._quiet or time.monotonic() - self._said < EVERY:
             return
         self._said, self._begun = time.monotonic(), True
-        if self.report is not None:
-            sys.stderr.write(f"{total(self.report)}\n")
+        sys.stderr.write(f"{self._sums}\n")
 
     def _tell_json(self, event: str, fields: dict[str, object]) -> None:
         sys.stdout.write(msgspec.json.encode({"event": event, "v": 1, **fields}).decode() + "\n")

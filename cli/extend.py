@@ -22,11 +22,11 @@ def extend(
 ) -> None:
     """Give a job another expiry, later or sooner."""
     from cli.ask import ask, say_changed
-    from cli.misuse import called
-    from cli.units import moment, parse_duration
+    from cli.given import Given
+    from cli.units import moment
     from transfer.jobs import Jobs
 
-    seconds = parse_duration(expire, option=called(arguments, "expire"), command="extend")
+    seconds = Given(arguments).duration("expire", expire)
     changed = ask(context, lambda broker: Jobs(broker).extend(job, seconds))
     until = f"until {moment(changed.expires)}"
     if changed.state.unfinished:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Option
 
@@ -22,6 +22,9 @@ from cli.options import (
     RoomFile,
     watched,
 )
+
+if TYPE_CHECKING:
+    from cli.given import Given
 
 EXAMPLES = (
     "xfer fetch xfer1qw3… -o downloads/",
@@ -90,12 +93,11 @@ def fetch(
     import sys
     from functools import partial
 
-    from cli.misuse import called, typed
+    from cli.given import Given
     from cli.room_view import ItemByItem
     from cli.run import same_command
     from cli.show import show
-    from cli.tickets import read_ticket, room_named
-    from cli.units import parse_duration, parse_limit
+    from cli.tickets import TWICE, read_ticket, room_named
     from transfer.config import load
     from transfer.errors import UsageError
 
@@ -108,18 +110,17 @@ def fetch(
         raise UsageError("stdout is closed", hint="name a folder or a file with -o")
     if overwrite and rename:
         raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
-    seconds = parse_duration(patience, option=called(arguments, "patience"), command="fetch")
-    rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="fetch")
+    given = Given(arguments)
+    seconds, rate = given.duration("patience", patience), given.limit("bwlimit", bwlimit)
     where = sys.stdout.buffer if output == "-" else output
-    a_ticket = typed(arguments, "ticket") or typed(arguments, "ticket_file")
-    a_room = typed(arguments, "room") or typed(arguments, "room_file")
+    a_ticket, a_room = given.typed("ticket", "ticket_file"), given.typed("room", "room_file")
     if a_room and a_ticket:
         raise UsageError("a room is fetched, or what a ticket stands for", hint="drop --room or the ticket")
     if not a_room and not a_ticket and (room or room_file) and (ticket or ticket_file):
-        of_ticket = called(arguments, "ticket" if ticket else "ticket_file")
-        of_room = called(arguments, "room" if room else "room_file")
+        of_ticket = given.called("ticket" if ticket else "ticket_file")
+        of_room = given.called("room" if room else "room_file")
         raise UsageError(f"{of_ticket} and {of_room} are both set", hint="unset the one that is not meant")
-    room = None if a_ticket else room_named(arguments, room, room_file)
+    room = None if a_ticket else room_named(given, room, room_file)
     if room is not None:
         from cli.consumer import SHARED, own_name
         from transfer.room_fetch import fetch_room
@@ -149,14 +150,8 @@ def fetch(
         )
         show(taking, json=json, quiet=quiet, resume=same_command(), until=until, view=ItemByItem)
         return
-    _refuse_of_rooms(arguments)
-    if ticket is not None and ticket_file is not None:
-        both = typed(arguments, "ticket"), typed(arguments, "ticket_file")
-        if both == (True, True):
-            raise UsageError(
-                "the ticket is given twice, as argument and with --ticket-file", hint="give it once"
-            )
-        ticket = None if both == (False, True) else ticket
+    _refuse_of_rooms(given)
+    ticket, ticket_file = given.text_or_file("ticket", ticket, "ticket_file", ticket_file, twice=TWICE)
     claim = read_ticket(ticket, ticket_file)
     servers = load(context)
 
@@ -178,11 +173,10 @@ def fetch(
     show(call, json=json, quiet=quiet, resume=same_command(), until=until)
 
 
-def _refuse_of_rooms(arguments: Context) -> None:
+def _refuse_of_rooms(given: Given) -> None:
     """What says something about a room, and there is none. Raises UsageError."""
-    from cli.misuse import called, typed
     from transfer.errors import UsageError
 
     for name in ("consumer", "work", "latest", "match", "follow", "error_on_nothing"):
-        if typed(arguments, name):
-            raise UsageError(f"{called(arguments, name)} is about a room", hint="name one with --room")
+        if given.typed(name):
+            raise UsageError(f"{given.called(name)} is about a room", hint="name one with --room")

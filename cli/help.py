@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from typer._click.exceptions import UsageError as Misparsed
-from typer._types import TyperChoice
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from cli.inside_typer import Misparsed, TyperChoice
 from transfer.errors import UsageError
 
 if TYPE_CHECKING:
-    from typer._click.core import Command as ClickCommand
-    from typer._click.core import Context, Parameter
-    from typer._click.formatting import HelpFormatter
+    from cli.inside_typer import Command as ClickCommand
+    from cli.inside_typer import Context, HelpFormatter, Parameter
 
 WIDTH = 80
 """Columns. Wider help is harder to read, narrower terminals are rare."""

@@ -144,9 +144,8 @@ def _run(args: list[str]) -> int:
 
 def _misused(wrong: Exception, args: list[str]) -> int:
     """What the parser did not like, as our own error."""
-    from typer._click.exceptions import ClickException, NoArgsIsHelpError
-
     from cli.exits import report
+    from cli.inside_typer import ClickException, NoArgsIsHelpError
     from cli.misuse import in_our_words
 
     if isinstance(wrong, NoArgsIsHelpError):

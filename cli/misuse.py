@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from typer._click.core import Context
-from typer._click.exceptions import (
+from typer.core import TyperArgument, TyperOption
+
+from cli.given import called
+from cli.inside_typer import (
     BadOptionUsage,
     BadParameter,
     ClickException,
+    Context,
+    IntRange,
+    Misparsed,
     MissingParameter,
     NoSuchOption,
+    TyperChoice,
 )
-from typer._click.exceptions import UsageError as Misparsed
-from typer._click.types import IntRange
-from typer._types import TyperChoice
-from typer.core import TyperArgument, TyperOption
-
 from transfer.errors import UsageError
 
 
@@ -29,21 +30,6 @@ def in_our_words(wrong: ClickException) -> UsageError:
         hint = f"did you mean {near[0]}? If not, {see}" if near else see
         return UsageError(f"no such option: {wrong.option_name}", hint=hint)
     return UsageError(_sentence(wrong, context), hint=see)
-
-
-def called(context: Context, name: str) -> str:
-    """An option as it was given: `--wait`, or `XFER_WAIT` where the variable said it. name: `wait`."""
-    parameter = next(p for p in context.command.params if p.name == name)
-    source = context.get_parameter_source(name)
-    if source is not None and source.name == "ENVIRONMENT" and isinstance(parameter.envvar, str):
-        return parameter.envvar
-    return max(parameter.opts, key=len)
-
-
-def typed(context: Context, name: str) -> bool:
-    """Whether it stood on the command line, which goes before what a variable says. name: as for `called`."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _sentence(wrong: ClickException, context: Context | None) -> str:

@@ -151,13 +151,9 @@ def watched(arguments: Context, deadline: str | None, events: int | None) -> flo
     import time
 
     from cli import events_fd
-    from cli.misuse import called
-    from cli.units import parse_duration
+    from cli.given import Given
 
-    begun = time.monotonic()
+    begun, given = time.monotonic(), Given(arguments)
     if events is not None:
-        events_fd.attach(events, option=called(arguments, "events_fd"))
-    if deadline is None:
-        return None
-    option = called(arguments, "deadline")
-    return begun + parse_duration(deadline, option=option, command=arguments.info_name or "")
+        events_fd.attach(events, option=given.called("events_fd"))
+    return None if deadline is None else begun + given.duration("deadline", deadline)

@@ -56,19 +56,18 @@ def resume(
     from functools import partial
 
     from cli.exits import report
-    from cli.misuse import called
+    from cli.given import Given
     from cli.render import Ndjson, line_of
     from cli.run import same_command
     from cli.show import show
-    from cli.units import parse_duration, parse_limit
     from transfer.errors import Interrupted, NothingToDo, OutOfTime, XferError
     from transfer.events import Listener, Summary
     from transfer.unfinished import resume as transfer_resume
     from transfer.unfinished import unfinished
 
     until = watched(arguments, deadline, events_fd)
-    seconds = parse_duration(patience, option=called(arguments, "patience"), command="resume")
-    rate = parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="resume")
+    given = Given(arguments)
+    seconds, rate = given.duration("patience", patience), given.limit("bwlimit", bwlimit)
     jobs = unfinished() if job is None else _named(job, unfinished())
     if job is not None and list_only and not jobs:
         raise _gone(job)

@@ -78,6 +78,7 @@ def new(
 
 
 def join(
+    arguments: Context,
     ticket: Annotated[
         str | None,
         Argument(metavar="TICKET", envvar="XFER_ROOM_TICKET", help="The room's", show_default=False),
@@ -92,12 +93,15 @@ def join(
     """Remember a room, under the name that its maker gave it."""
     import sys
 
+    from cli.given import Given
     from cli.run import run
-    from cli.tickets import read_ticket
+    from cli.tickets import TWICE, read_ticket
     from transfer import config, room_names
     from transfer.room import member
     from transfer.ticket import RoomTicket
 
+    given = Given(arguments)
+    ticket, ticket_file = given.text_or_file("ticket", ticket, "ticket_file", ticket_file, twice=TWICE)
     room = room_names.Room(
         name=name or "",
         ticket=read_ticket(ticket, ticket_file, RoomTicket),
@@ -182,11 +186,11 @@ def leave(
     import sys
 
     from cli.consumer import own_name
-    from cli.misuse import typed
+    from cli.given import Given
     from transfer import room_names
     from transfer.errors import JobGone, UsageError
 
-    if consumer is None and not typed(arguments, "room"):  # what cannot be undone is asked for by name
+    if consumer is None and not Given(arguments).typed("room"):  # what cannot be undone is asked for by name
         raise UsageError("which room is meant is not typed", hint="name it, or say with --as who leaves it")
     found = room_names.find(room)
 

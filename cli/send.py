@@ -126,11 +126,10 @@ def send(
 
     from msgspec.structs import replace
 
-    from cli.misuse import called, typed
+    from cli.given import Given
     from cli.run import same_command
     from cli.show import show
     from cli.tickets import check_target, read_ticket, room_named, write_ticket
-    from cli.units import parse_duration, parse_limit, parse_size
     from transfer.config import load
     from transfer.errors import UsageError
     from transfer.events import Event, TicketReady
@@ -138,23 +137,20 @@ def send(
     from transfer.room_names import find
 
     until = watched(arguments, deadline, events_fd)
-    room = room_named(arguments, room, room_file)
+    given = Given(arguments)
+    room = room_named(given, room, room_file)
     paths = paths or []
     stdin = "-" in paths
     _check_source(paths, stdin=stdin, command=from_command, name=name)
-    level = _level(compress, option=called(arguments, "compress"))
+    level = _level(compress, option=given.called("compress"))
     if ticket_file is not None:
         check_target(ticket_file)
     elif sys.__stdout__ is None and room is None:
         raise UsageError(
             "stdout is closed, and the ticket goes there", hint="have it written with --ticket-file"
         )
-    if ticket is not None and ticket_from is not None and typed(arguments, "ticket_from"):
-        if typed(arguments, "ticket"):
-            raise UsageError(
-                "the ticket is given twice, with --ticket and --ticket-from", hint="give it once"
-            )
-        ticket = None
+    twice = "the ticket is given twice, with --ticket and --ticket-from"
+    ticket, ticket_from = given.text_or_file("ticket", ticket, "ticket_from", ticket_from, twice=twice)
     claim = read_ticket(ticket, ticket_from) if ticket is not None or ticket_from is not None else None
     if claim is not None and no_resume:
         raise UsageError("--no-resume starts anew, and a ticket goes on", hint="choose one of them")
@@ -168,13 +164,10 @@ def send(
             return event
         return replace(event, ticket=None)
 
-    def seconds(text: str, name: str) -> float:
-        return parse_duration(text, option=called(arguments, name), command="send")
-
-    smallest = parse_size(threshold, option=called(arguments, "threshold"), command="send")
-    lull = None if wait == "forever" else seconds(wait, "wait")
-    kept = seconds(expire or (EXPIRE_IN_ROOM if room is not None else EXPIRE), "expire")
-    outage = seconds(patience, "patience")
+    smallest = given.size("threshold", threshold)
+    lull = None if wait == "forever" else given.duration("wait", wait)
+    kept = given.duration("expire", expire or (EXPIRE_IN_ROOM if room is not None else EXPIRE))
+    outage = given.duration("patience", patience)
     servers = load(context) if room is None else servers_of(find(room), context)
     resume = same_command()
     if stdin or from_command is not None:
@@ -204,7 +197,7 @@ def send(
         room=room,
         idempotency_key=idempotency_key,
         concurrency=concurrency,
-        bwlimit=parse_limit(bwlimit, option=called(arguments, "bwlimit"), command="send"),
+        bwlimit=given.limit("bwlimit", bwlimit),
         interfaces=interface or (),
         patience=outage,
     )

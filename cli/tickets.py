@@ -14,12 +14,13 @@ from transfer.errors import NO_ROOM, DiskFull, MissingPath, MistypedTicket, Unsu
 from transfer.ticket import RoomTicket, Ticket
 
 if TYPE_CHECKING:
-    from typer import Context
+    from cli.given import Given
 
 Kind = TypeVar("Kind", Ticket, RoomTicket)
 
 _MAX_TICKET = 4096
 """Bytes read from a ticket file; a ticket has 54."""
+TWICE = "the ticket is given twice, as argument and with --ticket-file"
 
 
 def check_target(path: Path) -> None:
@@ -100,12 +101,8 @@ def read_ticket(text: str | None, file: str | None, kind: type[Kind] = Ticket) -
     return kind.parse(raw.decode("ascii", errors="replace"))
 
 
-def room_named(arguments: Context, room: str | None, file: str | None) -> str | None:
+def room_named(given: Given, room: str | None, file: str | None) -> str | None:
     """The room that --room names, or whose ticket --room-file holds. Raises UsageError, and as `read_ticket`."""
-    from cli.misuse import typed
-
-    if file is None or (typed(arguments, "room") and not typed(arguments, "room_file")):
-        return room
-    if room is not None and typed(arguments, "room"):
-        raise UsageError("the room is given twice, with --room and --room-file", hint="give it once")
-    return str(read_ticket(None, file, RoomTicket))
+    twice = "the room is given twice, with --room and --room-file"
+    room, file = given.text_or_file("room", room, "room_file", file, twice=twice)
+    return room if file is None else str(read_ticket(None, file, RoomTicket))

@@ -255,12 +255,13 @@ class ServerFacts:
 
 def facts(client: Client) -> ServerFacts:
     """What the connection shows."""
-    writer = getattr(client._transport, "_io_writer", None)
-    secure = writer and writer.get_extra_info("ssl_object")
+    from transfer.sturdy import tls_of, version_of
+
+    secure = tls_of(client)
     where = client.connected_url
     return ServerFacts(
         host=(where.hostname or "") if where else "",
-        version=str(client._server_info.get("version", "")),
+        version=version_of(client),
         tls=(secure.version() or "") if secure else "",
         until=str((secure.getpeercert() or {}).get("notAfter", "")) if secure else "",
     )

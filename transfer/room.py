@@ -5,7 +5,6 @@ NATS and the broker carry items sealed with keys of the room's ticket: neither n
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
@@ -15,21 +14,20 @@ import platform
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 import msgspec
 
 from transfer import config, rooms_api
 from transfer.broker_client import FIRST_CONTACT, BrokerClient, Patience, connected
-from transfer.errors import DamagedData, JobGone, Locked, RoomGone, Temporary, UnsupportedVersion, XferError
+from transfer.errors import DamagedData, JobGone, RoomGone, UnsupportedVersion, XferError
+from transfer.room_lock import held
 from transfer.room_names import Room
 from transfer.seal import OVERHEAD, Purpose, Sealer
-from transfer.tasks import ended
 from transfer.ticket import RoomTicket, Ticket
 
 ITEM_VERSION = 1
-LOCK_LIFE = 60.0
-"""Seconds that a lock is kept for a host that says nothing any more."""
 _ROOM_FOR_NAMES = rooms_api.MAX_ITEM - OVERHEAD - 512
 """Bytes of names in an item; the rest is for all else."""
 
@@ -158,59 +156,16 @@ class Member:
         with _named(self.room):
             return await self._broker.room_mark(self._sealer, mark)
 
-    @contextlib.asynccontextmanager
-    async def alone(self, name: str, *, wait: bool) -> AsyncIterator[None]:
-        """Be the only one of all members' hosts that does what goes by that name, while the block runs.
+    def alone(self, name: str, *, wait: bool) -> AbstractAsyncContextManager[None]:
+        """Be the only one of all members' hosts that does what goes by that name; see `room_lock.held`."""
+        hashed = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
+        holder = secrets.token_hex(8)
 
-        It is cancelled, and ends as Locked, if the lock was lost: nobody could be asked for LOCK_LIFE seconds. Of a host
-        that died it is anybody's as late. wait: for whoever has it. Raises Locked if it is not to be waited for.
-        """
-        hashed, holder = (
-            hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32],
-            secrets.token_hex(8),
-        )
-        while not await self._lock(hashed, holder, LOCK_LIFE):
-            if not wait:
-                raise Locked(f"another host does {name} in this room")
-            await asyncio.sleep(LOCK_LIFE / 20)
-        lost = False
-        doing = asyncio.current_task()
-        assert doing is not None
+        async def ask(life: float) -> bool:
+            with _named(self.room):
+                return await self._broker.room_lock(self._sealer, hashed, holder, life)
 
-        async def keep() -> None:
-            nonlocal lost
-            ours = time.monotonic() + LOCK_LIFE * 0.7  # the rest is for a checkpoint, before it is anybody's
-            while not lost:
-                await asyncio.sleep(LOCK_LIFE / 4)
-                asking = time.monotonic()
-                try:
-                    async with asyncio.timeout(max(0.0, ours - asking)):
-                        lost = not await self._lock(hashed, holder, LOCK_LIFE)
-                        ours = asking + LOCK_LIFE * 0.7
-                except Temporary:
-                    lost = time.monotonic() >= ours
-                except (TimeoutError, XferError):
-                    lost = True
-            doing.cancel()
-
-        keeping = asyncio.create_task(keep())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lost and doing.uncancel() == 0:
-                raise Locked(
-                    f"the lock on {name} was lost, as the broker could not be reached", hint="run it again"
-                ) from None
-            raise
-        finally:
-            await ended(keeping)
-            with contextlib.suppress(XferError, TimeoutError):
-                async with asyncio.timeout(2.0):
-                    await self._lock(hashed, holder, 0.0)
-
-    async def _lock(self, name: str, holder: str, life: float) -> bool:
-        with _named(self.room):
-            return await self._broker.room_lock(self._sealer, name, holder, life)
+        return held(ask, name, wait=wait)
 
     async def leave(self, consumer: str) -> None:
         """Have the room forget what this consumer has had."""

@@ -1,4 +1,8 @@
-"""nats-py's client, but one that neither a publisher nor a slow server can make deaf, nor whoever stands between talk openly."""
+"""nats-py's client, but one that neither a publisher nor a slow server can make deaf, nor whoever stands between talk openly.
+
+It reaches into what is not public of nats-py, and so do the functions at the end: the place to look at when a new version
+comes. Nothing else in `transfer` does.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,12 @@ from nats.errors import Error
 if TYPE_CHECKING:
     import ssl
     from urllib.parse import ParseResult
+
+    from nats.micro.request import Request
+    from nats.micro.service import Service
+
+CHECKED = "2.16."
+"""The versions whose insides were looked at: how these begin."""
 
 
 class PlainServer(Error):
@@ -91,3 +101,27 @@ class SturdyClient(Client):
             self._transport = _Transport()  # type: ignore[no-untyped-call]
         within: int = self.options["connect_timeout"]
         await self._transport.connect(server.uri, DEFAULT_BUFFER_SIZE, within)
+
+
+def tls_of(client: Client) -> ssl.SSLObject | None:
+    """What encrypts its connection; None where nothing does."""
+    writer = getattr(client._transport, "_io_writer", None)
+    secure: ssl.SSLObject | None = writer and writer.get_extra_info("ssl_object")
+    return secure
+
+
+def version_of(client: Client) -> str:
+    """The server's, as its greeting said it."""
+    return str(client._server_info.get("version", ""))
+
+
+async def drain(service: Service) -> None:
+    """No new requests, and what has arrived is handled; `Service.stop` would throw that away."""
+    for endpoint in service._endpoints:
+        if endpoint._subscription is not None:
+            await endpoint._subscription.drain()
+
+
+def reply_of(inquiry: Request) -> str:
+    """The subject that its answer goes to."""
+    return str(inquiry._msg.reply)

@@ -55,14 +55,9 @@ async def resume(
     Raises:
         XferError: as `send` and `fetch` do. JobGone also if it was ended meanwhile.
     """
-    with contextlib.closing(ledger()) as opened:
-        rows = opened.select(job.side, job=job.job)
-        row = next((row for row in rows if row.id == job.number), None)
-        if row is None:
-            raise JobGone(
-                f"the {job.side} {job.job} is not unfinished any more", hint="there is nothing to do"
-            )
-        state = opened.state(row)
+    row, state = _kept(job)
+    if row is None:
+        raise JobGone(f"the {job.side} {job.job} is not unfinished any more", hint="there is nothing to do")
     ticket = Ticket(row.job, row.secret)
     asked = SendAgain.unpack(state) if job.side == "send" else FetchAgain.unpack(state)
     if asked is None:
@@ -118,9 +113,7 @@ async def lift(job: Unfinished) -> bool:
 
     Raises Temporary.
     """
-    with contextlib.closing(ledger()) as opened:
-        rows = [row for row in opened.select(job.side, job=job.job) if row.id == job.number]
-        state = opened.state(rows[0]) if rows else b""
+    _, state = _kept(job)
     asked = SendAgain.unpack(state) or FetchAgain.unpack(state)
     if asked is None:
         return False
@@ -144,6 +137,14 @@ def servers(name: str) -> config.Context:
     """Those of that context; where none had a name, those of the environment."""
     nameless = name == config.NAMELESS and name not in config.contexts()
     return config.load(None if nameless else name)
+
+
+def _kept(job: Unfinished) -> tuple[JobRow | None, bytes]:
+    """Its row, and what that holds; None and nothing if it is not unfinished any more."""
+    with contextlib.closing(ledger()) as opened:
+        rows = opened.select(job.side, job=job.job)
+        row = next((row for row in rows if row.id == job.number), None)
+        return row, b"" if row is None else opened.state(row)
 
 
 def _send(opened: Ledger, row: JobRow) -> Unfinished:

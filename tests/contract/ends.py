@@ -8,8 +8,8 @@ import time
 from routes import Talk, webrtc_pair
 
 from transfer.ice_urls import IceServers
+from transfer.transports.data_channel import DataChannel
 from transfer.transports.interfaces import host_addresses
-from transfer.transports.webrtc import DataChannel
 
 
 async def part(*channels: DataChannel) -> None:

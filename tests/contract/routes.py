@@ -24,10 +24,11 @@ from transfer.plan import Part
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 from transfer.transport import Inbound, Outbound
+from transfer.transports.data_channel import DataChannel
 from transfer.transports.memory import MemoryChannel, channel_pair
 from transfer.transports.peer import Channel, PeerInbound, PeerOutbound
 from transfer.transports.s3 import S3Inbound, S3Outbound, inbound
-from transfer.transports.webrtc import DataChannel, answer, offer
+from transfer.transports.webrtc import answer, offer
 
 TICKET = Ticket("q" * 16, bytes(16))
 SEALER = Sealer(TICKET)
@@ -204,7 +205,7 @@ async def webrtc_pair(
 
 def vanish(channel: DataChannel) -> None:
     """Close its sockets without a word, as a killed process does."""
-    for protocol in channel._link.ice._connection._protocols:
+    for protocol in channel._link.ice._connection.ends:
         protocol.transport.abort()
 
 

@@ -15,9 +15,10 @@ from transfer.errors import PeerLost, ProtocolError
 from transfer.ice_urls import IceServers
 from transfer.sctp.association import Association
 from transfer.sctp.dcep import Line, Protocol
-from transfer.transports import private
+from transfer.transports import ice
 from transfer.transports.browser import answer_sdp, offer_sdp
-from transfer.transports.webrtc import DEADLINE, DataChannel
+from transfer.transports.data_channel import DataChannel
+from transfer.transports.webrtc import DEADLINE
 
 Change = Callable[[str], str]
 
@@ -77,11 +78,11 @@ async def test_another_name_is_taken_over() -> None:
 
 
 async def test_two_ends_that_both_think_to_lead_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Leading(private.Ice):
+    class Leading(ice.Ice):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "controlling": True})
 
-    monkeypatch.setattr(private, "Ice", Leading)
+    monkeypatch.setattr(ice, "Ice", Leading)
     async with connected() as (near, far):
         await mirrored(near, far, 1 << 16)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from transfer.transports.dtls import REPEAT, Certificate, Dtls, State
-from transfer.transports.private import Ice
+from transfer.transports.ice import Ice
 
 
 class Pipe:

@@ -13,7 +13,7 @@ from transfer.errors import PeerLost
 from transfer.ice_urls import IceServers
 from transfer.transports import sdp
 from transfer.transports.browser import answer_sdp, offer_sdp
-from transfer.transports.webrtc import DataChannel
+from transfer.transports.data_channel import DataChannel
 
 PAGE = """<!doctype html><title>xfer</title><script>
 const SIZE = %d, PIECE = %d, FULL = 1 << 20;

@@ -27,9 +27,10 @@ from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
 from routes import until
 
 from transfer.sctp.association import Association, State
+from transfer.transports.data_channel import DataChannel
 from transfer.transports.dtls import Certificate, Dtls
-from transfer.transports.private import Ice
-from transfer.transports.webrtc import DataChannel, Link
+from transfer.transports.ice import Ice
+from transfer.transports.link import Link
 
 BLOCK = bytes(range(256)) * 64
 COUNT = 300

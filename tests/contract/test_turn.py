@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from aioice.turn import TurnClientMixin
 from routes import webrtc_pair
 
 from transfer.ice_urls import IceServers, parse_turn
-from transfer.transports import private, turn
+from transfer.transports import ice, inside_aioice
+from transfer.transports.data_channel import MESSAGE, DataChannel
+from transfer.transports.inside_aioice import RelayClient
 from transfer.transports.turn import RelayTransport, _framed, _TcpClient, _UdpClient
-from transfer.transports.webrtc import MESSAGE, DataChannel
 
 HOST = "127.0.0.1"
 
@@ -59,7 +59,7 @@ async def relayed(
     port: int, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[DataChannel, DataChannel]:
     """Two ends that have no address but the relay's."""
-    monkeypatch.setattr(private, "host_addresses", lambda _chosen: [])
+    monkeypatch.setattr(ice, "host_addresses", lambda _chosen: [])
     url = f"turn:{HOST}:{port}?transport={transport}"
     near, far = await webrtc_pair(servers=IceServers([], [(url, "ann", "hunter2")]))
     for end in (near, far):
@@ -99,15 +99,15 @@ async def test_everything_crosses_the_relay_both_ways(
 async def test_a_channel_is_bound_again_before_its_time_is_over(
     relay: int, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "BIND_EVERY", 0)
+    monkeypatch.setattr(inside_aioice, "BIND_EVERY", 0)
     bound: list[int] = []
-    real = TurnClientMixin.channel_bind
+    real = RelayClient.channel_bind
 
-    async def channel_bind(self: TurnClientMixin, channel: int, address: tuple[str, int]) -> None:
+    async def channel_bind(self: RelayClient, channel: int, address: tuple[str, int]) -> None:
         await real(self, channel, address)
         bound.append(channel)
 
-    monkeypatch.setattr(TurnClientMixin, "channel_bind", channel_bind)
+    monkeypatch.setattr(RelayClient, "channel_bind", channel_bind)
     near, far = await relayed(relay, transport, monkeypatch)
     first = len(bound)
     for _ in range(20):

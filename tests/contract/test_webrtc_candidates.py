@@ -21,9 +21,9 @@ from routes import talks, until
 from transfer import wire
 from transfer.errors import PeerLost, UsageError
 from transfer.ice_urls import IceServers
-from transfer.transports import private
+from transfer.transports import ice as ice_module
+from transfer.transports.ice import Ice
 from transfer.transports.interfaces import host_addresses
-from transfer.transports.private import Ice
 from transfer.transports.webrtc import offer
 
 
@@ -119,7 +119,7 @@ async def test_a_browsers_name_is_looked_up_and_delays_no_other_candidate() -> N
 async def test_a_name_that_nobody_knows_is_given_up_and_closing_does_not_wait_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(private, "LATE", 100.0)
+    monkeypatch.setattr(ice_module, "LATE", 100.0)
     ice = Ice(controlling=True)
     await ice.add(f"1 1 udp 1 {UUID}.local 9 typ host")
     await asyncio.sleep(0.1)
@@ -138,9 +138,9 @@ async def test_a_peer_cannot_have_many_names_looked_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(ice._connection, "add_remote_candidate", ask)
     for number in range(100):
         await ice.add(f"1 1 udp 1 {number:08}{UUID[8:]}.local 9 typ host")
-    await until(lambda: len(asked) >= private.MAX_NAMES)
+    await until(lambda: len(asked) >= ice_module.MAX_NAMES)
     await asyncio.sleep(0)
-    assert len(asked) == private.MAX_NAMES
+    assert len(asked) == ice_module.MAX_NAMES
     await ice.close()
 
 
@@ -218,8 +218,8 @@ async def test_a_relayed_address_that_is_found_after_the_offer_is_enough(
         protocol.local_candidate = Candidate("r", 1, "udp", 1, address, port, "relay", address, port)
         return protocol.local_candidate, protocol
 
-    monkeypatch.setattr(private, "host_addresses", of_the_receiver_only)
-    monkeypatch.setattr(private, "relayed_candidate", relay)
+    monkeypatch.setattr(ice_module, "host_addresses", of_the_receiver_only)
+    monkeypatch.setattr(ice_module, "relayed_candidate", relay)
     sender, receiver = talks()
     await connects(sender, receiver, IceServers([], [("turn:192.0.2.1", "user", "secret")]))
     offered, late = sender.said

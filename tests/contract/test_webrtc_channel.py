@@ -13,8 +13,8 @@ from ends import part
 from routes import SILENCE, vanish, webrtc_pair
 
 from transfer.errors import PeerLost, ProtocolError, XferError
-from transfer.transports import light
-from transfer.transports.webrtc import BUFFER_HIGH, MESSAGE, UNREAD, DataChannel
+from transfer.transports import inside_aioice
+from transfer.transports.data_channel import BUFFER_HIGH, MESSAGE, UNREAD, DataChannel
 
 
 async def test_messages_arrive_whole_and_in_order() -> None:
@@ -128,7 +128,7 @@ async def test_packets_after_the_end_are_dropped_without_a_word() -> None:
 
 
 async def test_another_version_of_aioice_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, light.__name__)
+    monkeypatch.delitem(sys.modules, inside_aioice.__name__)
     monkeypatch.setattr(aioice, "__version__", "9.0.0")
     with pytest.raises(XferError, match=r"aioice 9\.0\.0"):
-        importlib.import_module(light.__name__)
+        importlib.import_module(inside_aioice.__name__)

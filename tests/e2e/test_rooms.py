@@ -16,8 +16,7 @@ import pytest
 from brokers import HTTP, Job, Place, answers, ask, broker_process, code, connected, free_port, nats_server
 from nats.aio.client import Client
 
-from transfer import api, rooms_api
-from transfer import room as room_module
+from transfer import api, room_lock, rooms_api
 from transfer.api import ErrorCode, JobState
 from transfer.broker import room_records
 from transfer.broker import rooms as rooms_module
@@ -343,7 +342,7 @@ async def test_a_lock_is_one_holders_until_it_gives_it_back_or_says_nothing(
 async def test_who_is_alone_keeps_others_out_and_ends_where_its_lock_is_lost(
     client: Client, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room_module, "LOCK_LIFE", 2.0)
+    monkeypatch.setattr(room_lock, "LIFE", 2.0)
     named = Named(name="r", ticket=room.ticket, context="")
     one, other = (Member(BrokerClient(client, "alice", Patience(5)), named) for _ in range(2))
     async with one.alone("night", wait=False):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from spools import FakeSender, Spool
 
-from transfer.batch.report import Line, Report, cells, total
+from transfer.batch.report import Line, Report, cells
 from transfer.batch.run import Asked, run
 from transfer.batch.selection import Rules, from_folder
 from transfer.errors import DiskFull, UsageError
@@ -96,4 +96,4 @@ def test_people_see_what_became_of_it(spool: Spool) -> None:
             )
         )
         assert cells(lines[0]) == ("sent", "3 B", "owed", "a")
-        assert total(report) == "1 sent (3 B)"
+        assert str(report.sums) == "1 sent (3 B)"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from spools import Spool, outcomes
 
-from transfer.batch.run import alone
+from transfer.batch.alone import alone
 from transfer.batch.state import State
 from transfer.errors import Locked, XferError
 from transfer.lock import FileLock

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from transfer import room as room_module
+from transfer import room_lock
 from transfer.broker_client import BrokerClient
 from transfer.errors import BrokerAbsent, DamagedData, Locked, UnsupportedVersion
 from transfer.room import Item, Member, Posted
@@ -78,7 +78,7 @@ def test_an_item_whose_ticket_is_of_another_job_is_damaged() -> None:
 async def test_a_lock_that_cannot_be_renewed_is_let_go_before_anybody_else_may_have_it(
     silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room_module, "LOCK_LIFE", 1.0)
+    monkeypatch.setattr(room_lock, "LIFE", 1.0)
     broker = Broker(silent=silent)
     member = Member(
         cast(BrokerClient, cast(Any, broker)), Room(name="r", ticket=RoomTicket.new(), context="")

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from transfer import room_fetch, rooms_api
+from transfer import rooms_api
 from transfer.errors import (
     BrokerAbsent,
     DamagedData,
@@ -29,7 +29,11 @@ from transfer.ledger import Ledger
 from transfer.model import FORMAT, ReceiptBody
 from transfer.received import FetchAgain, _Kept, _Published
 from transfer.room import Item, Posted
-from transfer.room_fetch import _chooser, _Run
+from transfer.room_fetch import rounds
+from transfer.room_fetch.consumer import Consumer
+from transfer.room_fetch.delivery import Deliveries
+from transfer.room_fetch.rounds import Rounds, chooser
+from transfer.room_fetch.tally import Tally
 from transfer.ticket import Ticket
 
 OWN = b"consumer"
@@ -133,6 +137,7 @@ class Disk:
         self.owed: set[int] = set()
         self.wrong: dict[int, Exception] = {}
         self.receipts: set[str] = set()
+        self.places: list[bytes] = []
         self.ledger: Ledger
         self.mute = False
         """Whether receipts cannot be given."""
@@ -151,18 +156,20 @@ class Disk:
         for row in self.ledger.select("fetch", job=job) if not self.mute else ():
             self.ledger.end(row)
 
-    async def one(self, posted: Posted, listener: Listener) -> Summary:
+    async def one(self, ticket: Ticket, place: bytes, listener: Listener) -> Summary:
         """As `transfer.fetch`: what is published but not yet said is only said."""
-        if posted.number in self.wrong:
-            raise self.wrong[posted.number]
+        number = self.room.tickets.index(ticket) + 1
+        self.places.append(place)
+        if number in self.wrong:
+            raise self.wrong[number]
         self.room.step()
-        if posted.number not in self.owed:
-            self.published.append(posted.number)
-            self.owed.add(posted.number)
-            self.ledger.add("fetch", posted.job, b"/out", b"secret", state=PUBLISHED)
-        self.receipt(posted.job)
+        if number not in self.owed:
+            self.published.append(number)
+            self.owed.add(number)
+            self.ledger.add("fetch", ticket.job, b"/out", b"secret", state=PUBLISHED)
+        self.receipt(ticket.job)
         summary = Summary(
-            job=posted.job,
+            job=ticket.job,
             outcome="fetched",
             bytes=5,
             wire=5,
@@ -175,8 +182,8 @@ class Disk:
         )
         listener(summary)
         self.room.step()
-        self.owed.discard(posted.number)
-        self.end(posted.job)
+        self.owed.discard(number)
+        self.end(ticket.job)
         return summary
 
 
@@ -198,15 +205,19 @@ async def run(
     with closing(Ledger(path)) as ledger:
         disk.ledger = ledger
 
-        async def one(posted: Posted, listener: Listener) -> Summary:
-            ledger.begin_delivery(OWN, posted.number, b"/out/")
-            return await disk.one(posted, listener)
-
-        this = _Run(room, ledger, OWN, "me", "holder", work, events.append, one, disk.give)  # type: ignore[arg-type]
-        await this.settle()
-        await this.take_all(_chooser(match), "latest" if latest else "all", follow=False)
-        this.end(expect=False)
+        consumer, deliveries, tally = parts(room, disk, ledger, events.append, work=work)
+        await deliveries.settle()
+        await Rounds(consumer, deliveries, chooser(match), "latest" if latest else "all").all(follow=False)
+        tally.end(expect=False)
     return events
+
+
+def parts(
+    room: Room, disk: Disk, ledger: Ledger, listener: Listener, *, work: bool = False, place: bytes = b"/out/"
+) -> tuple[Consumer, Deliveries, Tally]:
+    consumer = Consumer(room, "me", "holder", work)  # type: ignore[arg-type]
+    tally = Tally(listener)
+    return consumer, Deliveries(consumer, ledger, OWN, place, tally, listener, disk.one, disk.give), tally
 
 
 def steps_of_a_whole_run(tmp: Path) -> int:
@@ -364,10 +375,22 @@ def test_the_latest_leaves_the_others(path: Path) -> None:
 def test_nothing_new_may_be_an_error(path: Path) -> None:
     room = Room(0)
     with closing(Ledger(path)) as ledger:
-        disk = Disk(room)
-        this = _Run(room, ledger, OWN, "me", "holder", False, lambda _: None, disk.one, disk.give)  # type: ignore[arg-type]
+        _, _, tally = parts(room, Disk(room), ledger, lambda _: None)
         with pytest.raises(NothingToDo):
-            this.end(expect=True)
+            tally.end(expect=True)
+
+
+async def test_what_was_begun_as_a_stream_goes_to_the_folder_that_the_next_run_says(path: Path) -> None:
+    room = Room(1)
+    disk = Disk(room)
+    disk.wrong[1] = StoreUnreachable("the store is away")
+    with closing(Ledger(path)) as ledger:
+        disk.ledger = ledger
+        for place in (b"", b"/out/", b"/elsewhere/", b""):
+            consumer, deliveries, _ = parts(room, disk, ledger, lambda _: None, place=place)
+            with pytest.raises(StoreUnreachable):
+                await Rounds(consumer, deliveries, chooser([]), "all").all(follow=False)
+    assert disk.places == [b"", b"/out/", b"/out/", b""], "and what has begun in a folder goes on there"
 
 
 def test_what_was_begun_and_is_gone_is_asked_for_once_more(path: Path) -> None:
@@ -405,19 +428,20 @@ def test_a_receipt_that_could_not_be_given_is_given_by_the_next_run(path: Path) 
 async def test_what_keeps_failing_is_tried_ever_less_often_and_counts_no_more_once_it_came(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room_fetch, "RESCAN", 0.01)
+    monkeypatch.setattr(rounds, "RESCAN", 0.01)
     room = Room(1)
     disk = Disk(room)
     disk.wrong[1] = DestinationExists("file1 is there already")
     with closing(Ledger(path)) as ledger:
         disk.ledger = ledger
-        this = _Run(room, ledger, OWN, "me", "h", False, lambda _: None, disk.one, disk.give)  # type: ignore[arg-type]
+        consumer, deliveries, tally = parts(room, disk, ledger, lambda _: None)
+        this = Rounds(consumer, deliveries, chooser([]), "all")
         began = time.monotonic()
         for tries in (1, 2, 3):
             while this._tries[1] < tries:
-                await this._scan(0, _chooser([]), "all", quietly=True)
+                await this.one(0, quietly=True)
         assert time.monotonic() - began >= 0.01 + 0.02
         del disk.wrong[1]
         while not disk.published:
-            await this._scan(0, _chooser([]), "all", quietly=True)
-        assert this.end(expect=True).failed == 0
+            await this.one(0, quietly=True)
+        assert tally.end(expect=True).failed == 0

@@ -87,16 +87,43 @@ def text_of(name: bytes) -> tuple[str, str | None]:
     return text, None if text.encode() == name else base64.b64encode(name).decode()
 
 
-class Report:
-    """Counts what it is told, and writes it down where a path is given. Memory does not grow with the number of files."""
+class Sums:
+    """What a run has done so far. bytes: of what was sent."""
 
-    def __init__(
-        self, path: Path | None, room: str, root: str, tell: Callable[[Line], None] = lambda _line: None
-    ) -> None:
-        """path: of the file; None: only count. tell: is told each line. Raises UsageError if nothing can be written there."""
-        self._tell = tell
+    def __init__(self) -> None:
         self.counts: Counter[Outcome] = Counter()
         self.bytes = 0
+
+    def add(self, line: Line) -> None:
+        self.counts[line.outcome] += 1
+        if line.outcome == "sent":
+            self.bytes += line.size or 0
+
+    def __str__(self) -> str:
+        """`2 sent (3.0 MB), 5 unchanged, 1 failed`; what there was none of is not said."""
+        said = [f"{count} {outcome}" for outcome, count in self.counts.items() if outcome != "sent"]
+        if self.counts["sent"]:
+            said.insert(0, f"{self.counts['sent']} sent ({show_size(self.bytes)})")
+        return ", ".join(said) or "no files"
+
+
+class Report:
+    """Sums up what it is told, and writes it down where a path is given. Memory does not grow with the number of files."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        room: str,
+        root: str,
+        tell: Callable[[Line], None] = lambda _line: None,
+        sums: Sums | None = None,
+    ) -> None:
+        """path: of the file; None: only sum up. tell: is told each line, after `sums`.
+
+        Raises UsageError if nothing can be written there.
+        """
+        self._tell = tell
+        self.sums = sums or Sums()
         self.failed: list[Line] = []
         self._path, self._hidden = path, Path()
         self._file: IO[bytes] | None = None
@@ -114,10 +141,8 @@ class Report:
 
     def add(self, line: Line) -> None:
         """Raises DiskFull, UsageError: it cannot be written down."""
-        self._write((b",\n" if self.counts.total() else b"\n") + msgspec.json.encode(line))
-        self.counts[line.outcome] += 1
-        if line.outcome == "sent":
-            self.bytes += line.size or 0
+        self._write((b",\n" if self.sums.counts.total() else b"\n") + msgspec.json.encode(line))
+        self.sums.add(line)
         if line.outcome == "failed" and len(self.failed) < SHOWN:
             self.failed.append(line)
         self._tell(line)
@@ -130,8 +155,8 @@ class Report:
             "ended": time.time(),
             "outcome": outcome,
             "error": error,
-            "counts": dict(self.counts),
-            "bytes": self.bytes,
+            "counts": dict(self.sums.counts),
+            "bytes": self.sums.bytes,
         }
         with self._writing():
             self._file.write(b"\n]," + msgspec.json.encode(rest)[1:] + b"\n")
@@ -203,11 +228,3 @@ def cells(line: Line) -> Cells:
     if line.reason and line.outcome != "sent":
         path += f" ({printable(line.reason)})"
     return Cells(line.outcome, size, receipt, path)
-
-
-def total(report: Report) -> str:
-    """`2 sent (3.0 MB), 5 unchanged, 1 failed`; what there was none of is not said."""
-    said = [f"{count} {outcome}" for outcome, count in report.counts.items() if outcome != "sent"]
-    if report.counts["sent"]:
-        said.insert(0, f"{report.counts['sent']} sent ({show_size(report.bytes)})")
-    return ", ".join(said) or "no files"

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Answer = dict[str, Any]
 
+CHECKED = "1."
+"""The versions of botocore whose insides were looked at: how these begin. Nowhere described is one, the event
+`response-received`, which tells the store's clock; nothing else imports botocore."""
 MAX_SKEW = 300.0
 """Seconds. S3 refuses beyond 15 minutes; before that URLs and expiry are already wrong by as much."""
 MEASURED_LONG_AGO = 2.0

@@ -23,34 +23,21 @@ class Count(int):
     """How many; `unlimited` lifts a limit."""
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """None: nothing is said. Days and months are those of UTC; stored_bytes and open_jobs are what there is at any time."""
+class TotalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of all users together. None: nothing is said.
+
+    Days and months are those of UTC; stored_bytes and open_jobs are what there is at any time.
+    """
 
     bytes_per_day: Amount | None = None
     bytes_per_month: Amount | None = None
     stored_bytes: Amount | None = None
     open_jobs: Count | None = None
-    requests_per_minute: Count | None = None
 
     @property
     def counts(self) -> tuple[int | None, int | None, int | None, int | None]:
         """In the order of LIMITED."""
         return self.bytes_per_day, self.bytes_per_month, self.stored_bytes, self.open_jobs
-
-    def over(self, defaults: Limits) -> Limits:
-        """These, and what `defaults` say where these say nothing."""
-        return Limits(
-            *(_first(getattr(self, name), getattr(defaults, name)) for name in self.__struct_fields__)
-        )
-
-
-class TotalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of all users together."""
-
-    bytes_per_day: Amount | None = None
-    bytes_per_month: Amount | None = None
-    stored_bytes: Amount | None = None
-    open_jobs: Count | None = None
 
     def limits(self) -> Limits:
         return Limits(self.bytes_per_day, self.bytes_per_month, self.stored_bytes, self.open_jobs).over(
@@ -58,27 +45,27 @@ class TotalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Limits(TotalLimits, frozen=True, forbid_unknown_fields=True):
+    """Of a user."""
+
+    requests_per_minute: Count | None = None
+
+    def over(self, defaults: Limits) -> Limits:
+        """These, and what `defaults` say where these say nothing."""
+        return Limits(
+            *(_first(getattr(self, name), getattr(defaults, name)) for name in Limits.__struct_fields__)
+        )
+
+
+class Quota(Limits, frozen=True, forbid_unknown_fields=True):
     """The table `quota` of the rules: each user's limits, those of all together, and exceptions by name."""
 
-    bytes_per_day: Amount | None = None
-    bytes_per_month: Amount | None = None
-    stored_bytes: Amount | None = None
-    open_jobs: Count | None = None
-    requests_per_minute: Count | None = None
     total: TotalLimits = TotalLimits()
     users: Mapping[str, Limits] = {}
 
     def of(self, user: str) -> Limits:
         """What holds for this user; None where there is no limit."""
-        everybody = Limits(
-            self.bytes_per_day,
-            self.bytes_per_month,
-            self.stored_bytes,
-            self.open_jobs,
-            self.requests_per_minute,
-        )
-        return self.users.get(user, Limits()).over(everybody)
+        return self.users.get(user, Limits()).over(self)
 
 
 def hook(kind: type, value: Any) -> Any:

@@ -34,6 +34,7 @@ from transfer.errors import (
     UnsupportedVersion,
     XferError,
 )
+from transfer.sturdy import drain, reply_of
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -114,10 +115,7 @@ class Service:
         micro, self._micro = self._micro, None
         with contextlib.suppress(NatsError, TimeoutError):  # no bus, no requests
             async with asyncio.timeout(DRAIN_WITHIN):
-                # Service.stop() would throw away what has arrived but is not handled yet.
-                for endpoint in micro._endpoints:
-                    if endpoint._subscription is not None:
-                        await endpoint._subscription.drain()
+                await drain(micro)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_WITHIN):
                 while self._answering:  # one that ends begins another that waits
@@ -143,7 +141,7 @@ class Service:
 
     async def _turn_away(self, inquiry: Inquiry) -> None:
         user, verb = inquiry.subject.split(".")[-2:]
-        if _is_inbox_of(user, inquiry._msg.reply):
+        if _is_inbox_of(user, reply_of(inquiry)):
             self._observer.answered(verb if verb in self._verbs else "unknown", ErrorCode.BUSY.value, 0.0)
             error = ApiError(ErrorCode.BUSY, "the broker has too much to do", random.uniform(*COME_AGAIN))
             with contextlib.suppress(NatsError):
@@ -152,7 +150,7 @@ class Service:
     async def _answer(self, inquiry: Inquiry, arrived: float) -> None:
         user, verb = inquiry.subject.split(".")[-2:]
         logs.about(user=user, verb=verb)
-        if not _is_inbox_of(user, inquiry._msg.reply):
+        if not _is_inbox_of(user, reply_of(inquiry)):
             self._done(user)
             log.warning("dropped a request of user %s: its reply subject is not that user's inbox", user)
             return

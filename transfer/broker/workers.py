@@ -96,7 +96,7 @@ class Workers:
     async def _one_pull(self, inbox: str, pulled: Subscription) -> None:
         """Ask for as many as may be worked at, and take them until all came or the server ends the pull."""
         async with self._free:
-            wanted = max(1, self._free._value + 1)
+            wanted = AT_ONCE - len(self._working)
         body = {"batch": wanted, "expires": int(PULL_LIFE * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
         await self._client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{WORK}.{WORKERS}", json.dumps(body).encode(), reply=inbox

@@ -3,13 +3,15 @@
     packet       chunks on the wire
     sending      the send side and its scoreboard
     receiving    the receive side, gaps, messages put together
-    timing       round trips and loss detection (RACK, tail probe)
+    timing       round trips, loss detection (RACK, tail probe), timeouts
     congestion   which controller, and what each answers: `cubic` on the shortest paths, `model` on all others
     pmtu         the size of packets
     liveness     whether the peer is still there
     resets       the end of streams
     dcep         data channels
-    association  the handshake, timers, and all of it together
+    handshake    how two ends come to know each other
+    outbox       what is said besides data
+    association  timers, and all of it together
 
 Implemented: the four-way handshake from either or both ends, or none where both know the other's INIT; ordered and
 unordered messages on any number of streams; acknowledgement with gaps; retransmission by time; both controllers

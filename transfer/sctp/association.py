@@ -7,34 +7,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Set
-from enum import Enum, auto
 
 from transfer.sctp import packet as wire
 from transfer.sctp.congestion import Adaptive, Controller
+from transfer.sctp.handshake import Handshake, State
 from transfer.sctp.liveness import DEAD, Liveness
-from transfer.sctp.packet import (
-    DATA_HEADER,
-    HEADER,
-    IMMEDIATE,
-    Header,
-    Init,
-    Malformed,
-    Type,
-    unwrap,
-)
+from transfer.sctp.outbox import Outbox
+from transfer.sctp.packet import DATA_HEADER, HEADER, IMMEDIATE, Header, Init, Malformed, Type, unwrap
 from transfer.sctp.pmtu import PathMtu
 from transfer.sctp.receiving import DELAY, Message, Receiver, Violation
 from transfer.sctp.resets import Resets
 from transfer.sctp.sending import CHUNK_HEADER, Sender
+from transfer.sctp.timing import Silence
 
 PORT = 5000
 """What WebRTC uses on both ends (RFC 8841)."""
 WINDOW = 32 << 20
 LARGEST_MESSAGE = 1 << 18
-STREAMS = 65535
-RETRY_MOST = 1.0
-"""Seconds between two tries while the peer is silent: a few of them before it counts as lost."""
-START_EVERY, START_ATTEMPTS = 0.25, 16
 AT_ONCE = 256 << 10
 """Bytes that one `poll` makes at most, so that what arrives meanwhile has its turn."""
 AHEAD = 0.001
@@ -45,13 +34,7 @@ _QUESTION = struct.pack("!HH", 1, 4)
 """A HEARTBEAT's parameter without content; those of the path-MTU search hold a size."""
 _KNOWN = frozenset(Type)
 
-
-class State(Enum):
-    NEW = auto()
-    INIT_SENT = auto()
-    COOKIE_SENT = auto()
-    ESTABLISHED = auto()
-    CLOSED = auto()
+__all__ = ["PORT", "Association", "State"]
 
 
 class Association:
@@ -80,26 +63,23 @@ class Association:
         self.reason = ""
         self._ports = port, peer_port
         self._window, self._largest = window, largest_message
-        tag, tsn = (int.from_bytes(random(4), "big") for _ in range(2))
-        self.init = Init(tag or 1, window, STREAMS, STREAMS, tsn)
-        self._cookie, self._echo = random(16), b""
+        self._handshake = Handshake(random, window)
         self._incoming = Header(peer_port, port, self.init.tag)
-        self._outgoing = Header(port, peer_port, 0)
-        self._peer: Init | None = None
-        self._control: list[bytes] = []
-        self._lone: list[bytes] = []
+        self._out = Outbox(Header(port, peer_port, 0))
         self._mtu = PathMtu(largest_packet)
         self._controller = controller(self._piece)
-        self._sender = Sender(_LATER + tsn, 0)
+        self._sender = Sender(_LATER + self.init.tsn, 0)
         self._receiver: Receiver | None = None
-        self._starts, self._start_again = 0, 0.0
         self._liveness = Liveness()
-        self._progress = 0.0
-        self._backoff = 0
-        self._probed = False
+        self._silence = Silence()
         self._owed = 0
         self._paced = 0.0
         self._resets: Resets | None = None
+
+    @property
+    def init(self) -> Init:
+        """What the other end must know of this one."""
+        return self._handshake.init
 
     @property
     def buffered(self) -> int:
@@ -134,7 +114,7 @@ class Association:
         """Begin the handshake. Both ends may."""
         if self.state is State.NEW:
             self.state = State.INIT_SENT
-            self._start_again = now
+            self._handshake.begin(now)
 
     def agree(self, peer: Init, now: float, largest_packet: int | None = None) -> None:
         """Both ends know the other's `init` by other means: no handshake is needed (draft-hancke-tsvwg-snap).
@@ -172,8 +152,8 @@ class Association:
     def close(self, reason: str = "") -> None:
         """Abort: nothing more is sent but that (RFC 9260 section 9.1)."""
         if self.state is not State.CLOSED:
-            if self._peer is not None:
-                self._alone(Type.ABORT)
+            if self._handshake.peer is not None:
+                self._out.say_alone(Type.ABORT)
             self._end(reason)
 
     def receive(self, packet: bytes, now: float) -> None:
@@ -215,35 +195,33 @@ class Association:
         """The packets to send now."""
         if self.state is not State.CLOSED:
             self._timers(now)
-        made, self._lone = self._lone, []
+        made = self._out.take_alone()
         if self.state is State.ESTABLISHED:
             self._probe_path(now, made)
             assert self._receiver is not None
             due = self._receiver.due(now)
             if due is not None and due <= now:
-                self._control.append(self._receiver.sack(self._mtu.size - HEADER, now))
+                self._out.shared.append(self._receiver.sack(self._mtu.size - HEADER, now))
             self._ask_resets(now)
-            if self._control:
-                made += self._bundled(self._control)
-                self._control.clear()
+            made += self._out.take_shared(self._mtu.size)
             self._data(now, made)
         return made
 
     def deadline(self, now: float) -> float | None:
         """When `poll` must be called again, unless something happens before; None: not until then."""
         if self.state is State.CLOSED:
-            return now if self._lone else None
-        if self._lone:
+            return now if self._out.alone else None
+        if self._out.alone:
             return now
         if self.state in (State.INIT_SENT, State.COOKIE_SENT):
-            return self._start_again
+            return self._handshake.due
         if self.state is not State.ESTABLISHED or self._receiver is None:
             return None
-        if self._control:
+        if self._out.shared:
             return now
         moments = [self._receiver.due(now), self._mtu.due(), self._sender.overdue, self._liveness.due()]
         if self._sender.outstanding:
-            moments.append(self._retry_at())
+            moments.append(self._silence.due(self._sender.trip, DELAY))
         if self._resets is not None and not self._sender.queued:
             moments.append(self._resets.due)
         if self._sendable():
@@ -253,25 +231,21 @@ class Association:
     # The handshake
 
     def _greeted(self, packet: bytes) -> None:
-        """An INIT bears no tag yet; whatever else bears a wrong one is not for us."""
-        greeting = Header(self._ports[1], self._ports[0], 0)
-        if not greeting.admits(packet):
+        """Packets of a peer that does not know us yet."""
+        peer = self._handshake.greets(packet, (self._ports[1], self._ports[0]))
+        if peer is None:
             return
-        kind, _, value = next(wire.chunks(packet), (None, 0, b""))
-        if kind != Type.INIT:
-            return
-        try:
-            peer = wire.unpack_init(value)
-        except Malformed:
-            return
-        if self._peer is None or (self.state is not State.ESTABLISHED and self._peer != peer):
+        known = self._handshake.peer
+        if known is None or (self.state is not State.ESTABLISHED and known != peer):
             self._meet(peer)
-        if self._peer is not None and peer.tag == self._peer.tag:  # not one from another life
-            self._alone(Type.INIT_ACK, wire.pack_init(self.init._replace(cookie=self._cookie)))
+        if (
+            self._handshake.peer is not None and peer.tag == self._handshake.peer.tag
+        ):  # not one from another life
+            self._out.say_alone(Type.INIT_ACK, self._handshake.answer)
 
     def _meet(self, peer: Init) -> None:
-        self._peer = peer._replace(cookie=b"")
-        self._outgoing = Header(*self._ports, peer.tag)
+        self._handshake.peer = peer._replace(cookie=b"")
+        self._out.header = Header(*self._ports, peer.tag)
         self._receiver = Receiver(_LATER + peer.tsn, self._window, self._largest)
         self._sender.window = peer.window
         self._resets = Resets(self.init.tsn, peer.tsn)
@@ -279,7 +253,8 @@ class Association:
     def _establish(self, now: float) -> None:
         if self.state is not State.ESTABLISHED:
             self.state = State.ESTABLISHED
-            self._liveness.heard = self._progress = now
+            self._liveness.heard = now
+            self._silence.begin(now)
 
     def _chunk(self, kind: int, value: bytes, now: float) -> bool:
         """Whether the rest of the packet is to be read."""
@@ -288,29 +263,26 @@ class Association:
             case Type.SACK if established:
                 self._sacked(value, now)
             case Type.INIT_ACK if self.state is State.INIT_SENT:
-                peer = wire.unpack_init(value)
-                self._meet(peer)
-                self._echo = peer.cookie
-                self.state, self._starts, self._start_again = State.COOKIE_SENT, 0, now
-            case Type.COOKIE_ECHO if value == self._cookie and self._peer is not None:
-                self._alone(Type.COOKIE_ACK)
+                self._meet(self._handshake.acknowledged(value, now))
+                self.state = State.COOKIE_SENT
+            case Type.COOKIE_ECHO if self._handshake.echoed(value):
+                self._out.say_alone(Type.COOKIE_ACK)
                 self._establish(now)
             case Type.COOKIE_ACK if self.state is State.COOKIE_SENT:
                 self._establish(now)
             case Type.HEARTBEAT if (
                 not established
             ):  # the peer is further than we are, and asks whether we live
-                self._alone(Type.HEARTBEAT_ACK, value[:8])
+                self._out.say_alone(Type.HEARTBEAT_ACK, value[:8])
             case Type.HEARTBEAT if len(value) <= 1024:
-                self._control.append(wire.chunk(Type.HEARTBEAT_ACK, value))
-                del self._control[16:]
+                self._out.answer(Type.HEARTBEAT_ACK, value)
             case Type.HEARTBEAT_ACK if len(value) == 8:
                 self._mtu.answered(struct.unpack("!HHI", value)[2])
                 self._controller.piece = self._piece
             case Type.ABORT:
                 self._end("the peer ended the connection")
             case Type.SHUTDOWN | Type.SHUTDOWN_ACK:
-                self._alone(Type.SHUTDOWN_ACK if kind == Type.SHUTDOWN else Type.SHUTDOWN_COMPLETE)
+                self._out.say_alone(Type.SHUTDOWN_ACK if kind == Type.SHUTDOWN else Type.SHUTDOWN_COMPLETE)
                 self._end("the peer closed the connection")
             case Type.RE_CONFIG if established:
                 self._reconfigured(value)
@@ -324,7 +296,8 @@ class Association:
         assert self._receiver is not None
         assert self._resets is not None
         answers, ended = self._resets.received(value, self._receiver.cumulative)
-        self._control += [wire.chunk(Type.RE_CONFIG, answer) for answer in answers]
+        for answer in answers:
+            self._out.say(Type.RE_CONFIG, answer)
         for stream in ended:
             self._sender.restart_stream(stream)
 
@@ -333,7 +306,7 @@ class Association:
         if self._resets.due is not None and not self._sender.queued:
             request = self._resets.request(self._sender.last, now, self._sender.trip.timeout)
             if request is not None:
-                self._control.append(wire.chunk(Type.RE_CONFIG, request))
+                self._out.say(Type.RE_CONFIG, request)
 
     # Data
 
@@ -368,11 +341,11 @@ class Association:
         fresh = not sender.outstanding
         before = sender.flight
         self._owed = 0
-        made += sender.packets(self._outgoing, self._mtu.size - HEADER, budget, now)
+        made += sender.packets(self._out.header, self._mtu.size - HEADER, budget, now)
         if rate:
             self._paced += (sender.flight - before) / rate
         if fresh and sender.outstanding:
-            self._progress = now
+            self._silence.begin(now)
 
     def _sacked(self, value: bytes, now: float) -> None:
         closed = not self._sender.window
@@ -382,7 +355,7 @@ class Association:
         if closed and self._sender.window:
             self._sender.all_lost()  # what asked for the window was refused
         if sample.acked:
-            self._progress, self._backoff, self._probed = now, 0, False
+            self._silence.broken(now)
             # What arrived may be replaced twice over, full window or not: it may be full of what arrived long ago, too,
             # of which a SACK with too many gaps says nothing (RFC 6937 has the like).
             self._owed = 2 * sample.acked if self._sender.repairing and self._full else 0
@@ -390,38 +363,28 @@ class Association:
 
     # Time
 
-    def _retry_at(self) -> float:
-        """When the silence is to be answered: by a probe first, then by the timeout, ever more slowly."""
-        trip = self._sender.trip
-        if not self._probed and not self._backoff:
-            return self._progress + trip.probe_after(DELAY)
-        return self._progress + max(
-            trip.timeout, min(RETRY_MOST, trip.timeout * (1 << min(self._backoff, 5)))
-        )
-
     def _timers(self, now: float) -> None:
         if self.state in (State.INIT_SENT, State.COOKIE_SENT):
-            self._start_again_at(now)
+            self._go_on_greeting(now)
         if self.state is not State.ESTABLISHED:
             return
         if self._liveness.lost(now):
             self.close(f"the peer was silent for {DEAD:g} seconds")
             return
         if self._liveness.asks(now):
-            self._control.append(wire.chunk(Type.HEARTBEAT, _QUESTION))
+            self._out.say(Type.HEARTBEAT, _QUESTION)
         sender = self._sender
         if sender.overdue is not None and now >= sender.overdue:
             self._tell_lost(sender.find_lost(now), now)
-        if sender.outstanding and now >= self._retry_at():
-            if not self._probed and not self._backoff:
-                self._probed, self._owed = True, 1
+        if sender.outstanding and now >= self._silence.due(self._sender.trip, DELAY):
+            timeouts = self._silence.endured(now)
+            if not timeouts:
+                self._owed = 1
                 sender.probe(now)
             else:
-                self._backoff += 1
-                self._progress = now
                 sender.all_lost()
                 self._controller.timed_out(sender.flight, now)
-                if self._backoff > 1 and self._mtu.lost():
+                if timeouts > 1 and self._mtu.lost():
                     self._controller.piece = self._piece
 
     def _tell_lost(self, lost: int, now: float) -> None:
@@ -429,41 +392,23 @@ class Association:
             sample = self._sender.sample_of_loss(lost)
             self._controller.sacked(sample, self._sender.trip, self._sender.flight, now)
 
-    def _start_again_at(self, now: float) -> None:
-        if now < self._start_again:
+    def _go_on_greeting(self, now: float) -> None:
+        if now < self._handshake.due:
             return
-        self._starts += 1
-        if self._starts > START_ATTEMPTS:
+        said = self._handshake.again(self.state, now)
+        if said is None:
             self._end("the peer does not answer")
-            return
-        self._start_again = now + START_EVERY * min(self._starts, 4)
-        if self.state is State.INIT_SENT:
-            greeting = Header(*self._ports, 0)
-            self._lone.append(greeting.packet(wire.chunk(Type.INIT, wire.pack_init(self.init))))
+        elif self.state is State.INIT_SENT:  # it bears no tag, whether or not the peer's is known
+            self._out.alone.append(Header(*self._ports, 0).packet(wire.chunk(*said)))
         else:
-            self._alone(Type.COOKIE_ECHO, self._echo)
+            self._out.say_alone(*said)
 
     def _probe_path(self, now: float, made: list[bytes]) -> None:
         size = self._mtu.probe(now, 3 * self._sender.trip.smoothed + DELAY)
         if size is not None:
             beat = wire.chunk(Type.HEARTBEAT, struct.pack("!HHI", 1, 8, size))
             pad = wire.chunk(Type.PAD, bytes(size - HEADER - len(beat) - 4))
-            made.append(self._outgoing.packet(beat, pad))
-
-    def _bundled(self, chunks: list[bytes]) -> list[bytes]:
-        made: list[bytes] = []
-        bundle: list[bytes] = []
-        left = 0
-        for chunk in chunks:
-            if bundle and len(chunk) > left:
-                made.append(self._outgoing.packet(*bundle))
-                bundle = []
-            left = (left if bundle else self._mtu.size - HEADER) - len(chunk)
-            bundle.append(chunk)
-        return [*made, self._outgoing.packet(*bundle)]
-
-    def _alone(self, kind: Type, value: bytes = b"") -> None:
-        self._lone.append(self._outgoing.packet(wire.chunk(kind, value)))
+            made.append(self._out.header.packet(beat, pad))
 
     def _end(self, reason: str) -> None:
         self.state = State.CLOSED

@@ -12,6 +12,8 @@ LEAST_TIMEOUT, FIRST_TIMEOUT, MOST_TIMEOUT = 0.2, 0.5, 10.0
 MEMORY = 10.0
 """Seconds for which the shortest round trip counts: the way may have become a longer one."""
 LEAST_REORDERING = 0.0005
+RETRY_MOST = 1.0
+"""Seconds between two tries while the peer is silent: a few of them before it counts as lost."""
 
 
 class RoundTrip:
@@ -63,3 +65,36 @@ class Reordering:
     def too_short(self) -> None:
         """What was taken for lost came after all: the peer reports it twice."""
         self._steps = min(self._steps + 1, 16)
+
+
+class Silence:
+    """What nothing acknowledges is answered: by a probe first, then by the timeout, ever more slowly."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._timeouts = 0
+        self._probed = False
+
+    def begin(self, now: float) -> None:
+        """What is to be acknowledged goes out now, and nothing was on its way before."""
+        self._since = now
+
+    def broken(self, now: float) -> None:
+        """Something was acknowledged."""
+        self._since, self._timeouts, self._probed = now, 0, False
+
+    def due(self, trip: RoundTrip, delay: float) -> float:
+        """When it is to be answered. delay: as for `RoundTrip.probe_after`."""
+        if not self._probed and not self._timeouts:
+            return self._since + trip.probe_after(delay)
+        slower = min(RETRY_MOST, trip.timeout * (1 << min(self._timeouts, 5)))
+        return self._since + max(trip.timeout, slower)
+
+    def endured(self, now: float) -> int:
+        """It is answered now: by a probe if this is 0, else by so many timeouts."""
+        if not self._probed and not self._timeouts:
+            self._probed = True
+        else:
+            self._timeouts += 1
+            self._since = now
+        return self._timeouts

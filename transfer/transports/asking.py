@@ -7,7 +7,12 @@ import contextlib
 from typing import Any
 
 from transfer.ice_urls import Relay
-from transfer.transports.light import StunProtocol, TransactionError, aioice, server_reflexive_candidate
+from transfer.transports.inside_aioice import (
+    Candidate,
+    StunProtocol,
+    TransactionError,
+    server_reflexive_candidate,
+)
 from transfer.transports.lookup import look_up
 from transfer.transports.turn import relayed_candidate
 
@@ -35,7 +40,7 @@ async def ask_stun(host: str, port: int) -> str:
     here = "::" if ":" in address else "0.0.0.0"
     transport, protocol = await loop.create_datagram_endpoint(_protocol, local_addr=(here, 0))
     try:
-        protocol.local_candidate = aioice.Candidate(
+        protocol.local_candidate = Candidate(
             foundation="0", component=1, transport="udp", priority=1, host=here, port=0, type="host"
         )
         with _translated():

@@ -15,20 +15,12 @@ import msgspec
 
 from transfer import wire
 from transfer.ice_urls import IceServers
-from transfer.sctp.association import Association
 from transfer.sctp.dcep import Line
 from transfer.transports import sdp
+from transfer.transports.data_channel import MESSAGE, DataChannel, association
+from transfer.transports.link import Link, phase, setting_up
 from transfer.transports.peer import Channel
-from transfer.transports.webrtc import (
-    DEADLINE,
-    MESSAGE,
-    UNREAD,
-    DataChannel,
-    Link,
-    phase,
-    prepare,
-    setting_up,
-)
+from transfer.transports.webrtc import DEADLINE, prepare
 
 GATHERING = 2.0
 """Seconds that STUN and TURN servers may take together."""
@@ -84,7 +76,7 @@ async def _describe(link: Link) -> wire.Description:
     description = await link.describe()
     late: list[str] = []
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(GATHERING), contextlib.aclosing(link.ice.gather_late(*link.late)) as lines:
+        async with asyncio.timeout(GATHERING), contextlib.aclosing(link.late_candidates()) as lines:
             async for line in lines:
                 late.append(line)  # noqa: PERF401 - what came before the timeout counts
     return msgspec.structs.replace(description, candidates=[*description.candidates, *late])
@@ -92,13 +84,11 @@ async def _describe(link: Link) -> wire.Description:
 
 async def _open(link: Link, theirs: sdp.Session, until: float, *, opening: bool) -> Channel:
     await link.connect(theirs.description, until, no_news=DEADLINE)
-    association = Association(
-        secrets.token_bytes, peer_port=theirs.port, window=UNREAD, largest_message=wire.MAX_MESSAGE
-    )
-    association.start(asyncio.get_running_loop().time())
+    sctp = association(theirs.port)
+    sctp.start(asyncio.get_running_loop().time())
     stream = 0 if link.dtls.client else 1  # RFC 8832 section 6
-    line = Line.opening(association, stream, LABEL) if opening else Line(association, None)
-    channel = DataChannel(link, association, min(MESSAGE, theirs.description.max_message), line)
+    line = Line.opening(sctp, stream, LABEL) if opening else Line(sctp, None)
+    channel = DataChannel(link, sctp, min(MESSAGE, theirs.description.max_message), line)
     async with phase("the peer did not open the data channel", until):
         await channel.opened()
     return channel

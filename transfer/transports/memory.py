@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 
 from transfer.errors import PeerLost
-from transfer.session import SILENCE, WINDOW
-from transfer.transports.peer import PeerInbound, PeerOutbound
 from transfer.wire import MAX_MESSAGE
 
 BUFFER = 256 << 10
@@ -77,12 +75,3 @@ def channel_pair(buffer: int = BUFFER, max_message: int = MAX_MESSAGE) -> tuple[
     near, far = MemoryChannel(buffer, max_message), MemoryChannel(buffer, max_message)
     near._far, far._far = far, near
     return near, far
-
-
-def route_pair(*, window: int = WINDOW, silence: float = SILENCE) -> tuple[PeerOutbound, PeerInbound]:
-    """Both ends of a route in this process. Call inside a running loop; close both."""
-    near, far = channel_pair()
-    return (
-        PeerOutbound(near, window=window, silence=silence),
-        PeerInbound(far, window=window, silence=silence),
-    )

@@ -7,23 +7,19 @@ the binding of channels, and ICE's checks. Source: RFC 8656 section 12.4 (Channe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import struct
-import time
 from collections.abc import Callable
 from typing import Any
 
 from transfer.ice_urls import Relay
-from transfer.transports.light import (
-    DEFAULT_ALLOCATION_LIFETIME,
+from transfer.transports.inside_aioice import (
+    Candidate,
+    RelayClient,
     StunProtocol,
-    TransactionError,
-    TurnClientMixin,
     TurnTransport,
-    aioice,
-    candidate_foundation,
-    candidate_priority,
+    allocate,
+    local_candidate,
 )
 from transfer.transports.lookup import look_up
 from transfer.transports.udp import Address, UdpTransport
@@ -31,11 +27,6 @@ from transfer.transports.udp import Address, UdpTransport
 _HEADER = struct.Struct("!HH")
 """Channel (or type) and length, of ChannelData and STUN alike."""
 _STUN_HEADER = 20
-BIND_EVERY, BIND_AGAIN = 240, 20
-"""Seconds until a channel is bound again, and until that is repeated if it failed.
-
-A channel lasts 600 s, but the permission that comes with it 300 s. Source: RFC 8656 sections 9, 12.
-"""
 
 
 class RelayTransport(TurnTransport):
@@ -63,15 +54,14 @@ class RelayTransport(TurnTransport):
             client.send_framed(channel, data, size)
 
 
-class _Client(TurnClientMixin):
+class _Client(RelayClient):
     """What UDP and TCP have in common."""
 
     receiver: Any  # a `udp.Batches`
     full = False
 
     def __init__(self, server: tuple[str, int], relay: Relay) -> None:
-        super().__init__(server, relay.username, relay.password, DEFAULT_ALLOCATION_LIFETIME, BIND_EVERY)
-        self._binding: asyncio.Task[None] | None = None
+        super().__init__(server, relay.username, relay.password)
 
     def may_fragment(self) -> None: ...
 
@@ -79,27 +69,13 @@ class _Client(TurnClientMixin):
         """Packets of `size` bytes each, the last maybe shorter."""
         raise NotImplementedError
 
-    def channel(self, address: Address) -> int | None:
-        """The one that is bound to that peer; None before. It is bound again in time."""
-        channel: int | None = self.peer_to_channel.get(address)
-        now = time.time()  # aioice's clock for it
-        if channel is not None and now > self.channel_refresh_at[channel]:
-            self.channel_refresh_at[channel] = now + BIND_AGAIN
-            self._binding = asyncio.create_task(self._bind_again(channel, address))
-        return channel
-
-    async def _bind_again(self, channel: int, address: Address) -> None:
-        with contextlib.suppress(ConnectionError, TransactionError):
-            await self.channel_bind(channel, address)
-            self.channel_refresh_at[channel] = time.time() + BIND_EVERY
-
     def _packet(self, data: bytes) -> None:
         """One message of the relay: without its padding, if it is ChannelData."""
         channel, length = _HEADER.unpack_from(data)
         if channel & 0xC000 != 0x4000:
             self.datagram_received(data, self.server)
         elif self.receiver is not None and 0 < length <= len(data) - _HEADER.size:
-            peer = self.channel_to_peer.get(channel)
+            peer = self.peer(channel)
             if peer is not None:
                 self.receiver.batch_received(data[_HEADER.size : _HEADER.size + length], length, peer)
 
@@ -130,7 +106,7 @@ class _UdpClient(_Client):
     def send_framed(self, channel: int, data: bytes, size: int) -> None:
         self.transport.send_batch(_framed(channel, data, size, 1), size + _HEADER.size, self.server)
 
-    def _send(self, data: bytes) -> None:
+    def say(self, data: bytes) -> None:
         self.transport.sendto(data, self.server)
 
 
@@ -163,7 +139,7 @@ class _TcpClient(_Client, asyncio.Protocol):
         self.full = False
         self.writable()
 
-    def _send(self, data: bytes) -> None:
+    def say(self, data: bytes) -> None:
         self.transport.write(data + bytes(-len(data) % 4))
 
 
@@ -181,7 +157,7 @@ def _framed(channel: int, data: bytes, size: int, multiple: int) -> bytes:
 
 async def relayed_candidate(
     relay: Relay, protocol_factory: Callable[[], StunProtocol]
-) -> tuple[aioice.Candidate, StunProtocol]:
+) -> tuple[Candidate, StunProtocol]:
     """An address at the relay, and the protocol that packets to it come to. Raises OSError, TransactionError, KeyError."""
     transport: Any
     client: _Client
@@ -202,21 +178,12 @@ async def relayed_candidate(
         client.connection_made(transport)
     protocol = protocol_factory()
     try:
-        await RelayTransport(client)._connect(protocol)
+        await allocate(RelayTransport(client), protocol)
     except BaseException:
         transport.close()
         raise
-    host, port = protocol.transport.get_extra_info("sockname")
-    ours = protocol.transport.get_extra_info("related_address")
-    protocol.local_candidate = aioice.Candidate(
-        foundation=candidate_foundation("relay", "udp", host),
-        component=1,
-        transport="udp",
-        priority=candidate_priority(1, "relay"),
-        host=host,
-        port=port,
-        type="relay",
-        related_address=ours[0],
-        related_port=ours[1],
+    made = protocol.transport
+    protocol.local_candidate = local_candidate(
+        "relay", made.get_extra_info("sockname")[:2], made.get_extra_info("related_address")[:2]
     )
     return protocol.local_candidate, protocol

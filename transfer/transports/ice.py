@@ -1,11 +1,8 @@
-"""What of aioice and pyOpenSSL is not public: the place to look at when a new version comes (`light` imports aioice).
+"""ICE: where the peer may be reached from here, and which of these ways works.
 
-- aioice starts to send only when all candidates are gathered, which a dead STUN server delays by 5 s, and it pairs
-  no local candidate that is found later. So we bind the sockets ourselves (`UdpTransport`), add what is found late,
-  and look at its list of pairs: a pair that was heard on will do for the handshake, long before one is nominated.
-- It hands each datagram to its STUN parser first, and data through a queue and a task. `_Sorting` tells them apart
-  by the first byte (RFC 7983) and hands data on in batches.
-- pyOpenSSL takes a Python call, a lock and a buffer for each record. `Records` calls OpenSSL itself for many at a time.
+We bind the sockets ourselves (`UdpTransport`), and look at aioice's list of pairs: a pair that was heard on will do for
+the handshake, long before one is nominated. aioice hands each datagram to its STUN parser first, and data through a
+queue and a task; `_Sorting` tells them apart by the first byte (RFC 7983) and hands data on in batches.
 """
 
 from __future__ import annotations
@@ -19,21 +16,17 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from OpenSSL import SSL
-
-from transfer.errors import XferError
 from transfer.ice_urls import Relay, Server
-from transfer.transports.interfaces import host_addresses
-from transfer.transports.light import (
+from transfer.transports.inside_aioice import (
+    Candidate,
     CandidatePair,
-    Message,
+    Connection,
     StunProtocol,
     TransactionError,
-    aioice,
-    candidate_foundation,
-    candidate_priority,
+    local_candidate,
     server_reflexive_candidate,
 )
+from transfer.transports.interfaces import host_addresses
 from transfer.transports.lookup import look_up
 from transfer.transports.turn import RelayTransport, relayed_candidate
 from transfer.transports.udp import Address, UdpTransport
@@ -43,18 +36,10 @@ if TYPE_CHECKING:
     from transfer.transports.dtls import Dtls
 
 
-try:
-    _lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
-    _SSL_write, _SSL_read, _BIO_write = _lib.SSL_write, _lib.SSL_read, _lib.BIO_write
-except AttributeError as missing:
-    raise XferError(f"the installed pyOpenSSL has no {missing.name}, which the direct route needs") from None
-
 GUESSES = 4
 """Ways that a first word goes out on before any is known to work."""
 DATA_RECORD = 23
 """The first byte of a DTLS record with data."""
-LARGEST_RECORD, MOST_OVERHEAD = 16_640, 128
-"""Bytes of a record, and how many of them are not its data. Source: RFC 6347, RFC 5246 section 6.2.3."""
 BATCHING = (UdpTransport, RelayTransport)
 """Transports that take many packets at once."""
 LATE = 5.0
@@ -107,7 +92,7 @@ class Ice:
         self.dtls: Dtls | None = None
         self.heard = 0.0
         """When there was news of a way, by the loop's clock: another address of either end, or a STUN packet."""
-        self._connection = _Connection(self, controlling)
+        self._connection = Connection(controlling=controlling, changed=self.look)
         self._connecting: asyncio.Task[None] | None = None
         self._looking_up: list[asyncio.Task[None]] = []
 
@@ -120,7 +105,7 @@ class Ice:
         return self._connection.local_password
 
     @property
-    def remote_candidates(self) -> list[aioice.Candidate]:
+    def remote_candidates(self) -> list[Candidate]:
         return self._connection.remote_candidates
 
     def start(self, ufrag: str, password: str) -> None:
@@ -138,23 +123,15 @@ class Ice:
 
     def guesses(self) -> list[Way]:
         """Where the peer may be, the likeliest first, as long as no way is known."""
-        return [
-            Way(pair.protocol.transport, pair.remote_addr) for pair in self._connection._check_list[:GUESSES]
-        ]
+        return [Way(pair.protocol.transport, pair.remote_addr) for pair in self._connection.pairs[:GUESSES]]
 
     def knows(self, address: Address) -> bool:
         """Whether the peer named that address, or proved to be there. The handshake is not protected from others."""
-        return any(
-            candidate._network_host == address[0] and candidate.port == address[1]
-            for candidate in self._connection._remote_candidates
-        )
+        return self._connection.knows(address[0], address[1])
 
     def look(self, heard: CandidatePair | None = None) -> None:
         """The list of pairs has changed. heard: the peer asked on it, and proved who it is."""
-        ice = self._connection
-        working = ice._nominated.get(1) or next(
-            (pair for pair in ice._check_list if pair.state is CandidatePair.State.SUCCEEDED), None
-        )
+        working = self._connection.working
         if working is not None:
             self.reached.set()
         best = working or (heard if self.way is None else None)
@@ -169,15 +146,13 @@ class Ice:
     async def gather_hosts(self) -> list[str]:
         """Bind a socket to each local address, or to those of the interfaces. Candidate lines; empty if none could be bound."""
         ice = self._connection
-        ice._local_candidates_start = True
+        ice.begin_local()
         for address in host_addresses(self._interfaces):
             try:
-                protocol = await self._bind(address)
+                ice.add_local(await self._bind(address))
             except OSError:
                 continue
-            ice._protocols.append(protocol)
-            ice._local_candidates.append(protocol.local_candidate)
-        ice._local_candidates_end = True
+        ice.end_local()
         return [candidate.to_sdp() for candidate in ice.local_candidates]
 
     def noted(self) -> None:
@@ -190,28 +165,19 @@ class Ice:
 
     async def _bind(self, address: str) -> StunProtocol:
         """A socket on that address, and its candidate. Raises OSError."""
-        protocol = _Sorting(self)
+        protocol = _Sorting(self, self._connection)
         try:
             transport: asyncio.DatagramTransport = UdpTransport(address, protocol)
             protocol.connection_made(transport)
         except NotImplementedError:  # Windows: its loop watches no sockets
             loop = asyncio.get_running_loop()
             transport, _ = await loop.create_datagram_endpoint(lambda: protocol, local_addr=(address, 0))
-        host, port = transport.get_extra_info("sockname")[:2]
-        protocol.local_candidate = aioice.Candidate(
-            foundation=candidate_foundation("host", "udp", host),
-            component=1,
-            transport="udp",
-            priority=candidate_priority(1, "host"),
-            host=host,
-            port=port,
-            type="host",
-        )
+        protocol.local_candidate = local_candidate("host", transport.get_extra_info("sockname")[:2])
         return protocol
 
     async def gather_late(self, stun: Sequence[Server], turn: Sequence[Relay]) -> AsyncGenerator[str, None]:
         """Server-reflexive and relayed candidate lines, as they come; a silent server is passed over."""
-        hosts = [p for p in self._connection._protocols if ":" not in p.local_candidate.host]
+        hosts = [p for p in self._connection.ends if ":" not in p.local_candidate.host]
         asking: list[Coroutine[None, None, str | None]] = []
         for host, port in stun:
             address = look_up(host, socket.AF_INET)
@@ -235,7 +201,7 @@ class Ice:
         One that is no UDP address of component 1 is passed over.
         """
         try:
-            candidate = aioice.Candidate.from_sdp(line)
+            candidate = Candidate.from_sdp(line)
             if not (named := NAME.fullmatch(candidate.host)):
                 ipaddress.ip_address(candidate.host)
         except ValueError:
@@ -251,7 +217,7 @@ class Ice:
         elif len(self._looking_up) < MAX_NAMES:
             self._looking_up.append(asyncio.create_task(self._look_up(candidate)))
 
-    async def _look_up(self, candidate: aioice.Candidate) -> None:
+    async def _look_up(self, candidate: Candidate) -> None:
         with contextlib.suppress(TimeoutError, OSError):  # another program may have the port for itself
             async with asyncio.timeout(LATE):
                 await self._connection.add_remote_candidate(candidate)
@@ -268,79 +234,21 @@ class Ice:
         return None
 
     async def _relay(self, relay: Relay) -> str | None:
-        ice = self._connection
         with contextlib.suppress(TimeoutError, OSError, TransactionError, KeyError):
             async with asyncio.timeout(LATE):
                 candidate, protocol = await relayed_candidate(
-                    relay=relay, protocol_factory=lambda: _Sorting(self)
+                    relay=relay, protocol_factory=lambda: _Sorting(self, self._connection)
                 )
-            ice._protocols.append(protocol)
-            ice._local_candidates.append(candidate)
-            if ice._early_checks_done:  # else connect() is still to pair it
-                for remote in ice.remote_candidates:
-                    ice._pair_remote_candidate(remote)
-                ice.sort_check_list()
+            self._connection.add_local(protocol)
             return candidate.to_sdp()
         return None
-
-
-class _Connection(aioice.Connection):
-    """Says when its list of pairs has changed."""
-
-    def __init__(self, ice: Ice, controlling: bool) -> None:
-        super().__init__(ice_controlling=controlling)
-        self._ice = ice
-
-    def check_complete(self, pair: CandidatePair) -> None:
-        super().check_complete(pair)
-        self._ice.look()
-
-    def check_incoming(self, message: Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
-        super().check_incoming(message, addr, protocol)
-        self._ice.look(
-            next((p for p in self._check_list if p.protocol is protocol and p.remote_addr == addr), None)
-        )
-
-
-class Records:
-    """Data of a pyOpenSSL connection whose handshake is done, many records a call."""
-
-    def __init__(self, connection: SSL.Connection) -> None:
-        self._connection = connection
-        self._ssl, self._bio = connection._ssl, connection._into_ssl
-        self._plain = _ffi.new("char[]", LARGEST_RECORD)
-        self._view = _ffi.buffer(self._plain)
-
-    def seal(self, packets: list[bytes]) -> tuple[bytes, int]:
-        """A record for each, laid end to end, and the bytes that each is larger than its packet. Nothing on failure."""
-        ssl, total = self._ssl, 0
-        for packet in packets:
-            if _SSL_write(ssl, packet, len(packet)) <= 0:
-                _lib.ERR_clear_error()
-                return b"", 0
-            total += len(packet)
-        sealed = self._connection.bio_read(total + len(packets) * MOST_OVERHEAD)
-        return sealed, (len(sealed) - total) // len(packets)
-
-    def open(self, data: bytes, size: int, into: list[bytes]) -> None:
-        """Records of `size` bytes each, the last maybe shorter. What is no good record is passed over."""
-        ssl, bio, plain, view = self._ssl, self._bio, self._plain, self._view
-        step = (
-            max(1, LARGEST_RECORD // size) * size
-        )  # OpenSSL reads no more at once, and forgets what is cut off
-        for at in range(0, len(data), step):
-            piece = data[at : at + step] if len(data) > step else data
-            _BIO_write(bio, _ffi.from_buffer(piece), len(piece))
-            while (length := _SSL_read(ssl, plain, LARGEST_RECORD)) > 0:
-                into.append(view[:length])
-        _lib.ERR_clear_error()
 
 
 class _Sorting(StunProtocol):
     """Packets are told apart by their first byte (RFC 7983), before anything tries to read them."""
 
-    def __init__(self, ice: Ice) -> None:
-        super().__init__(ice._connection)
+    def __init__(self, ice: Ice, connection: Connection) -> None:
+        super().__init__(connection)
         self._ice = ice
 
     def batch_received(self, data: bytes, size: int, address: Address) -> None:
