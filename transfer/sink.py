@@ -17,7 +17,7 @@ from transfer.chunks import Extent, Manifest
 from transfer.errors import DestinationExists, DiskFull, UsageError
 from transfer.folder import Folder, explained, trouble
 from transfer.handles import Handles, OpenFile, Turns
-from transfer.merge import Node, lay_out
+from transfer.merge import Node, final_parts, lay_out
 from transfer.model import EntryKind
 from transfer.paths import Place, admit, printable
 from transfer.publish import Publisher, is_private_file, replaced
@@ -61,7 +61,7 @@ class Sink(Protocol):
         ...
 
     def publish(self) -> list[Path]:
-        """Make it final and durable, once every byte is verified. Returns the top-level paths.
+        """Make it final and durable, once every byte is verified. Returns the paths to tell of: those at the top.
 
         Raises as `begin`; after an error, or a kill, a resumed sink can publish again.
         """
@@ -91,7 +91,7 @@ class FolderSink:
             one file, its path. Else a folder to make.
         job: part of the staging folder's name.
         overwrite: replace existing files and links, never folders.
-        rename: choose a free name (`name (1).ext`) for top-level entries whose own is taken.
+        rename: choose a free name (`name (1).ext`) for what would stand where something is: see `final_names`.
         unsafe_links: make links that leave the folder, too.
 
     staging_name: of the temporary folder that `begin` makes; with it `forget` finds one that was made in vain.
@@ -359,9 +359,7 @@ class FolderSink:
 
     def _open_published(self, staging: Staging, number: int) -> OpenFile:
         journal = staging.journal()
-        top, *rest = self._places[number].parts
-        final = journal.finals.get(top, top) if journal is not None else top
-        *above, name = (final, *rest)
+        *above, name = final_parts(self._places[number].parts, journal.finals if journal is not None else {})
         with staging.base.descend(tuple(above)) as folder:
             return OpenFile(folder.open(name, os.O_RDONLY))
 
