@@ -18,7 +18,8 @@ from transfer.model import MAX_MANIFEST, Entry, EntryKind
 from transfer.outgoing import Outgoing, OutgoingStream, no_verdict, stream_reader
 from transfer.paths import POSIX, admit
 from transfer.producer import Command
-from transfer.source import Links, SourceFile, Tree, named, scan
+from transfer.scan import named, scan
+from transfer.source import Links, SourceFile, Tree
 
 ENTRY = 32
 """Bytes of an entry in the manifest besides its names, at most."""

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from transfer import api, bus, config, wire
+from transfer import api, config, wire
 from transfer.assembly import Assembly
 from transfer.broker_client import BrokerClient, Link, Patience, connected
 from transfer.bwlimit import BwLimit, Rate, limit_of
@@ -32,6 +32,7 @@ from transfer.errors import (
 )
 from transfer.events import Listener, RouteName, Summary, ignore
 from transfer.ice_urls import IceServers
+from transfer.mailbox import Conversation, Mailbox
 from transfer.meter import Meter
 from transfer.model import FORMAT, Frame, Kind, ReceiptBody
 from transfer.paths import printable
@@ -110,7 +111,7 @@ async def fetch(
                     raise JobGone("this transfer has been delivered and is not kept any longer")
                 final = opened.state is api.JobState.STORED  # what is damaged then stays damaged
                 meter.total = opened.size
-                mailbox = bus.Mailbox(
+                mailbox = Mailbox(
                     client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
                 )
                 with contextlib.closing(
@@ -128,12 +129,7 @@ async def fetch(
                         on_tick=meter.look,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
-                    ice = IceServers(
-                        list(context.stun),
-                        [(t.url, t.username, t.password) for t in context.turn],
-                        list(interfaces),
-                    )
-                    summary = await receiver.run(context.user, ice, patience)
+                    summary = await receiver.run(context.user, context.ice(interfaces), patience)
         except JobGone as gone:
             if job.begun_with is not None:
                 hint = (
@@ -158,7 +154,7 @@ class _Receiver:
     def __init__(
         self,
         assembly: Assembly,
-        mailbox: bus.Mailbox,
+        mailbox: Mailbox,
         broker: BrokerClient,
         sealer: Sealer,
         store: S3Inbound,
@@ -172,11 +168,11 @@ class _Receiver:
         self._store, self._limit = store, limit
         self._offers: asyncio.Queue[wire.Offer] = asyncio.Queue(4)
         self._use_store = asyncio.Event()
-        self._talk: bus.Conversation | None = None
+        self._talk: Conversation | None = None
         meter.under_way = self._under_way
 
     async def run(self, user: str, ice: IceServers, patience: float) -> Summary:
-        await self._broker.listen(self._mailbox)
+        await self._mailbox.listen(self._broker.patience)
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()
@@ -258,7 +254,7 @@ class _Receiver:
             finally:
                 talk.close()
 
-    async def _offer(self, talk: bus.Conversation, user: str) -> wire.Offer:
+    async def _offer(self, talk: Conversation, user: str) -> wire.Offer:
         said = 0
         while True:
             await talk.say(wire.Hello, user=user, receiver=self._place.receiver, routes=["webrtc"])

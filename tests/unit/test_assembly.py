@@ -30,6 +30,7 @@ from transfer.chunks import (
 from transfer.codec import Codec, digest_of
 from transfer.errors import CutShort, DamagedData, DestinationExists, DiskFull, ProtocolError, UnsafeName
 from transfer.events import Event, Progress
+from transfer.folder_sink import FolderSink
 from transfer.ledger import JobRow, Ledger
 from transfer.meter import Meter
 from transfer.model import (
@@ -47,7 +48,7 @@ from transfer.model import (
 )
 from transfer.pipe import PipeSink
 from transfer.seal import Sealer
-from transfer.sink import FolderSink, Raw
+from transfer.sink import Raw
 from transfer.ticket import Ticket
 
 JOB = "q" * 16

@@ -21,8 +21,9 @@ from transfer.content import Content, of_command, of_stream
 from transfer.errors import CommandFailed, SourceChanged, SourceTrouble
 from transfer.model import TRAILER, Entry, EntryKind, FrameId, FrameSet, Kind
 from transfer.outgoing import AHEAD, WORKERS, Outgoing, OutgoingStream, no_verdict
+from transfer.scan import scan
 from transfer.seal import Sealer
-from transfer.source import Tree, scan
+from transfer.source import Tree
 from transfer.ticket import Ticket
 
 MIB = 1 << 20

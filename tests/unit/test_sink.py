@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer import folder as folders
+from transfer import folder_sink as sinks
 from transfer import publish as publishing
-from transfer import sink as sinks
 from transfer.chunks import MIB, Extent, Manifest, make_manifest
 from transfer.codec import Room
 from transfer.errors import (
@@ -40,12 +40,12 @@ from transfer.errors import (
     XferError,
 )
 from transfer.folder import Folder
+from transfer.folder_sink import FolderSink
 from transfer.handles import DIRECT, HOLE, OpenFile
 from transfer.merge import Node, plan
 from transfer.model import Entry, EntryKind
 from transfer.paths import STAGING_PREFIX
 from transfer.pipe import MAX_AHEAD, PipeSink
-from transfer.sink import FolderSink
 from transfer.staging import Move
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX modes and descriptors of folders")
