@@ -1,4 +1,9 @@
-"""Fetching, as a story: ticket → open the job → hello to the sender | follow the store → verify → publish → receipt."""
+"""Fetching, as a story: ticket → open the job → hello to the sender | follow the store → verify → publish → receipt.
+
+One chunk's way in here: it comes from a peer's channel (`transports.peer`) or out of an object (`transports.s3`) →
+`assembly` opens, unpacks and checks it → `folder_sink` (or `pipe`) writes it where it belongs → `ledger` notes it → the
+route acknowledges it. Once all are here: `publish` syncs them and gives final names → the receipt.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +134,7 @@ async def fetch(
                         on_tick=meter.look,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
-                    summary = await receiver.run(context.user, context.ice(interfaces), patience)
+                    summary = await receiver.run(context.ice(interfaces))
         except JobGone as gone:
             if job.begun_with is not None:
                 hint = (
@@ -149,7 +154,8 @@ async def fetch(
 
 
 class _Receiver:
-    """One job's way in. Two tasks feed the assembly, the peer's and the store's; whoever is first with a frame wins."""
+    """One job's way in. Two tasks feed the assembly, the peer's (`_meet_sender`) and the store's (`_follow_store`); whoever
+    is first with a frame wins."""
 
     def __init__(
         self,
@@ -171,27 +177,31 @@ class _Receiver:
         self._talk: Conversation | None = None
         meter.under_way = self._under_way
 
-    async def run(self, user: str, ice: IceServers, patience: float) -> Summary:
+    async def run(self, ice: IceServers) -> Summary:
+        """Raises as `fetch`."""
         await self._mailbox.listen(self._broker.patience)
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()
                 if self._meter.done:
                     self._meter.notice("carrying on with an unfinished fetch; what is here was verified")
-                await self._receive(user, ice, patience)
-            return await self._give_receipt(user)
+                await self._receive(ice)
+            return await self._give_receipt()
         finally:
             await self._store.close()
             await self._mailbox.close()
 
-    async def _receive(self, user: str, ice: IceServers, patience: float) -> None:
-        """Until every frame is written and everything has its final name."""
+    async def _receive(self, ice: IceServers) -> None:
+        """Until `Assembly.consume` has every frame written, and `ReceivedJob.publish` has given everything its final name."""
         complete = asyncio.create_task(self._assembly.complete.wait())
-        tasks = [asyncio.create_task(self._follow_store()), asyncio.create_task(self._watch(patience))]
+        tasks = [
+            asyncio.create_task(self._follow_store()),
+            asyncio.create_task(self._watch(self._broker.patience.seconds)),
+        ]
         peer: asyncio.Task[None] | None = None
         if self._opened.state.unfinished:
             tasks.append(asyncio.create_task(self._listen()))
-            peer = asyncio.create_task(self._meet_sender(user, ice))
+            peer = asyncio.create_task(self._meet_sender(ice))
             tasks.append(peer)
         try:
             waiting: set[asyncio.Task[Any]] = {complete, *tasks}
@@ -239,13 +249,13 @@ class _Receiver:
                     raise void(True)
                 raise CutShort(f"the sender ended this transfer: {printable(signal.reason)}")
 
-    async def _meet_sender(self, user: str, ice: IceServers) -> None:
+    async def _meet_sender(self, ice: IceServers) -> None:
         """Say hello until there is an offer; take what the peer gives; after a loss, say hello anew."""
         while not self._assembly.complete.is_set():
             done = self._meter.done
             self._talk = talk = self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
             try:
-                channel = await answer(talk, await self._offer(talk, user), ice)
+                channel = await answer(talk, await self._offer(talk), ice)
                 await self._take_from(PeerInbound(channel))
             except (PeerLost, ProtocolError, BusUnreachable) as lost:
                 self._meter.notice(f"the direct connection failed: {lost.what}")
@@ -254,10 +264,12 @@ class _Receiver:
             finally:
                 talk.close()
 
-    async def _offer(self, talk: Conversation, user: str) -> wire.Offer:
+    async def _offer(self, talk: Conversation) -> wire.Offer:
         said = 0
         while True:
-            await talk.say(wire.Hello, user=user, receiver=self._place.receiver, routes=["webrtc"])
+            await talk.say(
+                wire.Hello, user=self._broker.user, receiver=self._place.receiver, routes=["webrtc"]
+            )
             said += 1
             rarely = said > HELLOS or self._use_store.is_set()
             if said == 1:
@@ -337,7 +349,7 @@ class _Receiver:
         assert trailer is not None
         return ReceiptBody(FORMAT, self._place.receiver, trailer.total, trailer.chunks, trailer.digest)
 
-    async def _give_receipt(self, user: str) -> Summary:
+    async def _give_receipt(self) -> Summary:
         """Everything is safe here whatever happens now; a receipt that cannot be given is owed by the next run."""
         receipt = self._place.receipt
         assert receipt is not None

@@ -1,4 +1,7 @@
-"""A job's frames, made on demand from its source: read, compress, digest, seal, in threads, in order."""
+"""A job's frames, made on demand from its source: read, compress, digest, seal, in threads, in order.
+
+Of a chunk: `Outgoing.frames` → `_make` (in a thread: `source` reads, `codec` encodes) → whoever asked: `direct`, `through_store`.
+"""
 
 from __future__ import annotations
 
