@@ -104,8 +104,14 @@ async def fetch(
     sealer = Sealer(ticket)
     codec = Codec(sealer)
     final = False
-    options = {"overwrite": overwrite, "rename": rename, "unsafe_links": unsafe_links}
-    with ReceivedJob(ticket, output, **options, context=context.name) as job:
+    with ReceivedJob(
+        ticket,
+        output,
+        overwrite=overwrite,
+        rename=rename,
+        unsafe_links=unsafe_links,
+        context=context.name,
+    ) as job:
         try:
             waiting = Patience(patience, meter.waiting)
             async with connected(context, "xfer fetch", waiting, over=over) as (client, broker):

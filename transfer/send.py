@@ -38,7 +38,7 @@ from transfer.room import Item, Member, servers_of
 from transfer.room_names import Room, find
 from transfer.safe import Safe
 from transfer.seal import Purpose
-from transfer.sent import SendAgain, SentJob, Via, absolute
+from transfer.sent import SendAgain, SentJob, Via, absolute_paths
 from transfer.source import Links, SourceFile
 from transfer.through_store import ThroughStore
 from transfer.ticket import Ticket
@@ -122,7 +122,7 @@ async def send(
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     material = content.of(paths, files, stream, command, name, exclude, links)
     again = SendAgain(
-        paths=absolute([file.path for file in files] or paths),
+        paths=absolute_paths([file.path for file in files] or paths),
         names=[file.name for file in files],
         exclude=[os.fsencode(pattern) for pattern in exclude],
         links=links,
