@@ -23,6 +23,7 @@ class FinalNames:
     def __init__(self, root: Node, chosen: dict[str, str]) -> None:
         self.chosen = chosen
         self._root = root
+        self._taken: dict[Parts, set[str]] = {}
 
     def choose_free(self, base: Folder, staged: Folder | None, merged: Collection[Parts]) -> None:
         """Another name for every entry whose own is taken, and for a shared folder where something else stands.
@@ -72,9 +73,8 @@ class FinalNames:
 
         here: the folder that it is to stand in.
         """
-        above = self._root.at(place[:-1])
-        node, wanted = above.children[place[-1]], self.of(place)
-        taken = {self.of((*place[:-1], name)).casefold() for name in above.children}
+        node, wanted = self._root.at(place), self.of(place)
+        taken = self._taken_in(place[:-1])
         stem, extension = (wanted, "") if node.kind is EntryKind.DIRECTORY else os.path.splitext(wanted)
         for number in itertools.count(1):
             candidate = f"{stem} ({number}){extension}"
@@ -83,8 +83,16 @@ class FinalNames:
             found = here.look(candidate)
             if found is None or (node.shared and stat.S_ISDIR(found.st_mode)):
                 break
+        taken.add(candidate.casefold())
         self.chosen["/".join(place)] = candidate
         return candidate
+
+    def _taken_in(self, folder: Parts) -> set[str]:
+        """What the transfer has there. Made once: a hundred thousand files may need another name, all in one folder."""
+        if folder not in self._taken:
+            names = self._root.at(folder).children
+            self._taken[folder] = {self.of((*folder, name)).casefold() for name in names}
+        return self._taken[folder]
 
     def of(self, place: Parts) -> str:
         return own_or_other(place, self.chosen)
