@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
@@ -36,8 +35,9 @@ from transfer.errors import (
     void,
 )
 from transfer.events import Listener, RouteName, Summary, ignore
+from transfer.hello import Greeter
 from transfer.ice_urls import IceServers
-from transfer.mailbox import Conversation, Mailbox
+from transfer.mailbox import Mailbox
 from transfer.meter import Meter
 from transfer.model import FORMAT, Frame, Kind, ReceiptBody
 from transfer.paths import printable
@@ -48,12 +48,7 @@ from transfer.ticket import Ticket
 from transfer.transports.interfaces import check_interfaces
 from transfer.transports.peer import PeerInbound
 from transfer.transports.s3 import START_READING, Pace, S3Inbound
-from transfer.transports.webrtc import answer, prepare
 
-HELLO_EVERY = 1.0
-"""Seconds between two hellos while the sender has not answered; ten times that after HELLOS of them."""
-HELLOS = 5
-HELLO_RARELY = 10.0
 AGAIN = 0.5
 """Seconds after a lost connection before the next hello."""
 QUIET = 3.0
@@ -178,9 +173,7 @@ class _Receiver:
         self._assembly, self._mailbox, self._broker, self._sealer = assembly, mailbox, broker, sealer
         self._meter, self._place, self._opened = meter, place, opened
         self._store, self._limit = store, limit
-        self._offers: asyncio.Queue[wire.Offer] = asyncio.Queue(4)
-        self._use_store = asyncio.Event()
-        self._talk: Conversation | None = None
+        self._greeter = Greeter(mailbox, opened.owner, broker.user, place.receiver)
         meter.under_way = self._under_way
 
     async def run(self, ice: IceServers) -> Summary:
@@ -242,13 +235,12 @@ class _Receiver:
         while True:
             signal = await self._mailbox.next()
             if isinstance(signal, wire.Offer):
-                if self._talk is not None and signal.session == self._talk.session and self._offers.empty():
-                    self._offers.put_nowait(signal)
+                self._greeter.hear(signal)
             elif isinstance(signal, wire.UseStore):
-                self._use_store.set()
+                self._greeter.rarely = True
                 self._store.announce(None)
             elif isinstance(signal, wire.SegmentStored):
-                self._use_store.set()
+                self._greeter.rarely = True
                 self._store.announce(signal.ref)
             elif isinstance(signal, wire.Void):
                 if signal.reason == CANCELLED:
@@ -259,30 +251,14 @@ class _Receiver:
         """Say hello until there is an offer; take what the peer gives; after a loss, say hello anew."""
         while not self._assembly.complete.is_set():
             done = self._meter.done
-            self._talk = talk = self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
             try:
-                channel = await answer(talk, await self._offer(talk), ice)
-                await self._take_from(PeerInbound(channel))
+                await self._take_from(PeerInbound(await self._greeter.meet(ice)))
             except (PeerLost, ProtocolError, BusUnreachable) as lost:
                 self._meter.notice(f"the direct connection failed: {lost.what}")
                 if self._meter.done == done:  # else it was good for something: the next may be, too
                     await asyncio.sleep(AGAIN)
             finally:
-                talk.close()
-
-    async def _offer(self, talk: Conversation) -> wire.Offer:
-        said = 0
-        while True:
-            await talk.say(
-                wire.Hello, user=self._broker.user, receiver=self._place.receiver, routes=["webrtc"]
-            )
-            said += 1
-            rarely = said > HELLOS or self._use_store.is_set()
-            if said == 1:
-                await prepare()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HELLO_RARELY if rarely else HELLO_EVERY):
-                    return await self._offers.get()
+                self._greeter.part()
 
     async def _take_from(self, route: PeerInbound) -> None:
         reason = "the receiver stopped"
@@ -360,9 +336,8 @@ class _Receiver:
         receipt = self._place.receipt
         assert receipt is not None
         sealed = self._sealer.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(receipt))
-        talk = self._talk or self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
         try:
-            await talk.say(wire.Receipted, sealed=sealed)
+            await self._greeter.talk.say(wire.Receipted, sealed=sealed)
             await self._broker.give_receipt(self._sealer, receipt.receiver, base64.b64encode(sealed).decode())
             self._place.receipt_given = True
         except (Temporary, JobGone) as error:
