@@ -41,14 +41,12 @@ class FinalNames:
             ready = staged.look(node.name) if staged is not None else None
             if staged is not None and ready is None:
                 continue
-            if not node.shared and place in merged:
-                continue
             found = here.look(self.of(place))
             if found is None or (ready is not None and os.path.samestat(found, ready)):
                 continue
             if not (node.shared and stat.S_ISDIR(found.st_mode)):
                 if place in merged:
-                    continue  # it was a folder when we began to fill it: `plan` says what is wrong with it
+                    continue  # `plan` says what stands in the way of the rest
                 self.choose_another(place, here)
             if node.shared:
                 self._enter(node, place, here, staged, merged)
