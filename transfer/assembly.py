@@ -2,6 +2,8 @@
 
 What is wanted shrinks as frames are written; what is written is in the ledger before it is
 acknowledged. Manifest first (it says where bytes go), chunks in any order, the trailer proves the end.
+A chunk passes `consume` → `_take` → `_decode_and_write` (in a thread: `codec`, `sink`) → `_Batch` (`ledger`, then the
+route's acknowledgement).
 """
 
 from __future__ import annotations

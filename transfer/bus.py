@@ -1,4 +1,4 @@
-"""The bus: one NATS connection, and the sealed signals of a job on it."""
+"""The bus: one NATS connection, its subjects, and how one asks and tells on it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,23 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer import wire
 from transfer.errors import (
     BrokerAbsent,
     BusUnreachable,
-    DamagedData,
     NotAllowed,
     NotConfigured,
-    PeerMisbehaved,
     UntrustedServer,
 )
-from transfer.seal import Purpose, Sealer
 from transfer.tasks import AGAIN_SOON, ended
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
 
 CONNECT_WITHIN = 5.0
 """Seconds that a first connection may take before it is called unreachable."""
@@ -38,9 +32,6 @@ PING_EVERY = 10
 """Seconds. Three unanswered pings mean that the connection is lost, whatever TCP believes."""
 THROWN_OUT = "no longer let in"
 """How `on_refusal` is told that the server does not know us any more."""
-SESSIONS_REMEMBERED = 1024
-FLUSHED_WITHIN = 5
-"""Seconds that the server may take to confirm a subscription; one whose connection is lost meanwhile says nothing."""
 UNSENT = 1 << 16
 """Bytes that may wait for the network before what can be left out is."""
 
@@ -165,10 +156,6 @@ def _cause(errors: list[Exception]) -> str:
     return (last.strerror if isinstance(last, OSError) else str(last)) or type(last).__name__
 
 
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
 def _credentials(creds: Path | None) -> dict[str, Any]:
     if creds is None:
         return {}
@@ -199,6 +186,21 @@ def _trust(ca: Path | None) -> dict[str, Any]:
             f"the authorities' file {ca} cannot be used ({error.strerror or error})",
             hint="it holds certificates in PEM; check the context with `xfer context show`, or XFER_CA",
         ) from None
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """What NATS says within of a connection that is lost, as BusUnreachable."""
+    from nats.errors import Error
+
+    try:
+        yield
+    except (Error, OSError) as error:
+        raise _lost(error) from None
+
+
+def _lost(error: Exception) -> BusUnreachable:
+    return BusUnreachable(f"the connection to NATS is lost ({str(error) or type(error).__name__})")
 
 
 async def request(client: Client, subject: str, body: bytes, within: float) -> Msg:
@@ -232,10 +234,10 @@ async def request(client: Client, subject: str, body: bytes, within: float) -> M
         return await asking
     except NoRespondersError:
         raise BrokerAbsent("NATS answers, but no broker does") from None
-    except TimeoutError:
+    except TimeoutError:  # to NATS and to the system an error like the others below
         raise
     except (Error, OSError) as error:
-        raise BusUnreachable(f"the connection to NATS is lost ({error})") from None
+        raise _lost(error) from None
     finally:
         for task in (asking, watching):
             task.cancel()
@@ -286,15 +288,12 @@ async def hearing(client: Client, subject: str, take: Callable[[bytes], object])
 
     Raises BusUnreachable if there is no connection just now.
     """
-    from nats.errors import Error
 
     async def hear(message: Msg) -> None:
         take(message.data)
 
-    try:
+    with translated():
         subscription = await client.subscribe(subject, cb=hear)
-    except (Error, OSError) as error:
-        raise BusUnreachable(f"the connection to NATS is lost ({_said(error)})") from None
     try:
         yield
     finally:
@@ -317,108 +316,3 @@ async def tell(client: Client, subject: str, body: bytes, *, ttl: float | None) 
     except (Error, OSError):
         return False
     return True
-
-
-class Mailbox:
-    """One side's ear and mouth for the signals of one job.
-
-    What does not open, repeats or comes late (a replay) is dropped: garbage on the bus costs its
-    sender an effort and us none. Signals that set up a connection go to their `Conversation`, all others to `next`.
-    """
-
-    def __init__(self, client: Client, user: str, sealer: Sealer, *, hears: Purpose, says: Purpose) -> None:
-        self._client, self._user, self._sealer = client, user, sealer
-        self._hears, self._says = hears, says
-        self._queue: asyncio.Queue[wire.AnySignal] = asyncio.Queue(256)
-        self._last: OrderedDict[bytes, int] = OrderedDict()
-        self._talks: dict[bytes, Conversation] = {}
-        self._subscription: Subscription | None = None
-
-    async def open(self) -> None:
-        """Listen. Returns once the server has the subscription, so nothing said afterwards is missed.
-
-        Raises BusUnreachable; may be tried again then.
-        """
-        from nats.errors import Error
-
-        try:
-            if self._subscription is None:
-                subject = peer_subject(self._user, self._sealer.job)
-                self._subscription = await self._client.subscribe(subject, cb=self._receive)
-            await self._client.flush(FLUSHED_WITHIN)
-        except (Error, OSError) as error:
-            raise BusUnreachable(f"the connection to NATS is lost ({_said(error)})") from None
-
-    async def close(self) -> None:
-        if self._subscription is not None:
-            with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
-                await self._subscription.unsubscribe()
-            self._subscription = None
-
-    async def next(self) -> wire.AnySignal:
-        """The next signal that belongs to no conversation's set-up."""
-        return await self._queue.get()
-
-    def converse(self, session: bytes, peer: str) -> Conversation:
-        """peer: the user whose subject the other side hears. Replaces an earlier one of the same session."""
-        talk = Conversation(self, session, peer)
-        self._talks[session] = talk
-        return talk
-
-    def forget(self, talk: Conversation) -> None:
-        if self._talks.get(talk.session) is talk:
-            del self._talks[talk.session]
-
-    async def publish(self, peer: str, signal: wire.AnySignal) -> None:
-        """Raises BusUnreachable."""
-        from nats.errors import Error
-
-        sealed = wire.seal_signal(self._sealer, self._says, signal)
-        try:
-            await self._client.publish(peer_subject(peer, self._sealer.job), sealed)
-        except (Error, OSError) as error:
-            raise BusUnreachable(f"the connection to NATS is lost ({error})") from None
-
-    async def _receive(self, message: Msg) -> None:
-        try:
-            signal = wire.open_signal(self._sealer, self._hears, message.data)
-        except (PeerMisbehaved, DamagedData):
-            return
-        if signal.seq <= self._last.get(signal.session, -1):
-            return
-        self._last[signal.session] = signal.seq
-        self._last.move_to_end(signal.session)
-        if len(self._last) > SESSIONS_REMEMBERED:
-            self._last.popitem(last=False)
-        talk = self._talks.get(signal.session)
-        setting_up = isinstance(signal, wire.Offer | wire.Answer | wire.Candidate)
-        queue = (
-            talk.heard
-            if talk is not None and (setting_up and not isinstance(signal, wire.Offer))
-            else self._queue
-        )
-        with contextlib.suppress(asyncio.QueueFull):  # a flood; whoever means it says it again
-            queue.put_nowait(signal)
-
-
-class Conversation:
-    """The signals of one session: says with the right number and seal, hears answers and candidates."""
-
-    def __init__(self, mailbox: Mailbox, session: bytes, peer: str) -> None:
-        self.session, self.peer = session, peer
-        self.heard: asyncio.Queue[wire.AnySignal] = asyncio.Queue(256)
-        self._mailbox = mailbox
-        self._seq = 0
-
-    async def say(self, kind: type[wire.AnySignal], **fields: Any) -> None:
-        """kind: the signal's class; fields: its own fields, without session and seq. Raises BusUnreachable."""
-        signal = kind(session=self.session, seq=self._seq, **fields)
-        self._seq += 1
-        await self._mailbox.publish(self.peer, signal)
-
-    async def hear(self) -> wire.AnySignal:
-        """The next Answer or Candidate of this session."""
-        return await self.heard.get()
-
-    def close(self) -> None:
-        self._mailbox.forget(self)

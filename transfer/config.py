@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ import msgspec
 import platformdirs
 
 from transfer.errors import NotConfigured, UsageError
-from transfer.ice_urls import parse_stun, parse_turn
+from transfer.ice_urls import IceServers, parse_stun, parse_turn
 from transfer.tomlfile import TomlFile
 
 USER = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -59,6 +59,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     stun: list[str] = []
     turn: list[Turn] = []
+
+    def ice(self, interfaces: Sequence[str]) -> IceServers:
+        """What helps two ends to meet. interfaces: as of `IceServers`."""
+        turn = [(relay.url, relay.username, relay.password) for relay in self.turn]
+        return IceServers(list(self.stun), turn, list(interfaces))
 
     @property
     def public_url(self) -> str:

@@ -15,10 +15,12 @@ from transfer import chunks
 from transfer.codec import Codec, digest_of
 from transfer.errors import MissingPath, PartialSource, UnsafeName, UsageError
 from transfer.model import MAX_MANIFEST, Entry, EntryKind
-from transfer.outgoing import Outgoing, OutgoingStream, no_verdict, stream_reader
+from transfer.outgoing import Outgoing, OutgoingStream
 from transfer.paths import POSIX, admit
 from transfer.producer import Command
-from transfer.source import Links, SourceFile, Tree, named, scan
+from transfer.scan import named, scan
+from transfer.source import Links, SourceFile, Tree
+from transfer.stream import no_verdict, stream_reader
 
 ENTRY = 32
 """Bytes of an entry in the manifest besides its names, at most."""

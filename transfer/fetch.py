@@ -1,11 +1,15 @@
-"""Fetching, as a story: ticket → open the job → hello to the sender | follow the store → verify → publish → receipt."""
+"""Fetching, as a story: ticket → open the job → hello to the sender | follow the store → verify → publish → receipt.
+
+One chunk's way in here: it comes from a peer's channel (`transports.peer`) or out of an object (`transports.s3`) →
+`assembly` opens, unpacks and checks it → `folder_sink` (or `pipe`) writes it where it belongs → `ledger` notes it → the
+route acknowledges it. Once all are here: `publish` syncs them and gives final names → the receipt.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
@@ -13,7 +17,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from transfer import api, bus, config, wire
+from transfer import api, config, wire
 from transfer.assembly import Assembly
 from transfer.broker_client import BrokerClient, Link, Patience, connected
 from transfer.bwlimit import BwLimit, Rate, limit_of
@@ -31,7 +35,9 @@ from transfer.errors import (
     void,
 )
 from transfer.events import Listener, RouteName, Summary, ignore
+from transfer.hello import Greeter
 from transfer.ice_urls import IceServers
+from transfer.mailbox import Mailbox
 from transfer.meter import Meter
 from transfer.model import FORMAT, Frame, Kind, ReceiptBody
 from transfer.paths import printable
@@ -42,12 +48,7 @@ from transfer.ticket import Ticket
 from transfer.transports.interfaces import check_interfaces
 from transfer.transports.peer import PeerInbound
 from transfer.transports.s3 import START_READING, Pace, S3Inbound
-from transfer.transports.webrtc import answer, prepare
 
-HELLO_EVERY = 1.0
-"""Seconds between two hellos while the sender has not answered; ten times that after HELLOS of them."""
-HELLOS = 5
-HELLO_RARELY = 10.0
 AGAIN = 0.5
 """Seconds after a lost connection before the next hello."""
 QUIET = 3.0
@@ -98,8 +99,14 @@ async def fetch(
     sealer = Sealer(ticket)
     codec = Codec(sealer)
     final = False
-    options = {"overwrite": overwrite, "rename": rename, "unsafe_links": unsafe_links}
-    with ReceivedJob(ticket, output, **options, context=context.name) as job:
+    with ReceivedJob(
+        ticket,
+        output,
+        overwrite=overwrite,
+        rename=rename,
+        unsafe_links=unsafe_links,
+        context=context.name,
+    ) as job:
         try:
             waiting = Patience(patience, meter.waiting)
             async with connected(context, "xfer fetch", waiting, over=over) as (client, broker):
@@ -110,7 +117,7 @@ async def fetch(
                     raise JobGone("this transfer has been delivered and is not kept any longer")
                 final = opened.state is api.JobState.STORED  # what is damaged then stays damaged
                 meter.total = opened.size
-                mailbox = bus.Mailbox(
+                mailbox = Mailbox(
                     client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
                 )
                 with contextlib.closing(
@@ -128,12 +135,7 @@ async def fetch(
                         on_tick=meter.look,
                     )
                     receiver = _Receiver(assembly, mailbox, broker, sealer, store, limit, meter, job, opened)
-                    ice = IceServers(
-                        list(context.stun),
-                        [(t.url, t.username, t.password) for t in context.turn],
-                        list(interfaces),
-                    )
-                    summary = await receiver.run(context.user, ice, patience)
+                    summary = await receiver.run(context.ice(interfaces))
         except JobGone as gone:
             if job.begun_with is not None:
                 hint = (
@@ -153,12 +155,13 @@ async def fetch(
 
 
 class _Receiver:
-    """One job's way in. Two tasks feed the assembly, the peer's and the store's; whoever is first with a frame wins."""
+    """One job's way in. Two tasks feed the assembly, the peer's (`_meet_sender`) and the store's (`_follow_store`); whoever
+    is first with a frame wins."""
 
     def __init__(
         self,
         assembly: Assembly,
-        mailbox: bus.Mailbox,
+        mailbox: Mailbox,
         broker: BrokerClient,
         sealer: Sealer,
         store: S3Inbound,
@@ -170,32 +173,34 @@ class _Receiver:
         self._assembly, self._mailbox, self._broker, self._sealer = assembly, mailbox, broker, sealer
         self._meter, self._place, self._opened = meter, place, opened
         self._store, self._limit = store, limit
-        self._offers: asyncio.Queue[wire.Offer] = asyncio.Queue(4)
-        self._use_store = asyncio.Event()
-        self._talk: bus.Conversation | None = None
+        self._greeter = Greeter(mailbox, opened.owner, broker.user, place.receiver)
         meter.under_way = self._under_way
 
-    async def run(self, user: str, ice: IceServers, patience: float) -> Summary:
-        await self._broker.listen(self._mailbox)
+    async def run(self, ice: IceServers) -> Summary:
+        """Raises as `fetch`."""
+        await self._mailbox.listen(self._broker.patience)
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()
                 if self._meter.done:
                     self._meter.notice("carrying on with an unfinished fetch; what is here was verified")
-                await self._receive(user, ice, patience)
-            return await self._give_receipt(user)
+                await self._receive(ice)
+            return await self._give_receipt()
         finally:
             await self._store.close()
             await self._mailbox.close()
 
-    async def _receive(self, user: str, ice: IceServers, patience: float) -> None:
-        """Until every frame is written and everything has its final name."""
+    async def _receive(self, ice: IceServers) -> None:
+        """Until `Assembly.consume` has every frame written, and `ReceivedJob.publish` has given everything its final name."""
         complete = asyncio.create_task(self._assembly.complete.wait())
-        tasks = [asyncio.create_task(self._follow_store()), asyncio.create_task(self._watch(patience))]
+        tasks = [
+            asyncio.create_task(self._follow_store()),
+            asyncio.create_task(self._watch(self._broker.patience.seconds)),
+        ]
         peer: asyncio.Task[None] | None = None
         if self._opened.state.unfinished:
             tasks.append(asyncio.create_task(self._listen()))
-            peer = asyncio.create_task(self._meet_sender(user, ice))
+            peer = asyncio.create_task(self._meet_sender(ice))
             tasks.append(peer)
         try:
             waiting: set[asyncio.Task[Any]] = {complete, *tasks}
@@ -230,45 +235,30 @@ class _Receiver:
         while True:
             signal = await self._mailbox.next()
             if isinstance(signal, wire.Offer):
-                if self._talk is not None and signal.session == self._talk.session and self._offers.empty():
-                    self._offers.put_nowait(signal)
+                self._greeter.hear(signal)
             elif isinstance(signal, wire.UseStore):
-                self._use_store.set()
+                self._greeter.rarely = True
                 self._store.announce(None)
             elif isinstance(signal, wire.SegmentStored):
-                self._use_store.set()
+                self._greeter.rarely = True
                 self._store.announce(signal.ref)
             elif isinstance(signal, wire.Void):
                 if signal.reason == CANCELLED:
                     raise void(True)
                 raise CutShort(f"the sender ended this transfer: {printable(signal.reason)}")
 
-    async def _meet_sender(self, user: str, ice: IceServers) -> None:
+    async def _meet_sender(self, ice: IceServers) -> None:
         """Say hello until there is an offer; take what the peer gives; after a loss, say hello anew."""
         while not self._assembly.complete.is_set():
             done = self._meter.done
-            self._talk = talk = self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
             try:
-                channel = await answer(talk, await self._offer(talk, user), ice)
-                await self._take_from(PeerInbound(channel))
+                await self._take_from(PeerInbound(await self._greeter.meet(ice)))
             except (PeerLost, ProtocolError, BusUnreachable) as lost:
                 self._meter.notice(f"the direct connection failed: {lost.what}")
                 if self._meter.done == done:  # else it was good for something: the next may be, too
                     await asyncio.sleep(AGAIN)
             finally:
-                talk.close()
-
-    async def _offer(self, talk: bus.Conversation, user: str) -> wire.Offer:
-        said = 0
-        while True:
-            await talk.say(wire.Hello, user=user, receiver=self._place.receiver, routes=["webrtc"])
-            said += 1
-            rarely = said > HELLOS or self._use_store.is_set()
-            if said == 1:
-                await prepare()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HELLO_RARELY if rarely else HELLO_EVERY):
-                    return await self._offers.get()
+                self._greeter.part()
 
     async def _take_from(self, route: PeerInbound) -> None:
         reason = "the receiver stopped"
@@ -341,14 +331,13 @@ class _Receiver:
         assert trailer is not None
         return ReceiptBody(FORMAT, self._place.receiver, trailer.total, trailer.chunks, trailer.digest)
 
-    async def _give_receipt(self, user: str) -> Summary:
+    async def _give_receipt(self) -> Summary:
         """Everything is safe here whatever happens now; a receipt that cannot be given is owed by the next run."""
         receipt = self._place.receipt
         assert receipt is not None
         sealed = self._sealer.seal(Purpose.RECEIPT, 0, msgspec.msgpack.encode(receipt))
-        talk = self._talk or self._mailbox.converse(secrets.token_bytes(16), self._opened.owner)
         try:
-            await talk.say(wire.Receipted, sealed=sealed)
+            await self._greeter.talk.say(wire.Receipted, sealed=sealed)
             await self._broker.give_receipt(self._sealer, receipt.receiver, base64.b64encode(sealed).decode())
             self._place.receipt_given = True
         except (Temporary, JobGone) as error:

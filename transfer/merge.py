@@ -20,7 +20,7 @@ Parts = tuple[str, ...]
 
 
 class Node:
-    """A place in the tree to publish. number: its entry; None for a folder that no entry names."""
+    """A place in the tree to publish. number: its entry; None for a folder that no entry names, and the root."""
 
     __slots__ = ("children", "kind", "name", "number")
 
@@ -30,8 +30,20 @@ class Node:
         self.number: int | None = None
         self.children: dict[str, Node] = {}
 
+    @property
+    def shared(self) -> bool:
+        """A folder that is only the way to what lies in it: one that is there already will do."""
+        return self.number is None
+
     def of(self, kind: EntryKind) -> Iterator[Node]:
         return (child for child in self.children.values() if child.kind is kind)
+
+    def at(self, parts: Parts) -> Node:
+        """The place so far below this one."""
+        node = self
+        for part in parts:
+            node = node.children[part]
+        return node
 
 
 def lay_out(entries: Sequence[Entry], places: Sequence[Place]) -> Node:
@@ -48,6 +60,16 @@ def lay_out(entries: Sequence[Entry], places: Sequence[Place]) -> Node:
     return root
 
 
+def own_or_other(place: Parts, finals: Mapping[str, str]) -> str:
+    """The final name of what stands at that place of the staging tree. finals: as of `Journal`."""
+    return finals.get("/".join(place), place[-1]) if finals else place[-1]
+
+
+def final_parts(place: Parts, finals: Mapping[str, str]) -> Parts:
+    """Where that place is below the destination."""
+    return tuple(own_or_other(place[: depth + 1], finals) for depth in range(len(place)))
+
+
 def plan(
     root: Node, base: Folder, staged: Folder | None, finals: Mapping[str, str], *, overwrite: bool
 ) -> list[Move]:
@@ -56,7 +78,7 @@ def plan(
     Args:
         staged: the staging tree; what is missing from it has been published and needs no move. None asks
             before anything is staged: is there a conflict?
-        finals: names of top-level entries that are not their own.
+        finals: as of `Journal`.
     Raises:
         DestinationExists: a name is taken, and may not be replaced.
         UnsafeName: a link stands where a folder must be entered.
@@ -86,8 +108,9 @@ class _Survey:
             ready = staged.look(child.name) if staged is not None else None
             if staged is not None and ready is None:
                 continue
-            name = child.name if above else self._finals.get(child.name, child.name)
-            parts, final = (*above, child.name), (*final_above, name)
+            parts = (*above, child.name)
+            name = own_or_other(parts, self._finals)
+            final = (*final_above, name)
             found = here.look(name)
             if found is None or (ready is not None and os.path.samestat(found, ready)):
                 self._move(child, parts, final, ready)

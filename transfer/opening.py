@@ -88,6 +88,8 @@ async def _create(
 
 
 class _Opening:
+    """The search for the job of one known source, in the ledger and at the broker."""
+
     def __init__(
         self,
         broker: BrokerClient,

@@ -1,25 +1,26 @@
-"""A job's frames, made on demand from its source: read, compress, digest, seal, in threads, in order."""
+"""A job's frames, made on demand from its source: read, compress, digest, seal, in threads, in order.
+
+Of a chunk: `Outgoing.frames` → `_make` (in a thread: `source` reads, `codec` encodes) → whoever asked: `direct`, `through_store`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import queue
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 from transfer import chunks
 from transfer.chunks import Extent, Manifest
 from transfer.codec import Codec, Encoded, Room, digest_of, room
 from transfer.digests import Digests
-from transfer.errors import SourceTrouble
 from transfer.model import INDEX_LIMIT, TRAILER, FrameId, FrameSet, Kind
+from transfer.stream import pieces_of
 
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
 AHEAD = 24 << 20
@@ -169,7 +170,7 @@ class OutgoingStream:
     async def frames(self, wanted: FrameSet) -> AsyncGenerator[Encoded, None]:
         """Everything; `wanted` must be that. Raises CommandFailed, SourceTrouble."""
         loop = asyncio.get_running_loop()
-        pieces = _in_background(self._read, self.manifest.head.chunk_size)
+        pieces = pieces_of(self._read, self.manifest.head.chunk_size)
         under_way: deque[asyncio.Future[Encoded]] = deque()
         piece: asyncio.Future[bytes] | None = None
 
@@ -223,53 +224,3 @@ class OutgoingStream:
 
 def _frames_ahead(manifest: Manifest) -> int:
     return max(2, AHEAD // manifest.head.chunk_size)
-
-
-async def _in_background(read: Callable[[int], bytes], size: int) -> AsyncGenerator[bytes, None]:
-    """Full pieces of `size` bytes (the last may be shorter) from a blocking reader.
-
-    The reader has a daemon thread of its own, because a read of a silent pipe cannot be interrupted
-    and must not keep the process alive.
-    """
-    loop = asyncio.get_running_loop()
-    wanted: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
-
-    def work() -> None:
-        while (answer := wanted.get()) is not None and answer.set_running_or_notify_cancel():
-            try:
-                parts, missing = [], size
-                while missing and (part := read(missing)):
-                    parts.append(part)
-                    missing -= len(part)
-                answer.set_result(b"".join(parts))
-            except Exception as error:  # a caller's stream may raise anything, and its answer is waited for
-                answer.set_exception(SourceTrouble(f"the input cannot be read ({error})"))
-
-    threading.Thread(target=work, name="input", daemon=True).start()
-    try:
-        while True:
-            answer: Future[bytes] = Future()
-            wanted.put(answer)
-            if not (piece := await asyncio.wrap_future(answer, loop=loop)):
-                return
-            yield piece
-            if len(piece) < size:
-                return
-    finally:
-        wanted.put(None)
-
-
-def no_verdict() -> None:
-    """Of a stream whose end cannot tell whether it was a good one: a pipe."""
-
-
-def stream_reader(stream: BinaryIO) -> Callable[[int], bytes]:
-    """Returns as soon as there are some bytes, so that a slow producer is followed closely."""
-    take: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)
-
-    def read(size: int) -> bytes:
-        while (piece := take(size)) is None:  # a non-blocking one has nothing yet: that is not its end
-            select.select([stream], [], [])
-        return piece
-
-    return read

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from transfer.errors import CommandFailed
-from transfer.outgoing import stream_reader
+from transfer.stream import stream_reader
 
 GRACE = 1.0
 """Seconds that an interrupted command has to end by itself."""

@@ -10,16 +10,16 @@ not reopened by a resume) is set only after the moves; until then the owner's ow
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from transfer.errors import DamagedData, UnsafeName
+from transfer.final_names import FinalNames
 from transfer.folder import Folder, chmod_file, sync_file
 from transfer.handles import Handles
-from transfer.merge import Node, already_there, plan, shown
+from transfer.merge import Node, Parts, already_there, plan, shown
 from transfer.model import Entry, EntryKind
 from transfer.paths import Place, printable
 from transfer.staging import Journal, Move, Staging
@@ -42,8 +42,8 @@ class Publisher:
 
     Args:
         sizes: final sizes in bytes of entries whose manifest says None.
-        finals: names of top-level entries that are not their own; `rename` adds to it.
-        overwrite: replace files and links, never a folder. rename: choose free names at the top level.
+        finals: as of `Journal`; `rename` adds to it.
+        overwrite: replace files and links, never a folder. rename: choose free names.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Publisher:
         self._entries = entries
         self._places = places
         self._sizes = sizes
-        self._finals = finals
+        self._finals = FinalNames(root, finals)
         self._overwrite = overwrite
         self._rename = rename
         self._umask = current_umask()
@@ -73,26 +73,29 @@ class Publisher:
 
     def refuse_conflicts(self) -> None:
         """Before a byte comes: raises as `plan` if publishing could not end well, as things are."""
-        self._plan(None, set())
+        self._plan(None, ())
 
     def publish(self) -> list[str]:
-        """Everything under its final name and durable. Returns the names of the top-level entries.
+        """Everything under its final name and durable. Returns what the user is told of: see `FinalNames.told`.
 
         Raises DestinationExists if somebody took a name meanwhile; another run carries on from there.
         """
         journal = self._staging.journal()
-        done: list[Move] = []
+        everything: list[Move] = []
         if journal is None:
             self._settle()
         else:
-            self._finals.update(journal.finals)
-            done = self._already_published(journal.moves)
-        moves = self._plan(self._staging.tree, {move.staged[0] for move in done if len(move.staged) > 1})
-        everything = [*done, *moves]
-        self._staging.write_journal(Journal(everything, self._finals))
-        self._carry_out(moves, everything)
+            self._finals.chosen.update(journal.finals)
+            everything = journal.moves
+        carried = False
+        while not carried:
+            done = self._already_published(everything)
+            moves = self._plan(self._staging.tree, done)
+            everything = [*done, *moves]
+            self._staging.write_journal(Journal(everything, self._finals.chosen))
+            carried = self._carry_out(moves, everything)
         self._apply_late_modes(everything)
-        return [self._final(name) for name in self._root.children]
+        return self._finals.told()
 
     # -- settle: all that can be done before the renames
 
@@ -165,18 +168,12 @@ class Publisher:
 
     # -- plan
 
-    def _plan(self, staged: Folder | None, merged: set[str]) -> list[Move]:
-        """With free names for top-level entries first, if asked for: but not for those half merged already."""
-        for name in self._root.children if self._rename else ():
-            if name in merged:
-                continue
-            ready = staged.look(name) if staged is not None else None
-            if staged is not None and ready is None:
-                continue  # published before an interruption
-            found = self._base.look(self._final(name))
-            if found is not None and (ready is None or not os.path.samestat(found, ready)):
-                self._choose_another(name)
-        return plan(self._root, self._base, staged, self._finals, overwrite=self._overwrite)
+    def _plan(self, staged: Folder | None, done: Sequence[Move]) -> list[Move]:
+        """done: what is published already."""
+        if self._rename:
+            merged = {move.staged[:depth] for move in done for depth in range(1, len(move.staged))}
+            self._finals.choose_free(self._base, staged, merged)
+        return plan(self._root, self._base, staged, self._finals.chosen, overwrite=self._overwrite)
 
     def _already_published(self, moves: Sequence[Move]) -> list[Move]:
         """Those of an interrupted run that happened. Raises DamagedData if what they published is gone."""
@@ -200,7 +197,8 @@ class Publisher:
 
     # -- carry out
 
-    def _carry_out(self, moves: Sequence[Move], everything: list[Move]) -> None:
+    def _carry_out(self, moves: Sequence[Move], everything: list[Move]) -> bool:
+        """False if what is left has to be planned anew: somebody made a folder that we share."""
         sources: Handles[tuple[str, ...], Folder] = Handles(FEW)
         targets: Handles[tuple[str, ...], Folder] = Handles(FEW)
         parents = {move.final[:-1] for move in everything}
@@ -211,42 +209,49 @@ class Publisher:
                     sources.use(above, partial(self._staging.tree.descend, above)) as source,
                     targets.use(below, partial(self._base.descend, below)) as target,
                 ):
-                    self._carry(move, source, target, everything)
+                    if not self._carry(move, source, target, everything):
+                        return False
             if len(parents) > FEW:
                 self._base.sync_everything()
             else:
                 for parts in parents:
                     with self._base.descend(parts) as folder:
                         folder.sync()
+            return True
         finally:
             sources.close()
             targets.close()
 
-    def _carry(self, move: Move, source: Folder, target: Folder, everything: list[Move]) -> None:
+    def _carry(self, move: Move, source: Folder, target: Folder, everything: list[Move]) -> bool:
+        """False if it is a folder to share by now, and what it holds must be moved piece by piece."""
         name, new = move.staged[-1], move.final[-1]
+        node = self._root.at(move.staged)
         while True:
             try:
                 source.move(name, target, new)
-                return
+                return True
             except FileExistsError:
                 found = target.look(new)
             if found is None:
                 continue  # gone again
             if found.st_ino == move.inode:
                 source.remove(name)  # both names of one file: an interruption between link and unlink
-                return
-            if (
-                self._overwrite
-                and not stat.S_ISDIR(found.st_mode)
-                and self._kind(move.staged) != EntryKind.DIRECTORY
-            ):
+                return True
+            is_folder = stat.S_ISDIR(found.st_mode)
+            if is_folder and node.shared:
+                return False
+            if self._overwrite and not is_folder and node.kind is not EntryKind.DIRECTORY:
                 source.replace(name, target, new)
-                return
-            if not self._rename or len(move.final) > 1:
+                return True
+            if not self._rename or not self._renamable(move.staged):
                 raise already_there([shown(move.final)], overwrite=self._overwrite)
-            new = self._choose_another(name)
-            everything[everything.index(move)] = move = move._replace(final=(new,))
-            self._staging.write_journal(Journal(everything, self._finals))
+            new = self._finals.choose_another(move.staged, target)
+            everything[everything.index(move)] = move = move._replace(final=(*move.final[:-1], new))
+            self._staging.write_journal(Journal(everything, self._finals.chosen))
+
+    def _renamable(self, place: Parts) -> bool:
+        """What lies in a folder of the transfer has its name there, and the folder is what is renamed."""
+        return all(self._root.at(place[:depth]).shared for depth in range(1, len(place)))
 
     def _apply_late_modes(self, moves: Sequence[Move]) -> None:
         """Files, then folders from the bottom up. A folder that was here before keeps its mode."""
@@ -293,28 +298,6 @@ class Publisher:
     def _mode(self, entry: Entry) -> int:
         """Permission bits under the umask; never setuid, setgid or sticky."""
         return entry.mode & 0o777 & ~self._umask
-
-    def _final(self, name: str) -> str:
-        return self._finals.get(name, name)
-
-    def _kind(self, parts: tuple[str, ...]) -> EntryKind:
-        node = self._root
-        for part in parts:
-            node = node.children[part]
-        return node.kind
-
-    def _choose_another(self, name: str) -> str:
-        """`name (1).ext`, or the first number that is free here and in the transfer."""
-        taken = {self._final(node).casefold() for node in self._root.children}
-        wanted = self._final(name)
-        folder = self._root.children[name].kind is EntryKind.DIRECTORY
-        stem, extension = (wanted, "") if folder else os.path.splitext(wanted)
-        for number in itertools.count(1):
-            candidate = f"{stem} ({number}){extension}"
-            if candidate.casefold() not in taken and self._base.look(candidate) is None:
-                break
-        self._finals[name] = candidate
-        return candidate
 
 
 def is_private_file(found: os.stat_result) -> bool:

@@ -13,12 +13,13 @@ import msgspec
 from transfer import config
 from transfer.codec import digest_of
 from transfer.errors import XferError
+from transfer.folder_sink import FolderSink
 from transfer.ledger import JobRow, Ledger
 from transfer.lock import FileLock
 from transfer.model import ReceiptBody
 from transfer.paths import printable
 from transfer.pipe import PipeSink
-from transfer.sink import FolderSink, Sink, absolute
+from transfer.sink import Sink, absolute
 from transfer.ticket import Ticket
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from transfer import bus, config, wire
+from transfer import config, wire
 from transfer.broker_client import BrokerClient
 from transfer.errors import BusUnreachable, PeerMisbehaved
 from transfer.events import Listener, Receipt
+from transfer.mailbox import Conversation, Mailbox
 from transfer.meter import Meter
 from transfer.model import FORMAT, ReceiptBody
 from transfer.seal import Purpose, Sealer
@@ -38,7 +39,7 @@ class Receivers:
 
     def __init__(
         self,
-        mailbox: bus.Mailbox,
+        mailbox: Mailbox,
         broker: BrokerClient,
         sealer: Sealer,
         root: Callable[[], bytes],
@@ -46,7 +47,7 @@ class Receivers:
         listener: Listener,
     ) -> None:
         self.hellos: asyncio.Queue[wire.Hello] = asyncio.Queue()
-        self.talks: dict[str, bus.Conversation] = {}
+        self.talks: dict[str, Conversation] = {}
         self.receipts: dict[str, ReceiptBody] = {}
         self.early: dict[str, bytes] = {}
         self._mailbox, self._broker, self._sealer, self._root = mailbox, broker, sealer, root
@@ -56,7 +57,7 @@ class Receivers:
         self._listening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        await self._broker.listen(self._mailbox)
+        await self._mailbox.listen(self._broker.patience)
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:

@@ -1,43 +1,49 @@
-"""Sending, as a story: content → job at the broker → ticket → a route → a receipt, or stored."""
+"""Sending, as a story: content → job at the broker → ticket → a route → a receipt, or stored.
+
+One chunk's way out of here: `scan` found its files, `chunks` says which of their bytes it is → `outgoing` reads,
+compresses and seals it → `direct` puts it on a peer's channel (`transports.peer`), or `through_store` in a part of an
+object (`transports.s3`) → `safe` notes that it arrived → `receivers` hear that somebody has everything.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO, Literal, NamedTuple
 
-from transfer import api, bus, config, content, wire
+from msgspec.structs import replace
+
+from transfer import api, config, content, wire
 from transfer.announce import Announcer
 from transfer.broker_client import BrokerClient, Conflict, Link, Patience, connected
 from transfer.bwlimit import BwLimit, Rate, limit_of
 from transfer.codec import Codec
 from transfer.content import Content
 from transfer.control import Control
-from transfer.effort import Effort
 from transfer.errors import CANCELLED, JobCancelled, JobGone, Refused, SourceTrouble, UsageError, XferError
 from transfer.events import Listener, Posted, Stored, Summary, TicketReady, ignore
 from transfer.hold import Hold
 from transfer.ice_urls import IceServers
 from transfer.idempotency import check_key, open_keyed, repeat
 from transfer.ledger import Ledger
+from transfer.mailbox import Mailbox
 from transfer.meter import Meter
-from transfer.model import FrameId, FrameSet, Kind, SegmentRef
+from transfer.model import FrameSet, Kind
 from transfer.opening import OnPause, open_job
-from transfer.plan import Part
 from transfer.receivers import Receivers
 from transfer.room import Item, Member, servers_of
 from transfer.room_names import Room, find
 from transfer.safe import Safe
 from transfer.seal import Purpose
-from transfer.sent import SendAgain, SentJob, Via, absolute
+from transfer.sent import SendAgain, SentJob, Via, absolute_paths
 from transfer.source import Links, SourceFile
+from transfer.through_store import ThroughStore
 from transfer.ticket import Ticket
 from transfer.transports.interfaces import check_interfaces
-from transfer.transports.s3 import Pace, S3Outbound
+from transfer.transports.s3 import Pace
 
 THRESHOLD = 100_000_000
 """Bytes. Below it a peer is offered the transfer directly."""
@@ -85,7 +91,7 @@ async def send(
         fetches: distinct receipts after which it is deleted; None: kept until it expires.
         receipt: do not return before a receipt came, also when stored.
         compress: `auto`, `off`, or a zstd level from 1 to 19.
-        exclude, links: see `transfer.source.scan`.
+        exclude, links: see `transfer.scan`.
         resume: carry on with an unfinished job of the same, unchanged source. False: void it, and send anew.
         ticket: go on with this job, begun here or on another host with the same files. fresh: it is not begun at all.
         room: (its name here, or its ticket) post the ticket there once it is stored; then no receiver is waited
@@ -116,7 +122,7 @@ async def send(
     ticket = Ticket.parse(ticket) if isinstance(ticket, str) else ticket
     material = content.of(paths, files, stream, command, name, exclude, links)
     again = SendAgain(
-        paths=absolute([file.path for file in files] or paths),
+        paths=absolute_paths([file.path for file in files] or paths),
         names=[file.name for file in files],
         exclude=[os.fsencode(pattern) for pattern in exclude],
         links=links,
@@ -132,8 +138,7 @@ async def send(
         room=str(room.ticket) if room is not None else "",
     )
     _refuse_contradictions(again)
-    if room is not None:
-        via, wait = "s3", 0.0
+    asked = again if room is None else replace(again, via="s3", wait=0.0)
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice, warning=True)
@@ -152,27 +157,21 @@ async def send(
                     summary = repeat(job, job.ended, on_event)
                 material.raise_if_partial()
                 return summary
-            mailbox = bus.Mailbox(
+            mailbox = Mailbox(
                 client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
             )
             limit = limit_of(bwlimit)
-            means = _Means(
-                IceServers(
-                    list(context.stun),
-                    [(t.url, t.username, t.password) for t in context.turn],
-                    list(interfaces),
-                ),
-                Pace(concurrency, rate=limit.rate if limit else None),
-                limit,
-                Hold(),
-            )
+            pace = Pace(concurrency, rate=limit.rate if limit else None)
+            means = _Means(context.ice(interfaces), pace, limit, Hold())
             codec = Codec(job.sealer, compress)
             control = Control(client, broker, job.ticket.job, means.hold, meter)
             control.stands(job.state)
-            sender = _Sender(material, job, broker, mailbox, codec, meter, announcer, means, control, room)
+            sender = _Sender(
+                asked, material, job, broker, mailbox, codec, meter, announcer, means, control, room
+            )
             with contextlib.closing(job):
                 async with announcer.on(client, context.user, job.ticket.job):
-                    summary = await sender.run(via, threshold, wait, fetches, receipt)
+                    summary = await sender.run()
                 on_event(summary)
                 job.end(summary)  # not before it was said: who dies in between says it in the next run
     material.raise_if_partial()
@@ -203,10 +202,11 @@ class _Sender:
 
     def __init__(
         self,
+        asked: SendAgain,
         material: Content,
         job: SentJob,
         broker: BrokerClient,
-        mailbox: bus.Mailbox,
+        mailbox: Mailbox,
         codec: Codec,
         meter: Meter,
         listener: Listener,
@@ -214,7 +214,7 @@ class _Sender:
         control: Control,
         room: Room | None,
     ) -> None:
-        self._names, self._room = material.names, room
+        self._asked, self._names, self._room = asked, material.names, room
         self._job, self._broker, self._codec, self._control = job, broker, codec, control
         self._meter, self._listener, self._means = meter, listener, means
         self._out = material.outgoing(codec)
@@ -225,14 +225,12 @@ class _Sender:
         meter.level = codec.level
         self._receivers = Receivers(mailbox, broker, job.sealer, lambda: self._out.root, meter, listener)
 
-    async def run(
-        self, via: Via, threshold: int, wait: float | None, fetches: int | None, receipt: bool
-    ) -> Summary:
-        """As for `send`."""
+    async def run(self) -> Summary:
+        """Raises as `send`."""
         await self._receivers.open()
         try:
             self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
-            return await self._control.guard(self._go(via, threshold, wait, fetches, receipt))
+            return await self._control.guard(self._go())
         except JobCancelled as cancelled:
             await self._void(cancelled.what)
             raise
@@ -244,7 +242,7 @@ class _Sender:
             if status.state is not api.JobState.DELIVERED:
                 raise
             self._job.state, self._job.receipts = status.state, status.receipts
-            return await self._ended_before(receipt)
+            return await self._ended_before()
         except SourceTrouble as error:
             await self._void(error.what)
             raise
@@ -260,32 +258,29 @@ class _Sender:
             await self._receivers.close()
             self._out.close()
 
-    async def _go(
-        self, via: Via, threshold: int, wait: float | None, fetches: int | None, receipt: bool
-    ) -> Summary:
-        total = self._out.manifest.total
-        small = total is not None and total < threshold
-        direct = via == "webrtc" or (via == "auto" and small and wait != 0 and not self._job.remains.stored)
+    async def _go(self) -> Summary:
+        """The end that an earlier run came to, or peers (`Direct`), or else, or then, the store (`ThroughStore`)."""
         if self._job.found:
             self._meter.notice("carrying on with the unfinished transfer of the same source")
         if not self._job.state.unfinished:
-            return await self._ended_before(receipt)
-        if direct and await self._directly(via, wait, fetches):
-            return await self._delivered()
-        if not direct:
-            why = (
-                "a room keeps what is stored"
-                if self._room
-                else "asked for"
-                if via == "s3"
-                else "nobody is waited for"
-                if small
-                else "it is large"
-            )
-            self._meter.choose("s3", why if total is not None else "its length is unknown")
-        return await self._through_store(wait, fetches or 1, receipt)
+            return await self._ended_before()
+        asked, total = self._asked, self._out.manifest.total
+        small = total is not None and total < asked.threshold
+        may_wait = asked.via == "auto" and asked.wait != 0
+        if asked.via == "webrtc" or (may_wait and small and not self._job.remains.stored):
+            if await self._directly():
+                return await self._delivered()
+        elif total is None:
+            self._meter.choose("s3", "its length is unknown")
+        elif self._room is not None:
+            self._meter.choose("s3", "a room keeps what is stored")
+        elif asked.via == "s3":
+            self._meter.choose("s3", "asked for")
+        else:
+            self._meter.choose("s3", "nobody is waited for" if small else "it is large")
+        return await self._through_store()
 
-    async def _directly(self, via: Via, wait: float | None, fetches: int | None) -> bool:
+    async def _directly(self) -> bool:
         """False: the store must take over. The ticket is shown before the direct route is imported (0.1 s)."""
         from transfer.direct import Direct
 
@@ -302,100 +297,27 @@ class _Sender:
             means.hold,
             self._recall_receipts,
         )
-        return await direct.serve(wait, fetches, store=via != "webrtc")
+        return await direct.serve(self._asked.wait, self._asked.fetches, store=self._asked.via != "webrtc")
 
-    # through the store
-
-    async def _through_store(self, wait: float | None, receivers: int, receipt: bool) -> Summary:
-        """First what no peer has; if then no receipt comes, the rest too: stored means that S3 alone serves it."""
-
-        async def tell_stored(ref: SegmentRef) -> None:
-            """The reference: a hint that saves the receivers waiting; the broker's record alone would do."""
-            if self._receivers.talks:
-                store.followed()
-            await self._receivers.tell(wire.SegmentStored, ref=ref)
-
-        store = S3Outbound(
+    async def _through_store(self) -> Summary:
+        route = ThroughStore(
+            self._out,
+            self._receivers,
+            self._safe,
+            self._meter,
             self._broker,
-            self._job.ticket.job,
-            self._codec,
-            self._out.digests,
             self._job,
-            patience=self._broker.patience,
-            total=self._out.manifest.total,
-            remains=self._job.remains,
-            pace=self._means.pace,
-            limit=self._means.limit,
-            hold=self._means.hold,
-            on_stored=tell_stored,
-            on_part=self._part_stored,
-            on_tick=self._meter.look,
+            self._codec,
+            self._means.pace,
+            self._means.limit,
+            self._means.hold,
         )
-        self._meter.under_way = lambda: self._under_way(store.under_way)
-        try:
-            await self._receivers.use_store(lambda: store.segments)
-            missing = self._out.everything.common(await store.wanted())
-            for frame in self._job.remains.stored:
-                self._safe.found(frame)
-            self._meter.tell()
-            with_peer = self._safe.frames.common(missing)
-            if with_peer:
-                for frame in with_peer:
-                    missing.discard(frame)
-                await self._put_all(store, missing)
-                await store.flush()
-                deadline = None if wait is None else time.monotonic() + wait
-                while len(self._receivers.receipts) < receivers:
-                    if not await self._receivers.receipt_before(deadline, "waiting for the receipt"):
-                        break
-                else:
-                    return await self._delivered()
-                missing = with_peer
-            await self._put_all(store, missing)
-            await store.finish()
-        finally:
-            await store.close()
-        return await self._stored(store.segments, receipt)
-
-    async def _put_all(self, store: S3Outbound, frames: FrameSet) -> None:
-        """Harder compression while the store is what is waited for, lighter while it is us."""
-        effort = Effort(self._codec.level) if self._codec.adapts else None
-        async with contextlib.aclosing(self._out.frames(frames)) as encoded:
-            hold = self._means.hold
-            asked, spent, pauses = time.monotonic(), self._out.encoding.seconds, hold.number
-            async for made in encoded:
-                await hold.clear()
-                there = time.monotonic()
-                waited = min(there - asked, self._out.encoding.seconds - spent)
-                await store.put(made.frame)
-                taken = time.monotonic()
-                if effort is not None and pauses == hold.number:
-                    alone = self._means.pace.alone
-                    effort.moved(made.raw_length, waited, there - asked - waited, taken - there, alone)
-                    self._codec.level = effort.level
-                self._meter.level, self._meter.concurrency = self._codec.level, self._means.pace.limit
-                asked, spent, pauses = taken, self._out.encoding.seconds, hold.number
-
-    def _part_stored(self, part: Part) -> None:
-        self._meter.wire += part.length - sum(row.length for row in part.frames)
-        with self._meter.together():
-            for row in part.frames:
-                frame = FrameId(Kind(row.kind), row.index)
-                self._meter.crossed(frame, row.length)
-                self._safe.add(frame)
-
-    def _under_way(self, parts: list[tuple[Part, int]]) -> tuple[int, int]:
-        """Of parts on their way, by how much of each has left: raw bytes that are safe nowhere yet, and encoded ones."""
-        raw = 0.0
-        for part, left in parts:
-            frames = (FrameId(Kind(row.kind), row.index) for row in part.frames)
-            fresh = sum(self._out.raw_length(frame) for frame in frames if frame not in self._safe.frames)
-            raw += fresh * left / part.length
-        return int(raw), sum(left for _, left in parts)
+        segments = await route.serve(self._asked.wait, self._asked.fetches or 1)
+        return await (self._delivered() if segments is None else self._stored(segments))
 
     # the ends
 
-    async def _ended_before(self, receipt: bool) -> Summary:
+    async def _ended_before(self) -> Summary:
         """An earlier run had the job delivered or stored, and died before it said so or had its receipt."""
         await self._recall_receipts()
         for frame in self._out.everything:
@@ -405,7 +327,7 @@ class _Sender:
         segments = len(self._job.remains.complete)
         self._meter.choose("s3", "an earlier run stored it")
         await self._receivers.use_store(lambda: segments)
-        return await self._stored(segments, receipt)
+        return await self._stored(segments)
 
     async def _recall_receipts(self) -> None:
         """Those that came while nobody listened. They name the digest of the whole, so that is made first."""
@@ -419,7 +341,7 @@ class _Sender:
         await self._broker.finish(self._job.ticket.job, api.JobState.DELIVERED)
         return self._summary("receipt")
 
-    async def _stored(self, segments: int, receipt: bool) -> Summary:
+    async def _stored(self, segments: int) -> Summary:
         finished = await self._broker.finish(self._job.ticket.job, api.JobState.STORED, segments)
         self._kept = True
         await self._receivers.tell(wire.UseStore, segments=segments)
@@ -430,7 +352,7 @@ class _Sender:
         )
         if self._room is not None:
             await self._post(self._room)
-        if not receipt:
+        if not self._asked.receipt:
             return self._summary("stored")
         while not self._receivers.receipts:
             await self._receivers.receipt_before(None, "stored; waiting for the receipt")

@@ -74,7 +74,7 @@ class SendAgain(msgspec.Struct, frozen=True, kw_only=True):
         return again if again.v == 1 else None
 
 
-def absolute(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+def absolute_paths(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
     """From the root, but with links and `..` in them as they were: those mean what they lead to at the time."""
     return [os.fsencode(Path(path).absolute()) for path in paths]
 
@@ -100,9 +100,7 @@ class SentJob:
     earlier run made it. ended: how an earlier run with its idempotency key ended it, if nothing is left to do.
     """
 
-    def __init__(
-        self, ticket: Ticket, ledger: Ledger | None, row: JobRow | None, lock: FileLock | None
-    ) -> None:
+    def __init__(self, ticket: Ticket, ledger: Ledger, row: JobRow | None, lock: FileLock | None) -> None:
         self.ticket = ticket
         self.sealer = Sealer(ticket)
         self.remains: Remains = NOTHING
@@ -119,22 +117,22 @@ class SentJob:
         return self._row is not None
 
     def segment_begun(self, segment: int, upload: str) -> None:
-        if self._ledger and self._row:
+        if self._row is not None:
             self._ledger.add_segment(self._row, segment, upload)
 
     def part_made(self, segment: int, part: Part, crc: str) -> None:
-        if self._ledger and self._row:
+        if self._row is not None:
             self._ledger.add_part(self._row, PartRow(segment, part.number, part.length, crc, part.frames))
 
     def segment_stored(self, ref: SegmentRef) -> None:
-        if self._ledger and self._row:
+        if self._row is not None:
             self._ledger.complete_segment(self._row, ref.number, ref.size)
 
     def end(self, summary: Summary | None = None) -> None:
         """The job needs no more from this side. summary: of one that ended well."""
-        if self._ledger and summary is not None:
+        if summary is not None:
             self._ledger.settle(self.ticket.job, msgspec.msgpack.encode(summary))
-        if self._ledger and self._row:
+        if self._row is not None:
             self._ledger.end(self._row)
             self._row = None
 
@@ -148,7 +146,6 @@ class SentJob:
 
     async def recall(self, broker: BrokerClient, status: api.JobStatus) -> None:
         """Find out what is stored of what the ledger says was made, and forget the rest."""
-        assert self._ledger is not None
         assert self._row is not None
         segments, parts = self._ledger.segments(self._row), self._ledger.parts(self._row)
         found = await ask(broker, self.sealer, status, segments, parts)

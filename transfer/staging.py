@@ -48,7 +48,7 @@ class Move(NamedTuple):
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """moves: all that were ever planned. finals: names of top-level entries that are not their own."""
+    """moves: all that were ever planned. finals: the names that are not their own, by places below `tree/` ("sub/name")."""
 
     moves: list[Move]
     finals: dict[str, str]

@@ -91,13 +91,17 @@ def test_a_spool_from_its_first_night_to_the_last(two: Two, room: str, spool: Pa
         "c.csv": "sent",
     }
     assert {line["receipt"] for line in report_of(report).values()} == {None}
-    (spool / "a.csv").write_bytes(b"changed")
+    first_b = (spool / "deep/b.csv").read_bytes()
+    for changed in ("a.csv", "deep/b.csv"):
+        (spool / changed).write_bytes(b"changed")
     (spool / "c.csv").touch()
-    assert outcomes(start(two, spool)) == {"a.csv": "sent", "deep/b.csv": "unchanged", "c.csv": "unchanged"}
-    assert len(items(two)) == 4
+    assert outcomes(start(two, spool)) == {"a.csv": "sent", "deep/b.csv": "sent", "c.csv": "unchanged"}
+    assert len(items(two)) == 5
 
-    assert sorted(fetched(two, "--rename")) == ["a.csv", "a.csv", "c.csv", "deep/b.csv"]
-    assert (two.out / "deep/b.csv").read_bytes() == (spool / "deep/b.csv").read_bytes()
+    assert sorted(fetched(two, "--rename")) == ["a.csv", "a.csv", "c.csv", "deep/b.csv", "deep/b.csv"]
+    assert (two.out / "deep/b.csv").read_bytes() == first_b
+    assert (two.out / "deep/b (1).csv").read_bytes() == b"changed"
+    assert sorted(path.name for path in two.out.iterdir()) == ["a (1).csv", "a.csv", "c.csv", "deep"]
     assert (two.out / "a (1).csv").read_bytes() == b"changed"
 
     (spool / "c.csv").write_bytes(b"newer than what was sent")

@@ -17,6 +17,7 @@ from transfer import api, bus, events, wire
 from transfer.broker_client import Patience, connected
 from transfer.codec import Codec
 from transfer.ice_urls import IceServers
+from transfer.mailbox import Mailbox
 from transfer.model import Frame, FrameId, Kind
 from transfer.seal import Purpose, Sealer
 from transfer.session import split
@@ -187,7 +188,7 @@ async def _pretend(two: Two, ticket: Ticket, act: Act, stop: asyncio.Event) -> N
         await broker.create(
             api.Create(job=ticket.job, token_hash=sealer.token_hash(), size=None, expire=3600.0)
         )
-        mailbox = bus.Mailbox(client, "local", sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER)
+        mailbox = Mailbox(client, "local", sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER)
         await mailbox.open()
         meeting = asyncio.create_task(_meet(mailbox, codec, sealer, act))
         await stop.wait()
@@ -195,7 +196,7 @@ async def _pretend(two: Two, ticket: Ticket, act: Act, stop: asyncio.Event) -> N
         await asyncio.gather(meeting, return_exceptions=True)
 
 
-async def _meet(mailbox: bus.Mailbox, codec: Codec, sealer: Sealer, act: Act) -> None:
+async def _meet(mailbox: Mailbox, codec: Codec, sealer: Sealer, act: Act) -> None:
     met: set[bytes] = set()
     while True:
         hello = await mailbox.next()

@@ -16,6 +16,7 @@ from transfer import bus, wire
 from transfer.errors import PeerLost
 from transfer.events import Notice, Receipt
 from transfer.ice_urls import IceServers
+from transfer.mailbox import Mailbox
 from transfer.model import FrameId, FrameSet, Kind, ReceiptBody
 from transfer.seal import Purpose, Sealer
 from transfer.session import MAX_OPEN_WANTS
@@ -34,7 +35,7 @@ LIES: dict[str, list[bytes]] = {
 
 async def visit(client: Client, sealer: Sealer, messages: Iterable[bytes]) -> None:
     """Come as a receiver does, say that much, and stay until the sender hangs up."""
-    mailbox = bus.Mailbox(client, "local", sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER)
+    mailbox = Mailbox(client, "local", sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER)
     await mailbox.open()
     talk = mailbox.converse(secrets.token_bytes(16), "local")
     await talk.say(wire.Hello, user="local", receiver=secrets.token_hex(8), routes=["webrtc"])

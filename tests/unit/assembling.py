@@ -15,11 +15,11 @@ from transfer.assembly import Assembly
 from transfer.chunks import CHUNK_SIZES, encode_trailer, make_manifest, manifest_blocks, root_digest
 from transfer.codec import Codec, digest_of
 from transfer.events import Event
+from transfer.folder_sink import FolderSink
 from transfer.ledger import JobRow, Ledger
 from transfer.meter import Meter
 from transfer.model import TRAILER, Entry, EntryKind, Frame, FrameId, Kind
 from transfer.seal import Sealer
-from transfer.sink import FolderSink
 from transfer.ticket import Ticket
 
 JOB = "q" * 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,11 @@ import pytest
 from transfer.chunks import Extent, Manifest, make_manifest
 from transfer.codec import Room
 from transfer.folder import Folder
+from transfer.folder_sink import FolderSink
 from transfer.handles import DIRECT
 from transfer.merge import Node, plan
 from transfer.model import Entry, EntryKind
 from transfer.paths import STAGING_PREFIX
-from transfer.sink import FolderSink
 from transfer.staging import Move
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX modes and descriptors of folders")
@@ -201,3 +202,7 @@ def killed_after(count: int, real: object) -> object:
         return real(*arguments, **named)
 
     return call
+
+
+def _no_link(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, "no hard links here")

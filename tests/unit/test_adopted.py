@@ -16,7 +16,7 @@ from transfer.errors import SourceChanged, UsageError
 from transfer.events import Event, Waiting
 from transfer.meter import Meter
 from transfer.model import MAX_ENTRIES_IN_BLOCK, TRAILER, Entry, EntryKind, FrameId, Kind
-from transfer.source import scan
+from transfer.scan import scan
 
 DIRECTORY = Entry(b"d", EntryKind.DIRECTORY, 0, 0o755, 1)
 FILE = Entry(b"d/f", EntryKind.FILE, 7, 0o644, 2)

@@ -25,9 +25,9 @@ from assembling import (
 
 from transfer.assembly import Assembly
 from transfer.events import Progress
+from transfer.folder_sink import FolderSink
 from transfer.meter import Meter
 from transfer.model import TRAILER, FrameSet, Kind
-from transfer.sink import FolderSink
 
 # taking up an earlier run
 

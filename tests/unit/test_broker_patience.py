@@ -58,7 +58,7 @@ async def test_a_call_that_begins_a_transfer_rides_out_an_election_but_not_a_mis
 ) -> None:
     busy = answered(api.ApiError(api.ErrorCode.BUSY, "the records are being elected"))
     created = Msg(Client(), data=msgspec.json.encode(api.Created("j", 1.0)))
-    monkeypatch.setattr("transfer.broker_client.FIRST_CONTACT", 0.1)
+    monkeypatch.setattr("transfer.broker_client.asking.FIRST_CONTACT", 0.1)
     answers: list[Msg | Exception] = [*[busy] * 5, created]
 
     async def request(*_args: object) -> Msg:

@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from nats.errors import ConnectionClosedError, FlushTimeoutError
+from nats.errors import ConnectionClosedError, FlushTimeoutError, NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
 
 from transfer import wire
-from transfer.broker_client import BrokerClient, Patience
-from transfer.bus import SESSIONS_REMEMBERED, Conversation, Mailbox, api_subject, inbox_prefix, peer_subject
-from transfer.errors import BusUnreachable
+from transfer.broker_client import Patience
+from transfer.bus import api_subject, inbox_prefix, peer_subject, request
+from transfer.errors import BrokerAbsent, BusUnreachable
+from transfer.mailbox import SESSIONS_REMEMBERED, Conversation, Mailbox
 from transfer.seal import Purpose, Sealer
 from transfer.sturdy import SturdyClient
 from transfer.ticket import Ticket
@@ -112,15 +114,44 @@ def test_subjects_name_the_user_who_alone_may_listen_there() -> None:
     assert inbox_prefix("u") == "_INBOX_u"
 
 
+class Connected:
+    """A connection whose requests all end like this."""
+
+    is_connected = True
+
+    def __init__(self, end: Exception) -> None:
+        self._end = end
+
+    async def request(self, *_args: object, timeout: float) -> None:
+        raise self._end
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (NatsTimeoutError(), TimeoutError),
+        (NoRespondersError(), BrokerAbsent),
+        (ConnectionClosedError(), BusUnreachable),
+        (ConnectionResetError(), BusUnreachable),
+    ],
+    ids=["no answer", "no broker", "closed", "reset"],
+)
+async def test_a_request_tells_silence_from_an_absent_broker_and_from_a_lost_connection(
+    end: Exception, told: type[Exception]
+) -> None:
+    with pytest.raises(told):
+        await request(cast(Any, Connected(end)), "subject", b"", 1.0)
+
+
 async def test_a_bus_that_goes_away_while_a_mailbox_opens_is_ridden_out_and_heard_once() -> None:
     bus = Bus()
     bus.lost = [FlushTimeoutError(), ConnectionClosedError()]
     box = mailbox(bus, "sam", sender=True)
-    await BrokerClient(cast(Any, None), "sam", Patience(20)).listen(box)
+    await box.listen(Patience(20))
     assert [len(ears) for ears in bus.ears.values()] == [1]
     bus.lost = [FlushTimeoutError()]
     with pytest.raises(BusUnreachable, match="flush timeout"):
-        await BrokerClient(cast(Any, None), "rita", Patience(0)).listen(mailbox(bus, "rita", sender=False))
+        await mailbox(bus, "rita", sender=False).listen(Patience(0))
 
 
 async def test_a_pong_that_comes_after_its_flush_gave_up_ends_no_read_loop() -> None:

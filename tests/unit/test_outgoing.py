@@ -20,9 +20,11 @@ from transfer.codec import Codec, Encoded, Room, digest_of
 from transfer.content import of_stream
 from transfer.errors import SourceChanged
 from transfer.model import TRAILER, Entry, EntryKind, FrameId, FrameSet, Kind
-from transfer.outgoing import AHEAD, WORKERS, Outgoing, OutgoingStream, no_verdict
+from transfer.outgoing import AHEAD, WORKERS, Outgoing, OutgoingStream
+from transfer.scan import scan
 from transfer.seal import Sealer
-from transfer.source import Tree, scan
+from transfer.source import Tree
+from transfer.stream import no_verdict
 from transfer.ticket import Ticket
 
 CHUNK = 1 * MIB

@@ -17,7 +17,8 @@ from transfer.chunks import read_trailer, root_digest
 from transfer.content import Content, of_command, of_stream
 from transfer.errors import CommandFailed, SourceTrouble
 from transfer.model import TRAILER, FrameId, Kind
-from transfer.outgoing import AHEAD, OutgoingStream, no_verdict
+from transfer.outgoing import AHEAD, OutgoingStream
+from transfer.stream import no_verdict
 
 STREAM_CHUNK = 4 * MIB
 posix_only = pytest.mark.skipif(os.name != "posix", reason="shell and FIFO")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from transfer.chunks import make_manifest
+from transfer.folder_sink import FolderSink
 from transfer.ledger import Ledger
 from transfer.model import FORMAT, Entry, EntryKind, ReceiptBody
 from transfer.paths import STAGING_PREFIX
 from transfer.received import ReceivedJob
-from transfer.sink import FolderSink
 from transfer.staging import new_name, remove_forgotten
 from transfer.ticket import Ticket
 

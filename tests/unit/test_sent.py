@@ -10,7 +10,7 @@ import pytest
 
 from transfer.api import JobState, JobStatus
 from transfer.ledger import SegmentRow
-from transfer.sent import SendAgain, absolute, whose
+from transfer.sent import SendAgain, absolute_paths, whose
 
 ASKED = SendAgain(
     paths=[b"/a", b"/not utf-8 \xff"],
@@ -98,6 +98,6 @@ def test_paths_become_absolute_and_mean_what_they_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert absolute(["f", "./f", Path("f")]) == [os.fsencode(tmp_path / "f")] * 3
-    assert absolute(["link/../f"]) == [os.fsencode(tmp_path) + b"/link/../f"]
-    assert absolute(["."]) == [os.fsencode(tmp_path)]
+    assert absolute_paths(["f", "./f", Path("f")]) == [os.fsencode(tmp_path / "f")] * 3
+    assert absolute_paths(["link/../f"]) == [os.fsencode(tmp_path) + b"/link/../f"]
+    assert absolute_paths(["."]) == [os.fsencode(tmp_path)]

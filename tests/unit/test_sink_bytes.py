@@ -11,8 +11,8 @@ import pytest
 from sinks import JOB, WHEN, Content, fetch, files_in, started, tree
 
 from transfer.chunks import MIB, Extent, make_manifest
+from transfer.folder_sink import FolderSink
 from transfer.model import Entry, EntryKind
-from transfer.sink import FolderSink
 
 # bytes
 

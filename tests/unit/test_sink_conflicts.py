@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from sinks import JOB, Content, _plan_without_looking, fetch, files_in, staging_in, started, taken_up, tree
+from sinks import (
+    JOB,
+    Content,
+    _no_link,
+    _plan_without_looking,
+    fetch,
+    files_in,
+    staging_in,
+    started,
+    taken_up,
+    tree,
+)
 
 from transfer import folder as folders
 from transfer import publish as publishing
 from transfer.errors import DestinationExists, UnsafeName, UsageError
-from transfer.sink import FolderSink
+from transfer.folder_sink import FolderSink
 
 # what is there already
 
@@ -146,10 +156,6 @@ def test_a_name_taken_by_another_kind_meanwhile_is_never_replaced(
     assert (out / "x").is_file() == (taken_by == "file")
     assert taken_by == "file" or os.stat(out / "x").st_ino == inode
     sink.abandon()
-
-
-def _no_link(*_: object, **__: object) -> None:
-    raise PermissionError(errno.EPERM, "no hard links here")
 
 
 def test_rename_takes_another_number_if_its_own_is_taken_meanwhile(

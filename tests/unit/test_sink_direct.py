@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sinks import BLOCK, JOB, O_DIRECT, WHEN, Content, as_decoded, files_in, started, taken_up, write_decoded
 
-from transfer import sink as sinks
+from transfer import folder_sink as sinks
 from transfer.chunks import MIB, make_manifest
 from transfer.codec import Room
 from transfer.errors import DiskFull, XferError
 from transfer.folder import Folder
+from transfer.folder_sink import FolderSink
 from transfer.handles import HOLE, OpenFile
 from transfer.model import Entry, EntryKind
-from transfer.sink import FolderSink
 
 direct_only = pytest.mark.skipif(not O_DIRECT or not os.path.isdir("/proc/self/fd"), reason="no O_DIRECT")
 

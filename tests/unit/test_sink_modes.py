@@ -12,8 +12,8 @@ from sinks import JOB, WHEN, Content, Killed, fetch, killed_after, posix, stagin
 
 from transfer.chunks import make_manifest
 from transfer.folder import Folder
+from transfer.folder_sink import FolderSink
 from transfer.model import Entry, EntryKind
-from transfer.sink import FolderSink
 
 # modes and times
 

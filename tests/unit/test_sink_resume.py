@@ -28,8 +28,8 @@ from transfer import publish as publishing
 from transfer.chunks import MIB
 from transfer.errors import DamagedData, DestinationExists, UsageError
 from transfer.folder import Folder
+from transfer.folder_sink import FolderSink
 from transfer.merge import plan
-from transfer.sink import FolderSink
 
 
 def test_a_killed_transfer_is_taken_up_with_what_it_had(out: Path) -> None:
@@ -168,7 +168,7 @@ def test_what_is_half_merged_is_not_renamed_by_the_next_run(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (out / "m").mkdir()
-    content = Content({"m/x": b"x", "m/y": b"y", "m/z": b"z"})
+    content = Content().folder("m").file("m/x", b"x").file("m/y", b"y").file("m/z", b"z")
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sinks import BLOCK, JOB, O_DIRECT, WHEN, Content, files_in, posix, started, taken_up, write_decoded
 
-from transfer import sink as sinks
+from transfer import folder_sink as sinks
 from transfer.chunks import MIB, Extent, make_manifest
 from transfer.errors import DiskFull
+from transfer.folder_sink import FolderSink
 from transfer.model import Entry, EntryKind
-from transfer.sink import FolderSink
 
 
 def test_too_little_room_is_said_before_a_byte_is_written(out: Path) -> None:

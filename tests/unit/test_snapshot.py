@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from transfer.model import Entry, EntryKind
+from transfer.scan import scan
 from transfer.snapshot import difference, pack
-from transfer.source import Facts, Tree, scan
+from transfer.source import Facts, Tree
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 from transfer.chunks import Extent, make_manifest
 from transfer.errors import MissingPath, SourceChanged, SourceTrouble, UsageError
 from transfer.model import EntryKind
-from transfer.source import Tree, scan
+from transfer.scan import scan
+from transfer.source import Tree
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX modes and special files")
 
@@ -442,7 +443,7 @@ def test_it_works_where_the_system_has_no_positional_reads(top: Path) -> None:
         "    delattr(os, name) if hasattr(os, name) else None\n"
         "from pathlib import Path\n"
         "from transfer.chunks import Extent\n"
-        "from transfer.source import scan\n"
+        "from transfer.scan import scan\n"
         "tree = scan([Path(sys.argv[1])])\n"
         "buffer = bytearray(5)\n"
         "tree.read_into([Extent(0, 1, 2), Extent(0, 0, 3)], memoryview(buffer))\n"

@@ -1,0 +1,52 @@
+"""The bus and the broker of a context, for as long as they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from transfer import bus
+from transfer.broker_client.client import BrokerClient
+from transfer.broker_client.patience import Patience
+from transfer.config import Context
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+
+class Link(NamedTuple):
+    """A connection to the bus, and the broker behind it."""
+
+    client: Client
+    broker: BrokerClient
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    context: Context, name: str, patience: Patience, *, over: Link | None = None
+) -> AsyncIterator[Link]:
+    """The bus and the broker of a context, for as long as the block lasts.
+
+    name: shown in the NATS server's connection list. over: use that connection, and leave it open. Raises as `bus.connect`.
+    """
+    if over is not None:
+        yield Link(over.client, over.broker.with_patience(patience))
+        return
+    said: list[str] = []
+
+    def refused(text: str) -> None:
+        if "xfer.events." not in text:  # announcements are a courtesy; a transfer goes on without
+            said.append(text)
+
+    client = await bus.connect(
+        context.nats_url, context.nats_creds, context.user, name, on_refusal=refused, ca=context.ca
+    )
+    broker = BrokerClient(client, context.user, patience, said, context.ca)
+    try:
+        yield Link(client, broker)
+    finally:
+        with contextlib.suppress(Exception):  # whatever a dying connection says, we are done with it
+            async with asyncio.timeout(2):
+                await client.close()
