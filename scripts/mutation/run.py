@@ -1,0 +1,156 @@
+"""The mutants of the core, tried against its unit and contract tests. Started by scripts/mutate."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from scripts.mutation.mutants import Mutant, mutants_of  # noqa: E402
+from scripts.mutation.survivors import read_survivors  # noqa: E402
+from scripts.mutation.trial import Outcome, Red, Trial  # noqa: E402
+
+LIST = ROOT / "tests" / "survivors.txt"
+COPIED = ("cli", "transfer", "scripts", "tests", "pyproject.toml", "README.md")
+
+ASSOCIATION = ("sctp_association", "sctp_receiving", "sctp_packet", "sctp_resets", "dcep")
+MODULES: dict[str, tuple[str, ...]] = {
+    "bech32m": ("ticket", "vectors"),
+    "chunks": ("chunks", "vectors"),
+    "codec": ("codec", "vectors"),
+    "digests": ("digests",),
+    "ledger": ("ledger",),
+    "paths": ("paths",),
+    "plan": ("plan",),
+    "seal": ("seal", "codec", "vectors"),
+    "session": ("session",),
+    "ticket": ("ticket", "vectors"),
+    "wire": ("wire", "vectors"),
+    "sctp/association": ASSOCIATION,
+    "sctp/dcep": ("dcep",),
+    "sctp/liveness": ("liveness", *ASSOCIATION),
+    "sctp/packet": ASSOCIATION,
+    "sctp/pmtu": ASSOCIATION,
+    "sctp/receiving": ASSOCIATION,
+    "sctp/resets": ASSOCIATION,
+    "sctp/sending": ASSOCIATION,
+    "sctp/timing": ASSOCIATION,
+    "sctp/congestion": ("sctp_congestion",),
+    "sctp/cubic": ("sctp_congestion",),
+    "sctp/model": ("sctp_congestion",),
+}
+"""The unit tests that say what a module does. A test file that is not there is left out."""
+
+
+class Tried(NamedTuple):
+    mutant: Mutant
+    outcome: Outcome
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help=f"of: {' '.join(MODULES)}; without any: all"
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="so many mutants of each module, drawn at random"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
+    parser.add_argument("--only", metavar="TEXT", help="only mutants whose name holds this")
+    parser.add_argument("--list", action="store_true", help="name the mutants, and try none")
+    given = parser.parse_args()
+    if unknown := [name for name in given.modules if name not in MODULES]:
+        parser.error(f"no such module: {' '.join(unknown)}")
+    reasons = read_survivors(LIST.read_text())
+    right = True
+    with tempfile.TemporaryDirectory(prefix="xfer-mutation-") as folder:
+        copy = Path(folder).resolve()
+        _copy_tree(copy)
+        os.chdir(copy)
+        sys.path[0] = str(copy)
+        for name in given.modules or MODULES:
+            mutants = mutants_of((copy / "transfer" / f"{name}.py").read_bytes())
+            whole = {f"{_file(name)} {mutant.name}" for mutant in mutants}
+            gone = [
+                listed for listed in reasons if listed.startswith(f"{_file(name)} ") and listed not in whole
+            ]
+            if given.only:
+                mutants = [mutant for mutant in mutants if given.only in mutant.name]
+            if given.sample is not None and given.sample < len(mutants):
+                chosen = random.Random(given.seed).sample(range(len(mutants)), given.sample)
+                mutants = [mutants[at] for at in sorted(chosen)]
+            if given.list:
+                print(*(f"{_file(name)}:{mutant.line} {mutant.name}" for mutant in mutants), sep="\n")
+                continue
+            try:
+                right &= _tried(copy, name, mutants, reasons, gone)
+            except Red as red:
+                right = False
+                print(red)
+    return 0 if right else 1
+
+
+def _file(name: str) -> str:
+    return f"transfer/{name}.py"
+
+
+def _copy_tree(copy: Path) -> None:
+    for part in COPIED:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(
+                source, copy / part, ignore=shutil.ignore_patterns("__pycache__", "bench-results")
+            )
+        else:
+            shutil.copy(source, copy / part)
+
+
+def _tried(copy: Path, name: str, mutants: list[Mutant], reasons: dict[str, str], gone: list[str]) -> bool:
+    """Try a module's mutants and print what became of them. Whether that is what the list says."""
+    files = [f"tests/unit/test_{test}.py" for test in MODULES[name]]
+    trial = Trial(copy, _file(name), [file for file in files if (copy / file).exists()])
+    source = (copy / _file(name)).read_bytes()
+    tried: list[Tried] = []
+    for at, mutant in enumerate(mutants, 1):
+        tried.append(Tried(mutant, trial.run(mutant.line, mutant.applied(source))))
+        if sys.stderr.isatty():
+            print(f"\r{name} {at}/{len(mutants)} ", end="", file=sys.stderr, flush=True)
+    counts = {outcome: sum(t.outcome is outcome for t in tried) for outcome in Outcome}
+    survived, timeouts = counts[Outcome.SURVIVED], counts[Outcome.TIMEOUT]
+    share = 100 * (1 - survived / len(tried)) if tried else 100.0
+    print(
+        f"{name}: {len(tried)} mutants, {counts[Outcome.KILLED]} killed, {survived} survived,"
+        f" {timeouts} timeouts, {share:.1f} %; {len(trial.base.missing)} branches are not taken"
+    )
+    for first, second in trial.base.missing:
+        print(
+            f"  {_file(name)}:{first} " + ("is not run" if first == second else f"never goes on at {second}")
+        )
+    right = True
+    for mutant, outcome in tried:
+        reason = reasons.get(f"{_file(name)} {mutant.name}")
+        if outcome is Outcome.SURVIVED:
+            right &= reason is not None
+            print(f"  {_file(name)}:{mutant.line} {mutant.name}" + (f"  [{reason}]" if reason else ""))
+        elif reason:
+            right = False
+            print(
+                f"  {_file(name)}:{mutant.line} {mutant.name}: is listed as surviving, but was {outcome.value}"
+            )
+    for listed in gone:
+        right = False
+        print(f"  {listed}: is listed as surviving, but does not exist")
+    sys.stdout.flush()
+    return right
+
+
+if __name__ == "__main__":
+    sys.exit(main())
