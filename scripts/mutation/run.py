@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ from scripts.mutation.trial import Outcome, Red, Trial  # noqa: E402
 LIST = ROOT / "tests" / "survivors.txt"
 COPIED = ("cli", "transfer", "scripts", "tests", "pyproject.toml", "README.md")
 
-ASSOCIATION = ("sctp_association", "sctp_receiving", "sctp_packet", "sctp_resets", "dcep")
+ASSOCIATION = ("sctp_states", "sctp_association", "sctp_receiving", "sctp_packet", "sctp_resets", "dcep")
 MODULES: dict[str, tuple[str, ...]] = {
     "bech32m": ("ticket", "vectors"),
     "chunks": ("chunks", "vectors"),
@@ -69,6 +70,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := [name for name in given.modules if name not in MODULES]:
         parser.error(f"no such module: {' '.join(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the copy goes
     reasons = read_survivors(LIST.read_text())
     right = True
     with tempfile.TemporaryDirectory(prefix="xfer-mutation-") as folder:

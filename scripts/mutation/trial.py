@@ -7,6 +7,7 @@ come by each line; a mutant has to pass those that come by its lines, the quicke
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -29,7 +30,9 @@ WALL_TIMES = 10
 """And as many times that by the clock: the machine may be busy with others."""
 MEMORY = 8 << 30
 """Bytes of addresses: a loop that never ends may fill the memory before its time is over."""
-ARGUMENTS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0")
+ARGUMENTS = ("-x", "-q", "--assert=plain", "--hypothesis-seed=0")
+WITHOUT = ("cacheprovider", "xdist", "unraisableexception", "threadexception")
+"""Plugins that cost time, or remember."""
 
 
 class Outcome(Enum):
@@ -67,12 +70,16 @@ class Trial:
     def run(self, line: int, mutated: bytes) -> Outcome:
         near = set(self.base.lines.get(line, ()))
         rest = set(self.base.seconds) - near
+        sys.dont_write_bytecode = (
+            True  # of the mutant, that is: what it imports was compiled for the first run
+        )
         with self._written(mutated):
             outcome = self._tried(near) if near else Outcome.SURVIVED
             return self._tried(rest) if outcome is Outcome.SURVIVED and rest else outcome
 
     def _measured(self) -> Base:
         self._base_file.unlink(missing_ok=True)
+        sys.dont_write_bytecode = False
         if _forked(lambda: _measure(self._file, self._tests, self._base_file), 3600, 3600) != 0:
             raise Red(f"{' '.join(self._tests)}: failed without any mutant")
         said = json.loads(self._base_file.read_text())
@@ -81,13 +88,14 @@ class Trial:
         for name in base.imported:
             with contextlib.suppress(Exception):  # what cannot be imported by itself costs time, nothing else
                 importlib.import_module(name)
+        gc.freeze()  # no child needs to look at it again
         return base
 
     def _tried(self, tests: set[str]) -> Outcome:
         allowed = LEAST_SECONDS + TIMES * sum(self.base.seconds[test] for test in tests)
         files = sorted({test.partition("::")[0] for test in tests})
         chosen = _Chosen({test: self.base.seconds[test] for test in tests})
-        code = _forked(lambda: pytest.main([*ARGUMENTS, *files], [chosen]), allowed, WALL_TIMES * allowed)
+        code = _forked(lambda: _pytest(files, chosen), allowed, WALL_TIMES * allowed)
         return {0: Outcome.SURVIVED, None: Outcome.TIMEOUT}.get(code, Outcome.KILLED)
 
     @contextlib.contextmanager
@@ -131,14 +139,19 @@ class _Watched:
             self._watch.switch_context("")
 
 
+def _pytest(files: Sequence[str], plugin: object) -> int:
+    left_out = [word for name in WITHOUT for word in ("-p", f"no:{name}")]
+    return int(pytest.main([*ARGUMENTS, *left_out, *files], [plugin]))
+
+
 def _measure(file: Path, tests: list[str], result: Path) -> int:
     watch = coverage.Coverage(data_file=None, branch=True, config_file=False, include=[str(file)])
     watched = _Watched(watch)
     watch.start()
-    code = pytest.main([*ARGUMENTS, *tests], [watched])
+    code = _pytest(tests, watched)
     watch.stop()
     if code != 0:
-        return int(code)
+        return code
     report = result.with_suffix(".coverage")
     watch.json_report(outfile=str(report))
     (found,) = json.loads(report.read_text())["files"].values()
@@ -173,19 +186,19 @@ def _forked(work: Callable[[], int], seconds: float, wall: float) -> int | None:
             code = int(work())
         finally:
             os._exit(code)
-    ends = time.monotonic() + wall
-    while time.monotonic() < ends:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)  # what it left behind
-            slow = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
-            return None if slow else os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    ends, done, status = time.monotonic() + wall, 0, 0
+    try:
+        while not done and time.monotonic() < ends:
+            time.sleep(0.01)
+            done, status = os.waitpid(child, os.WNOHANG)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # it, and what it left behind
+        if not done:
+            os.waitpid(child, 0)
+    if not done or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        return None
+    return os.waitstatus_to_exitcode(status)
 
 
 def _confine(seconds: float) -> None:
@@ -201,4 +214,3 @@ def _confine(seconds: float) -> None:
         "mutation", phases=(Phase.explicit, Phase.generate), database=None, deadline=None
     )
     settings.load_profile("mutation")
-    sys.dont_write_bytecode = True
