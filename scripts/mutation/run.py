@@ -10,7 +10,6 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -49,11 +48,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sctp/model": ("sctp_congestion",),
 }
 """The unit tests that say what a module does. A test file that is not there is left out."""
-
-
-class Tried(NamedTuple):
-    mutant: Mutant
-    outcome: Outcome
 
 
 def main() -> int:
@@ -120,37 +114,35 @@ def _tried(copy: Path, name: str, mutants: list[Mutant], reasons: dict[str, str]
     files = [f"tests/unit/test_{test}.py" for test in MODULES[name]]
     trial = Trial(copy, _file(name), [file for file in files if (copy / file).exists()])
     source = (copy / _file(name)).read_bytes()
-    tried: list[Tried] = []
-    for at, mutant in enumerate(mutants, 1):
-        tried.append(Tried(mutant, trial.run(mutant.line, mutant.applied(source))))
-        if sys.stderr.isatty():
-            print(f"\r{name} {at}/{len(mutants)} ", end="", file=sys.stderr, flush=True)
-    counts = {outcome: sum(t.outcome is outcome for t in tried) for outcome in Outcome}
-    survived, timeouts = counts[Outcome.SURVIVED], counts[Outcome.TIMEOUT]
-    share = 100 * (1 - survived / len(tried)) if tried else 100.0
-    print(
-        f"{name}: {len(tried)} mutants, {counts[Outcome.KILLED]} killed, {survived} survived,"
-        f" {timeouts} timeouts, {share:.1f} %; {len(trial.base.missing)} branches are not taken"
-    )
     for first, second in trial.base.missing:
-        print(
-            f"  {_file(name)}:{first} " + ("is not run" if first == second else f"never goes on at {second}")
-        )
-    right = True
-    for mutant, outcome in tried:
+        print(f"{_file(name)}:{first} " + ("is not run" if first == second else f"never goes on at {second}"))
+    right = not gone
+    for listed in gone:
+        print(f"{listed}: is listed as surviving, but does not exist")
+    counts = dict.fromkeys(Outcome, 0)
+    for at, mutant in enumerate(mutants, 1):
+        outcome = trial.run(mutant.line, mutant.applied(source))
+        counts[outcome] += 1
         reason = reasons.get(f"{_file(name)} {mutant.name}")
         if outcome is Outcome.SURVIVED:
             right &= reason is not None
-            print(f"  {_file(name)}:{mutant.line} {mutant.name}" + (f"  [{reason}]" if reason else ""))
+            print(
+                f"{_file(name)}:{mutant.line} {mutant.name}" + (f"  [{reason}]" if reason else ""), flush=True
+            )
         elif reason:
             right = False
             print(
-                f"  {_file(name)}:{mutant.line} {mutant.name}: is listed as surviving, but was {outcome.value}"
+                f"{_file(name)}:{mutant.line} {mutant.name}: is listed as surviving, but was {outcome.value}"
             )
-    for listed in gone:
-        right = False
-        print(f"  {listed}: is listed as surviving, but does not exist")
-    sys.stdout.flush()
+        if sys.stderr.isatty():
+            print(f"\r{name} {at}/{len(mutants)} ", end="", file=sys.stderr, flush=True)
+    survived = counts[Outcome.SURVIVED]
+    share = 100 * (1 - survived / len(mutants)) if mutants else 100.0
+    print(
+        f"{name}: {len(mutants)} mutants, {counts[Outcome.KILLED]} killed, {survived} survived,"
+        f" {counts[Outcome.TIMEOUT]} timeouts, {share:.1f} %; {len(trial.base.missing)} branches are not taken",
+        flush=True,
+    )
     return right
 
 

@@ -24,7 +24,7 @@ import coverage
 import pytest
 from hypothesis import Phase, settings
 
-LEAST_SECONDS, TIMES = 5.0, 4
+LEAST_SECONDS, TIMES = 3.0, 4
 """A mutant may take so many seconds of the processor, and so many times what the tests take without it."""
 WALL_TIMES = 10
 """And as many times that by the clock: the machine may be busy with others."""
