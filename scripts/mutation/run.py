@@ -21,7 +21,15 @@ from scripts.mutation.trial import Outcome, Red, Trial  # noqa: E402
 LIST = ROOT / "tests" / "survivors.txt"
 COPIED = ("cli", "transfer", "scripts", "tests", "pyproject.toml", "README.md")
 
-ASSOCIATION = ("sctp_states", "sctp_association", "sctp_receiving", "sctp_packet", "sctp_resets", "dcep")
+ASSOCIATION = (
+    "sctp_states",
+    "sctp_timing",
+    "sctp_association",
+    "sctp_receiving",
+    "sctp_packet",
+    "sctp_resets",
+    "dcep",
+)
 MODULES: dict[str, tuple[str, ...]] = {
     "bech32m": ("ticket", "vectors"),
     "chunks": ("chunks", "vectors"),
