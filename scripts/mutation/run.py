@@ -67,7 +67,9 @@ def main() -> int:
         "--sample", type=int, metavar="N", help="so many mutants of each module, drawn at random"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
-    parser.add_argument("--only", metavar="TEXT", help="only mutants whose name holds this")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", help="only mutants whose name ends so; may be repeated"
+    )
     parser.add_argument("--list", action="store_true", help="name the mutants, and try none")
     given = parser.parse_args()
     if unknown := [name for name in given.modules if name not in MODULES]:
@@ -87,7 +89,7 @@ def main() -> int:
                 listed for listed in reasons if listed.startswith(f"{_file(name)} ") and listed not in whole
             ]
             if given.only:
-                mutants = [mutant for mutant in mutants if given.only in mutant.name]
+                mutants = [mutant for mutant in mutants if mutant.name.endswith(tuple(given.only))]
             if given.sample is not None and given.sample < len(mutants):
                 chosen = random.Random(given.seed).sample(range(len(mutants)), given.sample)
                 mutants = [mutants[at] for at in sorted(chosen)]

@@ -11,6 +11,8 @@ from transfer.sctp import packet as wire
 from transfer.sctp.association import Association, State
 from transfer.sctp.packet import BEGIN, DATA_HEADER, END, IMMEDIATE, WORD, Header, Type
 from transfer.sctp.receiving import DELAY, Message
+from transfer.sctp.sending import Sample
+from transfer.sctp.timing import RoundTrip
 
 PEER = wire.Init(tag=77, window=1 << 20, outbound=9, inbound=9, tsn=500)
 
@@ -429,6 +431,112 @@ def test_before_anybody_was_met_there_is_nothing_to_take_free_or_reset() -> None
     end.reset(3)
     assert end.resets == set()
     assert end.poll(0.0) == []
+
+
+class Fixed:
+    """A controller that changes nothing, and notes what it was told was lost."""
+
+    def __init__(self, piece: int, window: int = 1 << 20, rate: float = 0.0) -> None:
+        self.piece, self.window, self.rate = piece, window, rate
+        self.lost: list[int] = []
+        self.timeouts = 0
+
+    def sacked(self, sample: Sample, trip: RoundTrip, flight: int, now: float) -> None:
+        self.lost += [sample.lost] if sample.lost else []
+
+    def timed_out(self, flight: int, now: float) -> None:
+        self.timeouts += 1
+
+
+def controlled(**how: float) -> tuple[Association, Fixed]:
+    made: list[Fixed] = []
+
+    def make(piece: int) -> Fixed:
+        made.append(Fixed(piece, **how))  # type: ignore[arg-type]
+        return made[0]
+
+    end = Association(random.Random(1).randbytes, largest_packet=1188, controller=make)
+    end.agree(PEER, 0.0)
+    return end, made[0]
+
+
+@pytest.mark.parametrize("rate", [400.0, 4000.0])
+def test_a_paced_sender_sends_each_packet_when_the_one_before_it_has_had_its_time(rate: float) -> None:
+    end, _ = controlled(rate=rate)
+    for _ in range(4):
+        end.send(0, 53, bytes(int(rate) // 10))
+    now, times = 0.0, []
+    while len(times) < 4:
+        times += [now] * kinds(end, now).count(Type.DATA)
+        later = end.deadline(now)
+        assert later is not None
+        assert later > now or not times, "no busy loop"
+        now = later
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.005)
+
+
+def test_no_more_is_on_its_way_than_the_controller_allows() -> None:
+    end, _ = controlled(window=2400)
+    end.send(0, 53, bytes(5800))
+    assert kinds(end) == [Type.DATA] * 3, "the last may exceed it"
+    assert end.deadline(0.0) == pytest.approx(0.5), "nothing to do until an answer is late"
+    assert kinds(end, 0.1) == []
+    hear(end, sack(end, 1), now=0.1)
+    assert kinds(end, 0.1) == [Type.DATA]
+
+
+def test_no_more_is_on_its_way_than_the_peer_has_room_for() -> None:
+    end, _ = controlled()
+    hear(end, sack(end, 0, window=2000))
+    end.send(0, 53, bytes(5800))
+    assert kinds(end) == [Type.DATA] * 2
+    assert kinds(end, 0.1) == []
+
+
+def test_what_was_overtaken_is_lost_a_quarter_round_trip_later_and_the_controller_is_told() -> None:
+    """RFC 8985 section 6.2: by the time, not by the number of those that came before it."""
+    end, controller = controlled()
+    end.send(0, 53, b"a")
+    end.poll(0.0)
+    hear(end, sack(end, 1), now=0.1)
+    for _ in range(3):
+        end.send(0, 53, bytes(1160))
+    end.poll(0.1)
+    gap = struct.pack("!IIHHHH", end.init.tsn & WORD, 1 << 20, 1, 0, 3, 3)
+    hear(end, wire.chunk(Type.SACK, gap), now=0.2)
+    assert (end.unacknowledged, controller.lost) == (2320, [])
+    assert end.deadline(0.2) == pytest.approx(0.2255)
+    assert kinds(end, 0.22) == []
+    assert kinds(end, 0.2256) == [Type.DATA] * 2
+    assert (controller.lost, end.sent_again, controller.timeouts) == ([2320], 2320, 0)
+
+
+def test_what_is_overtaken_by_much_is_lost_at_once() -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(1160))
+    end.poll(0.0)
+    end.send(0, 53, bytes(1160))
+    end.poll(0.2)
+    hear(
+        end,
+        wire.chunk(Type.SACK, struct.pack("!IIHHHH", end.init.tsn - 1 & WORD, 1 << 20, 1, 0, 2, 2)),
+        now=0.3,
+    )
+    assert controller.lost == [1160]
+    assert kinds(end, 0.3) == [Type.DATA]
+
+
+def test_a_timeout_is_told_to_the_controller_and_a_probe_is_not() -> None:
+    end, controller = controlled()
+    end.send(0, 53, b"a")
+    end.poll(0.0)
+    hear(end, sack(end, 1), now=0.1)
+    end.send(0, 53, b"b")
+    end.poll(0.1)
+    assert kinds(end, 0.33) == [Type.DATA]
+    assert controller.timeouts == 0
+    assert kinds(end, 0.41) == [Type.DATA]
+    assert controller.timeouts == 1
 
 
 def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
