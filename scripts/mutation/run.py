@@ -21,15 +21,7 @@ from scripts.mutation.trial import Outcome, Red, Trial  # noqa: E402
 LIST = ROOT / "tests" / "survivors.txt"
 COPIED = ("cli", "transfer", "scripts", "tests", "pyproject.toml", "README.md")
 
-ASSOCIATION = (
-    "sctp_states",
-    "sctp_timing",
-    "sctp_association",
-    "sctp_receiving",
-    "sctp_packet",
-    "sctp_resets",
-    "dcep",
-)
+STATES = ("sctp_states", "sctp_sending", "sctp_receiving", "sctp_timing", "sctp_packet", "sctp_resets")
 MODULES: dict[str, tuple[str, ...]] = {
     "bech32m": ("ticket", "vectors"),
     "chunks": ("chunks", "vectors"),
@@ -42,15 +34,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     "session": ("session",),
     "ticket": ("ticket", "vectors"),
     "wire": ("wire", "vectors"),
-    "sctp/association": ASSOCIATION,
+    "sctp/association": (*STATES, "sctp_association"),
     "sctp/dcep": ("dcep",),
-    "sctp/liveness": ("liveness", *ASSOCIATION),
-    "sctp/packet": ASSOCIATION,
-    "sctp/pmtu": ASSOCIATION,
-    "sctp/receiving": ASSOCIATION,
-    "sctp/resets": ASSOCIATION,
-    "sctp/sending": ASSOCIATION,
-    "sctp/timing": ASSOCIATION,
+    "sctp/liveness": ("liveness", "sctp_timing"),
+    "sctp/packet": STATES,
+    "sctp/pmtu": STATES,
+    "sctp/receiving": STATES,
+    "sctp/resets": STATES,
+    "sctp/sending": STATES,
+    "sctp/timing": STATES,
     "sctp/congestion": ("sctp_congestion",),
     "sctp/cubic": ("sctp_congestion",),
     "sctp/model": ("sctp_congestion",),

@@ -214,6 +214,9 @@ def test_answers_fill_a_packet_to_its_last_byte() -> None:
         hear(end, wire.chunk(Type.HEARTBEAT, bytes(length)))
     (packet,) = end.poll(0.0)
     assert len(packet) == end.packet_size
+    for length in (room // 2 - 4, room - room // 2):
+        hear(end, wire.chunk(Type.HEARTBEAT, bytes(length)))
+    assert len(end.poll(0.0)) == 2
 
 
 def test_a_peer_that_is_further_is_answered_shortly() -> None:
@@ -472,7 +475,15 @@ def test_a_paced_sender_sends_each_packet_when_the_one_before_it_has_had_its_tim
         assert later is not None
         assert later > now or not times, "no busy loop"
         now = later
-    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.005)
+    assert times == pytest.approx([0.0, 0.099, 0.199, 0.299]), "a millisecond ahead: timers are no finer"
+
+
+def test_one_poll_makes_256_kib_so_that_what_comes_has_its_turn() -> None:
+    end, _ = controlled()
+    end.send(0, 53, bytes(1 << 20))
+    assert len(end.poll(0.0)) == -(-262_144 // 1160)
+    assert end.deadline(0.0) == 0.0
+    assert len(end.poll(0.0)) == -(-262_144 // 1160)
 
 
 def test_no_more_is_on_its_way_than_the_controller_allows() -> None:
@@ -548,6 +559,9 @@ def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
     assert end.packet_size == 1188
     (beat, pad) = wire.chunks(probe)
     assert (beat[0], pad[0]) == (Type.HEARTBEAT, Type.PAD)
+    assert beat[2] == struct.pack("!HHI", 1, 8, 1356), (
+        "Heartbeat Info (RFC 9260 section 3.3.5), eight bytes long"
+    )
     assert end.poll(0.2) == []
     assert [len(again) for again in end.poll(0.25)] == [1356]
     hear(end, wire.chunk(Type.HEARTBEAT_ACK, beat[2]), now=0.3)
