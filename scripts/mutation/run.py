@@ -47,7 +47,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sctp/cubic": ("sctp_congestion",),
     "sctp/model": ("sctp_congestion",),
 }
-"""The unit tests that say what a module does. A test file that is not there is left out."""
+"""The unit tests that say what a module does. """
 
 
 def main() -> int:
@@ -76,10 +76,7 @@ def main() -> int:
         sys.path[0] = str(copy)
         for name in given.modules or MODULES:
             mutants = mutants_of((copy / "transfer" / f"{name}.py").read_bytes())
-            whole = {f"{_file(name)} {mutant.name}" for mutant in mutants}
-            gone = [
-                listed for listed in reasons if listed.startswith(f"{_file(name)} ") and listed not in whole
-            ]
+            whole = {mutant.name for mutant in mutants}
             if given.only:
                 mutants = [mutant for mutant in mutants if mutant.name.endswith(tuple(given.only))]
             if given.sample is not None and given.sample < len(mutants):
@@ -89,7 +86,7 @@ def main() -> int:
                 print(*(f"{_file(name)}:{mutant.line} {mutant.name}" for mutant in mutants), sep="\n")
                 continue
             try:
-                right &= _tried(copy, name, mutants, reasons, gone)
+                right &= _tried(copy, name, mutants, whole, reasons)
             except Red as red:
                 right = False
                 print(red)
@@ -98,6 +95,12 @@ def main() -> int:
 
 def _file(name: str) -> str:
     return f"transfer/{name}.py"
+
+
+def _branch(lines: list[str], first: int, second: int) -> str:
+    """A branch that no test takes, by what stands on its lines; a line that is not run leads to itself."""
+    after = lines[second - 1].strip() if second > 0 else "the end"
+    return f"branch: {lines[first - 1].strip()} => {after}"
 
 
 def _copy_tree(copy: Path) -> None:
@@ -111,31 +114,39 @@ def _copy_tree(copy: Path) -> None:
             shutil.copy(source, copy / part)
 
 
-def _tried(copy: Path, name: str, mutants: list[Mutant], reasons: dict[str, str], gone: list[str]) -> bool:
-    """Try a module's mutants and print what became of them. Whether that is what the list says."""
-    files = [f"tests/unit/test_{test}.py" for test in MODULES[name]]
-    trial = Trial(copy, _file(name), [file for file in files if (copy / file).exists()])
-    source = (copy / _file(name)).read_bytes()
-    for first, second in trial.base.missing:
-        print(f"{_file(name)}:{first} " + ("is not run" if first == second else f"never goes on at {second}"))
-    right = not gone
+def _tried(copy: Path, name: str, mutants: list[Mutant], whole: set[str], reasons: dict[str, str]) -> bool:
+    """Try a module's mutants and print what became of them. Whether that is what the list says.
+
+    whole: the names of all its mutants. reasons: of the list, by name with the file before it.
+    """
+    file = _file(name)
+    tests = [f"tests/unit/test_{test}.py" for test in MODULES[name]]
+    trial = Trial(copy, file, tests)
+    source = (copy / file).read_bytes()
+    lines = source.decode().splitlines()
+    known = {
+        listed.removeprefix(f"{file} "): reason
+        for listed, reason in reasons.items()
+        if listed.startswith(f"{file} ")
+    }
+    branches = {_branch(lines, *branch): branch[0] for branch in trial.base.missing}
+    gone = [listed for listed in known if listed not in whole and listed not in branches]
+    right = not gone and set(branches) <= set(known)
+    for branch, line in branches.items():
+        print(f"{file}:{line} {branch}" + (f"  [{known[branch]}]" if branch in known else ""))
     for listed in gone:
-        print(f"{listed}: is listed as surviving, but does not exist")
+        print(f"{file} {listed}: is listed, but does not exist, or is taken")
     counts = dict.fromkeys(Outcome, 0)
     for at, mutant in enumerate(mutants, 1):
         outcome = trial.run(mutant.line, mutant.applied(source))
         counts[outcome] += 1
-        reason = reasons.get(f"{_file(name)} {mutant.name}")
+        reason = known.get(mutant.name)
         if outcome is Outcome.SURVIVED:
             right &= reason is not None
-            print(
-                f"{_file(name)}:{mutant.line} {mutant.name}" + (f"  [{reason}]" if reason else ""), flush=True
-            )
+            print(f"{file}:{mutant.line} {mutant.name}" + (f"  [{reason}]" if reason else ""), flush=True)
         elif reason:
             right = False
-            print(
-                f"{_file(name)}:{mutant.line} {mutant.name}: is listed as surviving, but was {outcome.value}"
-            )
+            print(f"{file}:{mutant.line} {mutant.name}: is listed as surviving, but was {outcome.value}")
         if sys.stderr.isatty():
             print(f"\r{name} {at}/{len(mutants)} ", end="", file=sys.stderr, flush=True)
     survived = counts[Outcome.SURVIVED]

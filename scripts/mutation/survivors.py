@@ -1,7 +1,8 @@
 """The list of mutants that are known to survive, and why.
 
 A line at the margin is a reason; the indented lines below it are the mutants it holds for, each as
-`FILE WHERE: BEFORE => AFTER`. Lines that begin with # say something about the list.
+`FILE WHERE: BEFORE => AFTER`, or branches that no test takes, as `FILE branch: LINE => NEXT LINE`.
+Lines that begin with # say something about the list.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ messages = st.one_of(
 def test_every_message_comes_back_as_it_was(message: wire.Message) -> None:
     packed = wire.pack(message)
     assert len(packed) <= wire.MAX_MESSAGE
-    assert wire.unpack(packed) == message
+    found = wire.unpack(packed)
+    assert (type(found), found) == (type(message), message)
 
 
 @given(st.binary(max_size=400))
@@ -311,3 +312,30 @@ def test_a_newer_signal_whose_fields_are_unreadable_still_says_so() -> None:
     for version in ("two", None):
         with pytest.raises(DamagedData):
             wire.open_signal(SEALER, TO, sealed(msgspec.msgpack.encode({"v": version, "t": "store"})))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag"),
+    [
+        (wire.Hello, "hello"),
+        (wire.Offer, "offer"),
+        (wire.Answer, "answer"),
+        (wire.Candidate, "candidate"),
+        (wire.UseStore, "store"),
+        (wire.SegmentStored, "segment"),
+        (wire.Receipted, "receipt"),
+        (wire.Void, "void"),
+    ],
+)
+def test_a_signals_kind_is_said_as_other_versions_know_it(kind: type[msgspec.Struct], tag: str) -> None:
+    assert (kind.__struct_config__.tag_field, kind.__struct_config__.tag) == ("t", tag)
+
+
+@pytest.mark.parametrize("kind", SENT_KINDS)
+def test_a_frame_may_state_all_that_one_of_its_kind_can_have(kind: Kind) -> None:
+    most = max_encoded(kind)
+    assert wire.unpack(data_message(kind, 0, most, most - 1, b"x")) == wire.Data(
+        FrameId(kind, 0), most, most - 1, b"x"
+    )
+    with pytest.raises(ProtocolError, match="does not fit"):
+        wire.unpack(data_message(kind, 0, most + 1, 0, b"x"))
