@@ -300,3 +300,13 @@ def test_a_probe_is_the_last_chunk_once_more() -> None:
     assert end.flight == 1160, "it waits to be sent already"
     assert [number for ((number, _, _),) in sent(end, 1.0)] == [1]
     assert end.sent_again == 1160
+
+
+def test_what_came_after_all_leaves_nothing_to_repair() -> None:
+    end = sender()
+    put(end, 1160, 1160)
+    sent(end)
+    end.all_lost()
+    end.sacked(sack(2), 0.6)
+    assert sent(end, 0.6) == []
+    assert (end.repairing, end.waiting, end.flight, end.sent_again) == (False, False, 0, 0)

@@ -180,6 +180,11 @@ def test_a_batch_of_acks_fits_a_message() -> None:
     assert all(len(wire.pack(ack)) <= wire.MAX_MESSAGE for ack in acks)
 
 
+def test_a_batch_of_acks_is_as_full_as_a_message_can_be() -> None:
+    frames = [FrameId(Kind.CHUNK, index) for index in range(13_108)]
+    assert [len(ack.frames) for ack in wire.batch_acks(frames)] == [13_107, 1]
+
+
 # --- signals
 
 SEALER = Sealer(Ticket("q" * 16, bytes(16)))
