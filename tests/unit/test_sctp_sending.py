@@ -153,12 +153,13 @@ def test_a_sack_that_is_old_or_of_what_was_never_sent_is_nothing() -> None:
     put(end, 3 * 1160)
     sent(end)
     assert end.sacked(sack(4), 0.1) is None
+    assert end.sacked(sack(-1), 0.1) is None
     assert end.sacked(sack(1, (3, 4)), 0.1) is None
     assert end.sacked(sack(3), 0.1) is not None
     assert end.sacked(sack(2), 0.2) is None
     again = end.sacked(sack(3, window=5), 0.2)
     assert again is not None
-    assert (again.acked, end.window, end.outstanding) == (0, 5, False)
+    assert (again.acked, again.limited, end.window, end.outstanding) == (0, False, 5, False)
 
 
 def test_a_sack_tells_bytes_round_trip_and_rate() -> None:
@@ -310,3 +311,41 @@ def test_what_came_after_all_leaves_nothing_to_repair() -> None:
     end.sacked(sack(2), 0.6)
     assert sent(end, 0.6) == []
     assert (end.repairing, end.waiting, end.flight, end.sent_again) == (False, False, 0, 0)
+
+
+@pytest.mark.parametrize("room", range(1176, 1184))
+def test_full_packets_have_all_the_room_that_is_a_multiple_of_four(room: int) -> None:
+    end = sender()
+    put(end, 4000)
+    assert len(end.packets(TO, room, PLENTY, 0.0)[0]) == HEADER + room // 4 * 4
+
+
+def test_the_rate_counts_from_the_last_delivery_before_the_chunk_was_sent() -> None:
+    """draft-ietf-ccwg-bbr, delivery rate samples: the longer of the times of sending and of acknowledging."""
+    end = sender()
+    put(end, 3 * 1160)
+    sent(end)
+    end.sacked(sack(1), 0.1)
+    put(end, 1160)
+    sent(end, 0.15)
+    sample = end.sacked(sack(4), 0.3)
+    assert sample is not None
+    assert (sample.before, sample.rate) == (1160, pytest.approx(3 * 1160 / 0.2))
+
+
+def test_a_repair_begins_a_new_time_of_sending() -> None:
+    end = sender()
+    put(end, 1160, 1160)
+    sent(end)
+    end.sacked(sack(0, (2, 2)), 0.1)
+    put(end, 1160)
+    sent(end, 0.11)
+    end.sacked(sack(0, (2, 3)), 0.16)
+    assert end.find_lost(0.2) == 0, "found by that SACK already"
+    put(end, 1160)
+    assert [number for packet in sent(end, 0.51) for number, _, _ in packet] == [0, 3]
+    sample = end.sacked(sack(0, (2, 4)), 0.55)
+    assert sample is not None
+    assert sample.rate == pytest.approx(1160 / (0.55 - 0.16)), (
+        "not since 0.11, when what came before was sent"
+    )
