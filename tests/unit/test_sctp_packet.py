@@ -149,3 +149,31 @@ def test_a_chunk_states_its_length_without_the_padding() -> None:
 def test_a_sack_of_nothing_but_its_head_is_read_and_gaps_begin_at_two() -> None:
     assert wire.unpack_sack(struct.pack("!IIHH", 5, 6, 0, 0)) == wire.Sack(5, 6, ())
     assert wire.unpack_sack(struct.pack("!IIHHHHHH", 5, 6, 2, 0, 2, 2, 4, 4)).gaps == ((2, 2), (4, 4))
+
+
+def test_chunks_and_parameters_bear_the_numbers_of_their_rfcs() -> None:
+    """RFC 9260 section 3.2, RFC 6525 sections 3 and 4, RFC 4820 section 3, RFC 5061 section 4.2.7."""
+    assert {kind.name: kind.value for kind in Type} == {
+        "DATA": 0,
+        "INIT": 1,
+        "INIT_ACK": 2,
+        "SACK": 3,
+        "HEARTBEAT": 4,
+        "HEARTBEAT_ACK": 5,
+        "ABORT": 6,
+        "SHUTDOWN": 7,
+        "SHUTDOWN_ACK": 8,
+        "ERROR": 9,
+        "COOKIE_ECHO": 10,
+        "COOKIE_ACK": 11,
+        "SHUTDOWN_COMPLETE": 14,
+        "RE_CONFIG": 130,
+        "PAD": 132,
+    }
+    assert {kind.name: kind.value for kind in Parameter} == {
+        "COOKIE": 7,
+        "RESET_OUTGOING": 13,
+        "RESET_RESPONSE": 16,
+        "EXTENSIONS": 0x8008,
+    }
+    assert wire.chunk(Type.COOKIE_ACK) == bytes([11, 0, 0, 4])
