@@ -541,3 +541,9 @@ def test_a_segment_that_is_stored_whole_has_no_upload_to_go_on_with(ledger: Ledg
     row = ledger.add("send", "j", b"k", b"s", stored=[part(4, 1)], blocks={0: b"zero", 1: b"one"})
     assert ledger.segments(row) == [SegmentRow(4, "", part(4, 1).length)]
     assert ledger.blocks(row) == {0: b"zero", 1: b"one"}
+
+
+def test_a_ledger_says_that_it_is_of_version_3_so_that_older_ones_leave_it_alone(path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
