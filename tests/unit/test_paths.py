@@ -96,6 +96,7 @@ def test_what_is_odd_only_on_windows_is_plain_elsewhere(path: str) -> None:
         ("a\u200bb", "a%E2%80%8Bb"),
         ("\ufeffa", "%EF%BB%BFa"),
         ("a\u2028b", "a%E2%80%A8b"),
+        ("a\u2029b", "a%E2%80%A9b"),
         ("dir\x01/f", "dir%01/f"),
         ("grüße 日本 🎉 .bashrc", "grüße 日本 🎉 .bashrc"),
         ("100%1B", "100%1B"),
