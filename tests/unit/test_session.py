@@ -403,5 +403,9 @@ def test_who_spoke_out_of_turn_and_when_is_said(state: State) -> None:
     ) as raised:
         pair.sender.send(Want(EVERYTHING), 0.0)
     assert str(raised.value).endswith(f" {state.name.lower()}")
+    with pytest.raises(
+        ValueError, match=r"^the receiver must not say End now: the receiver may not in state "
+    ):
+        pair.receiver.send(End(), 0.0)
     with pytest.raises(ProtocolError, match="the peer said Want out of turn: the sender may not in state "):
         pair.receiver.receive(pack(Want(EVERYTHING)), 0.0)
