@@ -571,3 +571,8 @@ def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
     assert 1356 in [len(packet) for packet in end.poll(0.3)]
     hear(end, wire.chunk(Type.HEARTBEAT_ACK, struct.pack("!HH", 1, 4)), now=0.3)
     assert end.packet_size == 1356, "the answer to a question without a size says nothing of sizes"
+
+
+def test_a_controller_is_told_the_payload_of_a_packet() -> None:
+    end, controller = controlled()
+    assert controller.piece == end.packet_size - 12 - 16 == 1160
