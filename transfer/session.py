@@ -216,8 +216,6 @@ class Session:
                     return "a frame is unfinished"
                 self.owed -= 1
                 following = State.TRANSFER if self.owed else following
-            case Ping() | Close():
-                pass
         self.state = following
         return None
 

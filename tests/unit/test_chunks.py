@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 
 from transfer.chunks import (
     CHUNK_SIZES,
-    LARGE_JOB,
     MIB,
-    SMALL_JOB,
     Extent,
     Manifest,
     chunk_size_for,
@@ -73,10 +71,10 @@ entries_of_any_kind = st.lists(
 
 @pytest.mark.parametrize(
     ("total", "mib"),
-    [(0, 1), (SMALL_JOB, 1), (SMALL_JOB + 1, 4), (LARGE_JOB, 4), (LARGE_JOB + 1, 16), (None, 4)],
+    [(0, 1), (100_000_000, 1), (100_000_001, 4), (10**12, 4), (10**12 + 1, 16), (None, 4)],
 )
 def test_chunks_are_1_mib_to_100_mb_4_mib_to_1_tb_and_16_mib_above(total: int | None, mib: int) -> None:
-    assert chunk_size_for(total) == mib * MIB
+    assert chunk_size_for(total) == mib * 1_048_576
 
 
 @given(entries_of_any_kind)
@@ -100,6 +98,35 @@ def test_the_extents_of_all_chunks_tile_the_files_exactly(entries: list[Entry]) 
     assert [reached[n] for n in range(len(entries))] == [entry.size for entry in entries]
     assert sum(reached.values()) == manifest.total
     assert manifest.files == sum(e.kind is EntryKind.FILE for e in entries)
+
+
+@given(entries_of_any_kind)
+def test_what_a_chunk_holds_of_its_files_is_what_its_extents_say(entries: list[Entry]) -> None:
+    manifest = make_manifest(entries)
+    assert manifest.filled == sum(bool(e.size) for e in entries)
+    for index in range(manifest.chunks or 0):
+        extents = manifest.extents(index)
+        torn = [extent for extent in extents if extent.length < (entries[extent.entry].size or 0)]
+        assert manifest.shares(index) == (len(extents) - len(torn), torn)
+
+
+def test_files_that_end_where_a_chunk_does_are_whole_and_one_over_all_chunks_is_torn_in_each() -> None:
+    exact = make_manifest([file(SIZE), file(SIZE - 1), file(1), file(SIZE)])
+    assert [exact.shares(index) for index in range(3)] == [(1, []), (2, []), (1, [])]
+    long = make_manifest([file(1), file(3 * SIZE), file(1)])
+    assert [long.shares(index) for index in range(4)] == [
+        (1, [Extent(1, 0, SIZE - 1)]),
+        (0, [Extent(1, SIZE - 1, SIZE)]),
+        (0, [Extent(1, 2 * SIZE - 1, SIZE)]),
+        (1, [Extent(1, 3 * SIZE - 1, 1)]),
+    ]
+
+
+def test_there_are_no_shares_past_the_end_nor_of_a_stream() -> None:
+    with pytest.raises(ProtocolError, match="there is no chunk 1 in this job"):
+        make_manifest([file(SIZE)]).shares(1)
+    with pytest.raises(ProtocolError, match="stream"):
+        make_manifest([file(None)]).shares(0)
 
 
 def test_a_chunk_past_the_end_is_refused() -> None:
@@ -356,3 +383,42 @@ def test_the_root_digest_depends_on_every_digest_its_order_and_its_kind() -> Non
     ]
     assert len(set(roots)) == len(roots)
     assert {len(root) for root in roots} == {32}
+
+
+# bounds, each on its inner side: what may just be
+
+
+def test_the_largest_manifest_that_can_be_is_taken() -> None:
+    size = 16 * MIB
+    room = INDEX_LIMIT * size
+    full = [file(room // 4)] * 4
+    assert Manifest(head(4, room, chunk_size=size), full).chunks == INDEX_LIMIT
+    with pytest.raises(ProtocolError, match="more bytes than a job"):
+        Manifest(head(5, room + 1, chunk_size=size), [*full, file(1)])
+    with pytest.raises(ProtocolError, match="file size"):
+        Manifest(head(1, (1 << 60) + 1, chunk_size=size), [file((1 << 60) + 1)])
+    with pytest.raises(ProtocolError, match="more bytes"):
+        Manifest(head(1, 1 << 60, chunk_size=size), [file(1 << 60)])
+
+
+def test_the_longest_target_and_the_earliest_time_are_taken() -> None:
+    link = Entry(b"l", EntryKind.LINK, 0, 0, -(1 << 63), b"t" * MAX_PATH)
+    assert Manifest(head(1, 0), [link]).chunks == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, MAX_ENTRIES_IN_BLOCK, MAX_ENTRIES_IN_BLOCK + 1, MAX_ENTRIES])
+def test_a_head_states_as_many_blocks_as_its_entries_need_and_one_at_least(count: int) -> None:
+    stated = Head(FORMAT, SIZE, 0, count, max(1, -(-count // MAX_ENTRIES_IN_BLOCK)))
+    assert read_block(encode(ManifestBlock(stated, [])), 0).head == stated
+    more = msgspec.structs.replace(stated, blocks=stated.blocks + 1)
+    with pytest.raises(ProtocolError, match="number of entries"):
+        read_block(encode(ManifestBlock(more, [])), 0)
+
+
+def test_the_root_digest_is_blake3_over_the_digests_with_their_kinds_told_apart() -> None:
+    a, b = (blake3(x).digest() for x in (b"a", b"b"))
+    assert root_digest([a], [b]) == blake3(b"xfer/1 root" + a + b"chunks" + b).digest()
+
+
+def test_a_stream_of_no_stated_length_has_an_extent_of_none() -> None:
+    assert make_manifest([file(None)]).extents(2) == [Extent(0, 2 * 4 * MIB, 0)]

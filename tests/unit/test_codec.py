@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import os
 import random
@@ -391,3 +392,95 @@ def test_only_auto_adapts_and_a_new_level_counts_from_the_next_frame(monkeypatch
         codec.level = level
         assert codec.decode(codec.encode(FIRST, raw).frame).raw == raw
     assert [level for level, _ in counting.given] == [3, 9, 1]
+
+
+# bounds, by their values
+
+
+def test_frames_hold_at_most_64_mib_of_manifest_16_mib_of_chunk_4_kib_of_trailer_64_kib_of_index() -> None:
+    assert MAX_RAW == {
+        Kind.MANIFEST: 67_108_864,
+        Kind.CHUNK: 16_777_216,
+        Kind.TRAILER: 4096,
+        Kind.INDEX: 65_536,
+    }
+    assert max_encoded(Kind.TRAILER) == 4096 + 37 + 29, "a header, and a seal"
+
+
+@pytest.mark.parametrize("codec", ["off", "auto"])
+def test_the_largest_frame_of_its_kind_is_taken(codec: str) -> None:
+    raw = bytes(MAX_RAW[TRAILER.kind])
+    assert CODEC.decode(Codec(SEALER, codec).encode(TRAILER, raw).frame).raw == raw
+    with pytest.raises(DamagedData, match="cannot be"):
+        CODEC.decode(Codec(SEALER, codec).encode(TRAILER, raw + b"x").frame)
+
+
+def test_a_frame_is_compressed_where_that_saves_more_than_a_twentieth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Compressor:
+        length = 0
+
+        @classmethod
+        def compress(cls, data: memoryview) -> bytes:
+            return bytes(cls.length)
+
+    monkeypatch.setattr(codec_module, "_compressor", lambda level: Compressor)
+    for Compressor.length, chosen in ((950, AS_IS), (949, ZSTD)):
+        assert codec_of(CODEC.encode(FIRST, bytes(1000)).frame) == chosen
+
+
+def test_a_body_of_65536_bytes_is_tried_whole_and_a_longer_one_by_four_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counting = Counting(monkeypatch)
+    CODEC.encode(FIRST, bytes(65_536))
+    assert counting.given == [(3, 65_536)], "at the level that suits most routes"
+    counting.given.clear()
+    CODEC.encode(FIRST, bytes(65_537))
+    assert counting.given == [(1, 16_384)] * 4 + [(3, 65_537)]
+
+
+def test_a_body_whose_samples_hardly_shrink_is_not_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each, tried in ((15_564, True), (15_565, False)):  # 62,258.8 bytes of all four are the bound
+        calls: list[int] = []
+
+        class Compressor:
+            @staticmethod
+            def compress(data: memoryview, each: int = each, calls: list[int] = calls) -> bytes:
+                calls.append(len(data))
+                return bytes(each)
+
+        monkeypatch.setattr(codec_module, "_compressor", lambda level, made=Compressor: made)
+        CODEC.encode(FIRST, bytes(100_000))
+        assert (len(calls) == 5) is tried
+
+
+def test_the_samples_are_spread_from_the_first_byte_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_: list[bytes] = []
+
+    class Compressor:
+        @staticmethod
+        def compress(data: memoryview) -> bytes:
+            given_.append(bytes(data))
+            return bytes(len(data))
+
+    monkeypatch.setattr(codec_module, "_compressor", lambda level: Compressor)
+    raw = b"".join(n.to_bytes(4, "big") for n in range(30_000))[: SAMPLE + 3 * 34_538]
+    CODEC.encode(FIRST, raw)
+    places = [raw.index(sample) for sample in given_]
+    assert (places[0], places[-1] + SAMPLE) == (0, len(raw))
+    assert len({b - a for a, b in itertools.pairwise(places)}) == 1
+
+
+def test_a_frame_that_fits_its_room_exactly_is_taken() -> None:
+    rooms = Rooms(ROOM)
+    frame = Codec(SEALER, "off").encode(FIRST, NOISE[:ROOM]).frame
+    assert CODEC.decode_in(rooms, frame).raw == NOISE[:ROOM]
+
+
+def test_a_frame_of_nothing_but_its_header_is_empty_and_a_room_for_nothing_can_be_made() -> None:
+    assert CODEC.decode(sealed(AS_IS, 0, b"", digest_of(b""))).raw == b""
+    assert len(Room(0).plain(0)) == HEADER.size == 37
+    with pytest.raises(DamagedData, match="own header"):
+        CODEC.decode(Frame(FIRST, SEALER.seal(Purpose.CHUNK, 0, bytes(36))))

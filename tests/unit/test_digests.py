@@ -7,6 +7,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from blake3 import blake3
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -71,6 +72,14 @@ def test_what_is_no_digest_is_refused_and_changes_nothing(wrong: bytes) -> None:
         with pytest.raises(ValueError, match="no digest"):
             ours[FrameId(Kind.CHUNK, index)] = wrong
     assert ours == {FrameId(Kind.CHUNK, 1): b"d" * SIZE}
+
+
+def test_a_digest_has_the_32_bytes_of_blake3() -> None:
+    ours = Digests()
+    ours[FrameId(Kind.CHUNK, 0)] = blake3(b"").digest()
+    for length in (31, 33):
+        with pytest.raises(ValueError, match="no digest"):
+            ours[FrameId(Kind.CHUNK, 0)] = b"x" * length
 
 
 def held(indices: range) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import DiskFull, XferError
-from transfer.ledger import KEYS_KEPT, SCHEMA_VERSION, JobRow, KeyRow, Ledger, PartRow, SegmentRow, SourceRow
+from transfer.ledger import SCHEMA_VERSION, Delivery, JobRow, KeyRow, Ledger, PartRow, SegmentRow, SourceRow
 from transfer.model import TRAILER, FrameId, IndexedFrame, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -400,10 +400,10 @@ def test_a_key_means_its_latest_job_and_outlives_the_row_of_that(ledger: Ledger)
 def test_a_key_of_long_ago_is_forgotten(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     ledger.keep_key("s", "old", "one", b"", b"")
-    monkeypatch.setattr(time, "time", lambda: now + KEYS_KEPT - 60)
+    monkeypatch.setattr(time, "time", lambda: now + 365 * 24 * 3600 - 60)
     ledger.keep_key("s", "recent", "two", b"", b"")
     assert ledger.keyed("s", "old") is not None
-    monkeypatch.setattr(time, "time", lambda: now + KEYS_KEPT + 60)
+    monkeypatch.setattr(time, "time", lambda: now + 365 * 24 * 3600 + 60)
     ledger.keep_key("s", "new", "three", b"", b"")
     assert ledger.keyed("s", "old") is None
     assert ledger.keyed("s", "recent") is not None
@@ -501,3 +501,49 @@ def test_it_opens_again_and_again_with_what_was_in_it(path: Path) -> None:
             ledger = stack.enter_context(closing(Ledger(path)))
             rows.append(ledger.add("send", f"j{number}", b"k", b"s"))
             assert ledger.unfinished("send") == rows
+
+
+# what comes out of rooms
+
+
+def test_a_delivery_is_under_way_until_it_is_had_and_ends_when_the_room_knows(ledger: Ledger) -> None:
+    assert ledger.deliveries(b"ann") == {}
+    ledger.begin_delivery(b"ann", 1, b"in/a")
+    ledger.begin_delivery(b"ann", 2, b"in/b")
+    ledger.begin_delivery(b"bob", 1, b"elsewhere")
+    ledger.begin_delivery(b"ann", 1, b"another place")
+    ledger.delivered(b"ann", 1)
+    assert ledger.deliveries(b"ann") == {1: Delivery(1, b"in/a", True), 2: Delivery(2, b"in/b", False)}
+    assert ledger.deliveries(b"bob") == {1: Delivery(1, b"elsewhere", False)}
+    ledger.end_deliveries(b"ann", [1, 3])
+    assert list(ledger.deliveries(b"ann")) == [2]
+    assert list(ledger.deliveries(b"bob")) == [1]
+
+
+def test_a_ledger_has_a_name_of_its_own_that_it_keeps(path: Path, tmp_path: Path) -> None:
+    with closing(Ledger(path)) as ledger, closing(Ledger(tmp_path / "other.db")) as other:
+        name = ledger.name()
+        assert len(bytes.fromhex(name)) == 8
+        assert ledger.name() == name != other.name()
+    with closing(Ledger(path)) as again:
+        assert again.name() == name
+
+
+def test_what_is_not_said_of_a_job_is_empty_and_of_a_fresh_key_too(ledger: Ledger) -> None:
+    row = ledger.add("send", "j", b"k", b"s")
+    assert (row.receiver, row.label, ledger.state(row), ledger.source(row)) == ("", "", b"", None)
+    assert (ledger.blocks(row), ledger.segments(row), ledger.parts(row)) == ({}, [], [])
+    ledger.end(row)
+    assert ledger.state(row) == b""
+
+
+def test_a_segment_that_is_stored_whole_has_no_upload_to_go_on_with(ledger: Ledger) -> None:
+    row = ledger.add("send", "j", b"k", b"s", stored=[part(4, 1)], blocks={0: b"zero", 1: b"one"})
+    assert ledger.segments(row) == [SegmentRow(4, "", part(4, 1).length)]
+    assert ledger.blocks(row) == {0: b"zero", 1: b"one"}
+
+
+def test_a_ledger_says_that_it_is_of_version_3_so_that_older_ones_leave_it_alone(path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)

@@ -96,6 +96,7 @@ def test_what_is_odd_only_on_windows_is_plain_elsewhere(path: str) -> None:
         ("a\u200bb", "a%E2%80%8Bb"),
         ("\ufeffa", "%EF%BB%BFa"),
         ("a\u2028b", "a%E2%80%A8b"),
+        ("a\u2029b", "a%E2%80%A9b"),
         ("dir\x01/f", "dir%01/f"),
         ("grüße 日本 🎉 .bashrc", "grüße 日本 🎉 .bashrc"),
         ("100%1B", "100%1B"),
@@ -377,3 +378,125 @@ def test_a_plain_name_is_written_as_it_is_on_posix(path: bytes) -> None:
     plain = text.isprintable() and "\ufffd" not in text and all(0 < len(p) < 256 for p in parts)
     if plain and not {b".", b".."} & set(parts) and not path.startswith(b".xfer-"):
         assert written(path, POSIX) == text
+
+
+# what is said, and each bound on both its sides
+
+
+@pytest.mark.parametrize(
+    ("entries", "flavour", "said"),
+    [
+        ([file("/a")], POSIX, "/a is absolute"),
+        ([file("C:x")], WINDOWS, "C:x is absolute"),
+        ([file("\\x")], WINDOWS, "\\x is absolute"),
+        ([file("/".join("d" * 129))], POSIX, "/".join("d" * 129)[:240] + "… is nested too deeply"),
+        ([file(".Xfer-1/x")], POSIX, ".Xfer-1/x looks like a temporary folder of xfer"),
+        ([file("a//b")], POSIX, "a//b has an empty part"),
+        ([file("a/.")], POSIX, "a/. has a part that is ."),
+        ([file("a/../b")], POSIX, "a/../b has a part that is .."),
+        ([file("a\\..\\b")], WINDOWS, "a\\..\\b has a part that is .."),
+        ([file(b"a\0")], POSIX, "a\\x00 has a NUL in it"),
+        ([file("d/" + "x" * 256)], POSIX, "d/" + "x" * 238 + "… has a part that is too long"),
+        ([file("a"), file("a")], POSIX, "a stands in the manifest twice"),
+        ([file("a/b"), file("a")], POSIX, "a is said to be no folder, yet has something under it"),
+        ([file("a"), file("a/b")], POSIX, "a/b lies under something that is a file"),
+        ([link("a", "b"), file("a/b")], POSIX, "a/b lies under something that is a link"),
+        ([file("A"), file("a")], MACOS, "a cannot be told from A in this folder"),
+        ([file("A/x"), file("a/y")], MACOS, "a/y cannot be told from A in this folder"),
+        ([link("l", "")], POSIX, "l is a link with an impossible target"),
+        ([link("l", b"x\0")], POSIX, "l is a link with an impossible target"),
+        ([link("l", "/x")], POSIX, "l is a link to the absolute path /x"),
+        ([link("l", "../x")], POSIX, "l is a link that leaves the folder: ../x"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else None,
+)
+def test_each_refusal_says_what_is_wrong_with_which_name(
+    entries: list[Entry], flavour: Flavour, said: str
+) -> None:
+    with pytest.raises(UnsafeName) as refusal:
+        admit(entries, flavour)
+    assert refusal.value.what == said
+    assert (refusal.value.next_step or "").startswith("fetch with --unsafe-links") is (
+        "absolute path" in said or "leaves" in said
+    )
+
+
+def test_a_link_that_is_kept_unsafe_still_needs_a_target() -> None:
+    for target in (b"", b"a\0"):
+        with pytest.raises(UnsafeName, match="impossible target"):
+            through(link("l", target), unsafe_links=True)
+
+
+def test_a_part_has_255_bytes_and_on_windows_255_utf16_units() -> None:
+    assert written("x" * 255, POSIX) == "x" * 255
+    assert written("é" * 127 + "x", POSIX) == "é" * 127 + "x"
+    assert written("é" * 255, WINDOWS) == "é" * 255
+    assert written("🎉" * 127 + "x", WINDOWS) == "🎉" * 127 + "x"
+    for path, flavour in (
+        ("é" * 128, POSIX),
+        ("é" * 128, MACOS),
+        ("🎉" * 128, WINDOWS),
+        ("é" * 256, WINDOWS),
+    ):
+        with pytest.raises(UnsafeName, match="too long"):
+            admit([file(path)], flavour)
+
+
+def test_a_path_has_128_parts() -> None:
+    assert len(through(file("/".join("d" * 128))).places[0].parts) == 128
+
+
+def test_a_temporary_folder_of_ours_is_known_at_the_top_only() -> None:
+    assert written("a/.xfer-1", POSIX) == "a/.xfer-1"
+    assert written(".xfer", POSIX) == ".xfer"
+    assert written("..xfer-1", POSIX) == "..xfer-1"
+
+
+def test_twenty_notices_are_told_and_one_more_stands_for_the_others() -> None:
+    for count, lines in ((20, 20), (21, 21), (22, 21)):
+        notices = through(*(file(f"{n}\x01") for n in range(count))).notices
+        assert len(notices) == lines
+        assert ("more names" in notices[-1]) is (count > 20)
+        if count > 20:
+            assert notices[-1] == f"{count - 20} more names are written with escapes"
+
+
+def test_an_escaped_folder_is_told_once_however_much_lies_in_it() -> None:
+    assert len(through(file("d\x01/a"), file("d\x01/b"), folder("d\x01")).notices) == 1
+
+
+def test_printable_shows_240_characters() -> None:
+    assert printable("x" * 240) == "x" * 240
+    assert printable("x" * 241) == "x" * 240 + "…"
+    assert printable("x" * 5, 4) == "xxxx…"
+
+
+@pytest.mark.parametrize(("byte", "shown"), [(0x80, "\\x80"), (0xFF, "\\xff")])
+def test_a_byte_that_is_no_text_is_shown_as_that_byte(byte: int, shown: str) -> None:
+    assert printable(os.fsdecode(bytes([byte]))) == shown
+    assert printable("\udc7f") == "\\udc7f"
+    assert printable("\udd00") == "\\udd00"
+
+
+def test_a_link_goes_up_from_where_it_lies_and_down_again_by_what_is_there() -> None:
+    entries = [folder("a/b"), file("a/x"), link("a/b/l", "../../a/x")]
+    assert through(*entries).places[-1].target == "../../a/x"
+    with pytest.raises(UnsafeName, match="leaves"):
+        through(folder("a/b"), link("a/b/l", "../../../x"))
+    with pytest.raises(UnsafeName, match="leaves"):
+        through(link("k", "a"), folder("a"), link("l", "k/.."))
+    assert through(folder("k"), link("l", "k/..")).places[-1].target == "k/.."
+    assert through(link("l", "gone/gone/../..")).places[-1].target == "gone/gone/../.."
+
+
+def test_links_may_lie_in_folders_that_the_manifest_does_not_list() -> None:
+    places = through(link("a/b/l", "../c"), folder("a"), folder("a/b")).places
+    assert [place.target for place in places] == ["../c", "", ""]
+    with pytest.raises(UnsafeName, match="twice"):
+        through(file("a/x"), folder("a"), folder("a"))
+
+
+def test_what_is_escaped_in_a_name_says_the_worst_of_it() -> None:
+    assert "control" in through(file("\u202e\x01")).notices[0]
+    assert "invisible" in through(file(b"\xff\xe2\x80\xae"), flavour=MACOS).notices[0]
+    assert "cannot be stored" in through(file(b"caf\xe9"), flavour=MACOS).notices[0]

@@ -68,6 +68,10 @@ def test_segments_ramp_from_8_to_64_mib(total: int | None) -> None:
     assert sizes == [8, 16, 32, 64]
 
 
+def test_every_segment_of_a_large_job_is_a_two_thousandth_of_it() -> None:
+    assert segment_size(5, 0, 2 * TB) == GB
+
+
 def test_a_job_of_up_to_128_gb_has_segments_of_64_mib() -> None:
     assert {segment_size(n, n * FULL_SEGMENT, 128 * GB) for n in range(3, 2500)} == {FULL_SEGMENT}
 
@@ -139,7 +143,7 @@ def test_a_segment_is_full_at_its_size_and_keeps_the_rest_for_the_last_part() ->
 
 def test_a_segment_is_full_at_256_frames() -> None:
     builder = SegmentBuilder(0, 1 << 40, NEVER, 0.0)
-    for number in range(SEGMENT_FRAMES):
+    for number in range(256):
         assert not builder.full
         builder.add(frame(number, 50_000), digest(number), NOW)
     assert builder.full
@@ -162,6 +166,14 @@ def test_a_segment_closes_half_full_when_it_was_open_for_a_while_and_its_last_pa
     assert builder.full
     last, index = builder.close(seal)
     assert last.length == MIN_PART + index
+
+
+def test_a_segment_is_ripe_after_half_a_second_with_exactly_its_ripe_bytes() -> None:
+    for late, ripe in ((0.5, True), (0.4, False)):
+        builder = SegmentBuilder(5, FULL_SEGMENT, RIPE, 100.0)
+        for number in range(2):
+            builder.add(frame(number, RIPE // 2), digest(number), 100.0 + late)
+        assert builder.full is ripe
 
 
 @pytest.mark.parametrize(("stored", "total"), [(0, 32 * TB), (4 * TB, None)])

@@ -54,7 +54,13 @@ def test_init_carries_its_cookie() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", bytes(15), wire.pack_init(INIT._replace(tag=0)), wire.pack_init(INIT._replace(outbound=0))],
+    [
+        b"",
+        bytes(15),
+        wire.pack_init(INIT._replace(tag=0)),
+        wire.pack_init(INIT._replace(outbound=0)),
+        wire.pack_init(INIT._replace(inbound=0)),
+    ],
 )
 def test_an_init_that_makes_no_sense_is_refused(value: bytes) -> None:
     with pytest.raises(Malformed):
@@ -95,7 +101,7 @@ def test_a_sack_that_is_cut_off_is_refused(cut: int) -> None:
 
 def test_numbers_count_on_over_the_wrap() -> None:
     near = (5 << 32) + 3
-    for distance in (0, 1, -1, 1000, -1000, (1 << 31) - 1, -(1 << 31) + 1):
+    for distance in (0, 1, -1, 1000, -1000, (1 << 31) - 1, -(1 << 31) + 1, -(1 << 31)):
         assert wire.unwrap((near + distance) & wire.WORD, near) == near + distance
 
 
@@ -108,3 +114,66 @@ def test_garbage_is_read_without_an_error() -> None:
         for read in (wire.unpack_init, wire.unpack_sack):
             with contextlib.suppress(Malformed):
                 read(junk)
+
+
+def test_a_sack_fills_its_room_with_gaps_and_eight_duplicates() -> None:
+    gaps = [(2 * n, 2 * n) for n in range(1, 1000)]
+    packed = wire.pack_sack(
+        1 << 32, 7, [(a + (1 << 32), b + (1 << 32)) for a, b in gaps], [5 << 32] * 20, 400
+    )
+    assert len(packed) == 400
+    assert struct.unpack_from("!BBH", packed) == (Type.SACK, 0, 400)
+    assert wire.unpack_sack(packed[4:]) == wire.Sack(0, 7, tuple(gaps[:88]), 8)
+    assert packed[-32:] == bytes(32)
+
+
+def test_a_gap_is_stated_up_to_65535_ahead() -> None:
+    packed = wire.pack_sack(0, 0, [(2, 65_535), (3, 65_536)], [], 400)
+    assert wire.unpack_sack(packed[4:]).gaps == ((2, 65_535),)
+
+
+def test_the_least_init_has_sixteen_bytes_and_no_cookie() -> None:
+    value = struct.pack("!IIHHI", 1, 2, 1, 1, 5)
+    assert wire.unpack_init(value) == Init(1, 2, 1, 1, 5, b"")
+    offered = dict(wire.parameters(wire.pack_init(INIT)[16:]))
+    assert offered == {Parameter.EXTENSIONS: bytes([Type.RE_CONFIG])}
+
+
+def test_a_chunk_states_its_length_without_the_padding() -> None:
+    assert wire.chunk(3, b"abc", 2) == bytes([3, 2, 0, 7]) + b"abc\0"
+    assert wire.parameter(7, b"abc") == bytes([0, 7, 0, 7]) + b"abc\0"
+    assert list(wire.chunks(bytes(HEADER) + b"\1\2\0\4")) == [(1, 2, b"")]
+    assert list(wire.parameters(b"\0\1\0\4")) == [(1, b"")]
+
+
+def test_a_sack_of_nothing_but_its_head_is_read_and_gaps_begin_at_two() -> None:
+    assert wire.unpack_sack(struct.pack("!IIHH", 5, 6, 0, 0)) == wire.Sack(5, 6, ())
+    assert wire.unpack_sack(struct.pack("!IIHHHHHH", 5, 6, 2, 0, 2, 2, 4, 4)).gaps == ((2, 2), (4, 4))
+
+
+def test_chunks_and_parameters_bear_the_numbers_of_their_rfcs() -> None:
+    """RFC 9260 section 3.2, RFC 6525 sections 3 and 4, RFC 4820 section 3, RFC 5061 section 4.2.7."""
+    assert {kind.name: kind.value for kind in Type} == {
+        "DATA": 0,
+        "INIT": 1,
+        "INIT_ACK": 2,
+        "SACK": 3,
+        "HEARTBEAT": 4,
+        "HEARTBEAT_ACK": 5,
+        "ABORT": 6,
+        "SHUTDOWN": 7,
+        "SHUTDOWN_ACK": 8,
+        "ERROR": 9,
+        "COOKIE_ECHO": 10,
+        "COOKIE_ACK": 11,
+        "SHUTDOWN_COMPLETE": 14,
+        "RE_CONFIG": 130,
+        "PAD": 132,
+    }
+    assert {kind.name: kind.value for kind in Parameter} == {
+        "COOKIE": 7,
+        "RESET_OUTGOING": 13,
+        "RESET_RESPONSE": 16,
+        "EXTENSIONS": 0x8008,
+    }
+    assert wire.chunk(Type.COOKIE_ACK) == bytes([11, 0, 0, 4])

@@ -124,3 +124,101 @@ def test_pieces_that_fit_no_message_are_a_violation(sequence: list[tuple[int, by
         end.data(FIRST + number, earlier, 0, 53, piece)
     with pytest.raises(Violation):
         end.data(FIRST + len(before), flags, 0, 53, payload)
+
+
+# --- bounds, each on both sides
+
+
+def stated(end: Receiver) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """The window and the gaps that it would tell."""
+    sack = unpack_sack(end.sack(1000, 0.0)[4:])
+    return sack.window, sack.gaps
+
+
+def test_acknowledgements_are_a_millisecond_apart_but_for_32_packets() -> None:
+    end = receiver()
+    end.sack(1000, 5.0)
+    for offset in range(31):
+        end.data(FIRST + offset, WHOLE, 0, 53, b"x")
+    assert end.due(5.0) == 5.001
+    assert end.due(5.1) == 5.1
+    end.data(FIRST + 31, WHOLE, 0, 53, b"x")
+    assert end.due(5.0) == 5.0
+    end.sack(1000, 5.0)
+    end.data(FIRST + 32, WHOLE, 0, 53, b"x")
+    assert end.due(5.0) == 5.0 + DELAY == 5.02, "what was acknowledged counts no more"
+
+
+def test_who_asks_for_it_is_acknowledged_without_delay_once() -> None:
+    end = receiver()
+    end.hurry()
+    assert end.due(7.0) == 7.0
+    end.sack(1000, 7.0)
+    assert end.due(7.0) is None
+
+
+def test_64_kib_more_than_the_window_are_taken_in_order_and_no_byte_beyond() -> None:
+    for extra, taken in ((0, True), (1, False)):
+        end = receiver(window=1000, largest=1 << 20)
+        end.data(FIRST, WHOLE, 0, 53, bytes(1000 + 65_536 + extra))
+        assert (end.cumulative == FIRST) is taken
+        assert bool(end.arrived) is taken
+        assert (end.due(5.0) == 5.0) is not taken, "a refusal is told at once"
+
+
+def test_out_of_order_a_packet_takes_256_bytes_besides_its_own() -> None:
+    for length, kept in ((744, True), (745, False)):
+        end = receiver(window=1000)
+        end.data(FIRST + 1, WHOLE, 0, 53, bytes(length))
+        assert stated(end) == ((0, ((2, 2),)) if kept else (1000, ()))
+
+
+def test_what_lies_65535_ahead_is_kept_and_what_lies_further_takes_no_room() -> None:
+    for ahead, expected in ((65_535, ((1 << 20) - 257, ((65_535, 65_535),))), (65_536, (1 << 20, ()))):
+        end = receiver()
+        end.data(FIRST - 1 + ahead, WHOLE, 0, 53, b"x")
+        assert stated(end) == expected
+
+
+def test_a_quarter_of_the_window_that_is_free_again_is_told_at_once() -> None:
+    for length, told in ((744, True), (743, False)):
+        end = receiver(window=4000)
+        end.data(FIRST, WHOLE, 0, 53, bytes(length))
+        assert stated(end)[0] == 4000 - length - 256
+        end.taken(end.arrived[0])
+        assert (end.due(5.0) == 5.0) is told
+        assert stated(end)[0] == 4000
+
+
+def test_the_longest_message_is_put_together_and_counts_as_one() -> None:
+    end = receiver(largest=100)
+    end.data(FIRST, BEGIN, 0, 53, bytes(60))
+    end.data(FIRST + 1, 0, 0, 53, bytes(20))
+    end.data(FIRST + 2, END, 0, 53, bytes(20))
+    end.data(FIRST + 3, BEGIN, 0, 53, bytes(60))
+    end.data(FIRST + 4, END, 0, 53, bytes(40))
+    assert [len(message.data) for message in end.arrived] == [100, 100]
+    assert stated(end)[0] == (1 << 20) - 2 * (100 + 256)
+
+
+def test_a_duplicate_is_told_once_with_what_it_was() -> None:
+    end = receiver()
+    end.data(FIRST + 1, WHOLE, 0, 53, b"x")
+    end.data(FIRST + 1, WHOLE, 0, 53, b"x")
+    assert unpack_sack(end.sack(1000, 0.0)[4:]).duplicates == 1
+    assert unpack_sack(end.sack(1000, 0.0)[4:]).duplicates == 0
+    end.data(FIRST, WHOLE, 0, 53, b"x")
+    assert [len(message.data) for message in end.arrived] == [1, 1]
+    assert stated(end) == ((1 << 20) - 2 * 257, ())
+    end.data(FIRST + 1, WHOLE, 0, 53, b"x")
+    assert unpack_sack(end.sack(1000, 0.0)[4:]).duplicates == 1
+
+
+@pytest.mark.parametrize("order", [(2, 4, 3), (2, 3, 4), (4, 3, 2), (3, 2, 4), (4, 2, 3), (3, 4, 2)])
+def test_neighbours_grow_into_one_gap_from_either_side(order: tuple[int, ...]) -> None:
+    end = receiver()
+    for offset in (*order, 9, 6):
+        end.data(FIRST - 1 + offset, WHOLE, 0, 53, b"x")
+    assert stated(end)[1] == ((2, 4), (6, 6), (9, 9))
+    end.data(FIRST, WHOLE, 0, 53, b"x")
+    assert (end.cumulative, stated(end)[1]) == (FIRST + 3, ((2, 2), (5, 5)))

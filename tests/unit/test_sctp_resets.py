@@ -91,3 +91,17 @@ def test_whatever_comes_is_answered_in_bounds(noise: bytes, bodies: list[bytes])
         answers, _ = resets.received(value, 0)
         assert sum(map(len, answers)) <= len(value)
     assert len(resets.by_peer) <= 200
+
+
+def test_there_is_no_request_while_nothing_is_wanted() -> None:
+    assert Resets(OURS, THEIRS).request(70, 0.0, 1.0) is None
+
+
+def test_requests_that_follow_each_other_are_granted_over_the_wrap_and_each_is_performed() -> None:
+    """RFC 6525 section 4.4: 1 is performed, 6 is in progress."""
+    assert (DONE, LATER) == (1, 6)
+    resets = Resets(OURS, 0xFFFFFFFE)
+    for number, stream in ((0xFFFFFFFE, 3), (0xFFFFFFFF, 4), (0, 5), (1, 6)):
+        body = struct.pack("!IIIH", number, 0, 50, stream)
+        assert results(resets.received(parameter(Parameter.RESET_OUTGOING, body), 50)[0]) == [1]
+    assert resets.by_peer == {3, 4, 5, 6}

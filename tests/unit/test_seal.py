@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transfer import seal
 from transfer.errors import DamagedData
 from transfer.seal import NONCE, OVERHEAD, Purpose, Sealer, Suite, fastest_suite, hash_token
 from transfer.ticket import Ticket
@@ -160,3 +162,44 @@ def test_the_fastest_suite_is_one_of_ours_and_found_once() -> None:
     assert fastest_suite() in SUITES
     assert fastest_suite() is fastest_suite()
     assert Sealer(TICKET).seal(Purpose.CHUNK, 0, b"")[0] == fastest_suite()
+
+
+@pytest.mark.parametrize(
+    ("aes", "chacha", "chosen"),
+    [
+        ([1.0], [1.0], Suite.AES_256_GCM),
+        ([1.4], [1.0], Suite.AES_256_GCM),
+        ([1.5], [1.0], Suite.AES_256_GCM),
+        ([1.6], [1.0], Suite.CHACHA20_POLY1305),
+        ([1.0], [9.0], Suite.AES_256_GCM),
+        ([9.0, 9.0, 1.0, 9.0, 9.0], [1.0], Suite.AES_256_GCM),  # what interrupts one does not count
+        ([1.6], [9.0, 1.0, 9.0, 9.0, 9.0], Suite.CHACHA20_POLY1305),
+    ],
+)
+def test_aes_is_taken_unless_the_other_is_half_again_as_fast(
+    monkeypatch: pytest.MonkeyPatch, aes: list[float], chacha: list[float], chosen: Suite
+) -> None:
+    now = 100.0
+    took = {suite: itertools.cycle(each) for suite, each in zip(Suite, (aes, chacha), strict=True)}
+
+    def cipher(suite: Suite) -> object:
+        def encrypt(nonce: bytes, block: bytes, bound: None) -> bytes:
+            nonlocal now
+            assert len(block) > 100_000, "enough to be measured"
+            now += next(took[suite])
+            return block
+
+        return lambda key: SimpleNamespace(encrypt=encrypt)
+
+    monkeypatch.setattr(seal, "_CIPHERS", {suite: cipher(suite) for suite in Suite})
+    monkeypatch.setattr(seal, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert fastest_suite.__wrapped__() is chosen
+
+
+def test_a_seal_adds_29_bytes_its_suite_first() -> None:
+    sealed = Sealer(TICKET, Suite.CHACHA20_POLY1305).seal(Purpose.CHUNK, 0, b"plain")
+    assert (len(sealed), sealed[0], OVERHEAD) == (5 + 29, 2, 29)
+    with pytest.raises(DamagedData, match="cut off"):
+        Sealer(TICKET).open(Purpose.CHUNK, 0, sealed[: OVERHEAD - 1])
+    with pytest.raises(DamagedData, match="altered"):
+        Sealer(TICKET).open(Purpose.CHUNK, 0, sealed[:OVERHEAD])

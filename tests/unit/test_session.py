@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.errors import PeerLost, ProtocolError
@@ -125,6 +125,7 @@ def test_a_frame_is_cut_so_that_every_message_fits_and_is_whole_again() -> None:
     assert pair.put(frame, 1200) == [frame]
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 5000), max_message=st.integers(15, 2000))
 def test_splitting_loses_nothing(size: int, max_message: int) -> None:
     pair = Pair()
@@ -354,3 +355,57 @@ def test_a_closed_session_has_nothing_to_say() -> None:
 def test_messages_survive_the_wire_both_ways() -> None:
     for message in SAMPLES.values():
         assert unpack(pack(message)) == message
+
+
+def test_the_bounds_that_both_ends_must_share_have_the_values_of_the_protocol() -> None:
+    assert (WINDOW, MAX_UNACKNOWLEDGED, MAX_OPEN_WANTS, SILENCE) == (16_777_216, 1024, 8, 5.0)
+
+
+def test_a_tick_exactly_on_time_is_not_late() -> None:
+    """The peer is lost at 5 s; a tick until 1 s after what was due before still counts its silence."""
+    session = Session(Role.SENDER, 0.0)
+    for now in (1.0, 2.0, 3.0):
+        session.tick(now)
+    with pytest.raises(PeerLost):
+        session.tick(5.0)  # the ping was due at 4.0: no more than 1 s late
+    session = Session(Role.SENDER, 0.0)
+    for now in (1.0, 2.0, 3.0):
+        session.tick(now)
+    assert session.tick(5.5) == [Ping()], "it may have been us who slept"
+    session = Session(Role.SENDER, 0.0, silence=2.5)
+    with pytest.raises(PeerLost):
+        [session.tick(now) for now in (0.5, 1.0, 1.5, 2.5)]
+
+
+def test_a_late_tick_never_makes_the_peer_older() -> None:
+    session = Session(Role.SENDER, 0.0)
+    session.receive(pack(Ping()), 9.0)
+    session.tick(10.0)  # late by 9 s
+    assert session.next_deadline() == 11.0
+    for now in (11.0, 12.0, 13.0):
+        session.tick(now)
+    with pytest.raises(PeerLost):
+        session.tick(14.0)
+
+
+def test_a_piece_has_what_a_message_leaves_beside_its_head() -> None:
+    lengths = [len(piece.piece) for piece in split(chunk(0, 100), 14 + 40)]
+    assert lengths == [40, 40, 20]
+    (whole,) = split(chunk(0, MAX_MESSAGE - 14))
+    assert len(pack(whole)) == MAX_MESSAGE
+
+
+@pytest.mark.parametrize("state", State)
+def test_who_spoke_out_of_turn_and_when_is_said(state: State) -> None:
+    pair = in_state(state)
+    with pytest.raises(
+        ValueError, match=r"^the sender must not say Want now: the sender may not in state "
+    ) as raised:
+        pair.sender.send(Want(EVERYTHING), 0.0)
+    assert str(raised.value).endswith(f" {state.name.lower()}")
+    with pytest.raises(
+        ValueError, match=r"^the receiver must not say End now: the receiver may not in state "
+    ):
+        pair.receiver.send(End(), 0.0)
+    with pytest.raises(ProtocolError, match="the peer said Want out of turn: the sender may not in state "):
+        pair.receiver.receive(pack(Want(EVERYTHING)), 0.0)

@@ -154,6 +154,11 @@ def test_only_sixteen_symbols_of_the_alphabet_are_a_job_id(text: str) -> None:
     assert not is_job_id(text)
 
 
+def test_the_symbols_are_the_32_of_bech32() -> None:
+    taken = {c for c in map(chr, range(128)) if is_job_id(c * JOB_SYMBOLS)}
+    assert taken == set("023456789acdefghjklmnpqrstuvwxyz")  # BIP-173: without 1, b, i and o
+
+
 def test_the_repr_withholds_the_secret() -> None:
     ticket = Ticket("q" * JOB_SYMBOLS, b"\xde\xad" * 8)
     assert "secret withheld" in repr(ticket)

@@ -50,7 +50,8 @@ messages = st.one_of(
 def test_every_message_comes_back_as_it_was(message: wire.Message) -> None:
     packed = wire.pack(message)
     assert len(packed) <= wire.MAX_MESSAGE
-    assert wire.unpack(packed) == message
+    found = wire.unpack(packed)
+    assert (type(found), found) == (type(message), message)
 
 
 @given(st.binary(max_size=400))
@@ -78,6 +79,30 @@ def test_a_damaged_message_is_refused_or_well_formed(message: wire.Message, data
 def test_a_message_of_impossible_length_is_refused(length: int) -> None:
     with pytest.raises(ProtocolError, match="length"):
         wire.unpack(b"\x06" * length)
+
+
+def test_a_message_may_have_the_65536_bytes_that_any_peer_accepts() -> None:
+    """RFC 8841 section 6.1."""
+    room = (1 << 16) - len(data_message(Kind.CHUNK, 0, 1, 0, b""))
+    whole = data_message(Kind.CHUNK, 0, room, 0, b"x" * room)
+    assert isinstance(wire.unpack(whole), wire.Data)
+    assert wire.unpack(wire.pack(wire.unpack(whole))) == wire.unpack(whole)
+    assert room == wire.MAX_PIECE
+    with pytest.raises(ProtocolError, match="length"):
+        wire.unpack(data_message(Kind.CHUNK, 0, room + 1, 0, b"x" * (room + 1)))
+
+
+def test_of_too_many_ranges_the_first_are_asked_for() -> None:
+    many = [(Kind.CHUNK, 2 * n, 2 * n + 1) for n in range(3000)]
+    found = wire.unpack(wire.pack(wire.Want(FrameSet(many))))
+    assert isinstance(found, wire.Want)
+    assert found.frames.ranges() == FrameSet(many[:2048]).ranges()
+
+
+@pytest.mark.parametrize(("length", "cut"), [(128, 128), (129, 128)])
+def test_a_reason_has_128_characters_at_most(length: int, cut: int) -> None:
+    assert wire.unpack(wire.pack(wire.Close("\N{SNOWMAN}" * length))) == wire.Close("\N{SNOWMAN}" * cut)
+    assert wire.unpack(b"\x06" + b"x" * 512) == wire.Close("x" * 512)
 
 
 def data_message(kind: int, index: int, total: int, offset: int, piece: bytes) -> bytes:
@@ -153,6 +178,11 @@ def test_a_batch_of_acks_fits_a_message() -> None:
     assert [frame for ack in acks for frame in ack.frames] == frames
     assert len(acks) == 3
     assert all(len(wire.pack(ack)) <= wire.MAX_MESSAGE for ack in acks)
+
+
+def test_a_batch_of_acks_is_as_full_as_a_message_can_be() -> None:
+    frames = [FrameId(Kind.CHUNK, index) for index in range(13_108)]
+    assert [len(ack.frames) for ack in wire.batch_acks(frames)] == [13_107, 1]
 
 
 # --- signals
@@ -258,3 +288,59 @@ def test_addresses_are_bounded_in_number(kind: type[wire.Offer] | type[wire.Answ
 def test_a_long_signal_is_refused_before_it_is_opened() -> None:
     with pytest.raises(ProtocolError, match="long"):
         wire.open_signal(SEALER, TO, bytes(wire.MAX_SIGNAL + 1))
+
+
+def test_a_signal_may_have_60000_bytes_and_64_addresses() -> None:
+    many = msgspec.structs.replace(DESCRIPTION, candidates=["c"] * 64)
+    offer = wire.Offer(session=SESSION, seq=0, description=many)
+    assert wire.open_signal(SEALER, TO, wire.seal_signal(SEALER, TO, offer)) == offer
+    empty = wire.Void(session=SESSION, seq=0, reason="")
+    rest = 60_000 - len(wire.seal_signal(SEALER, TO, empty))
+    long = wire.Void(
+        session=SESSION, seq=0, reason="x" * (rest - 2)
+    )  # msgpack says a longer length in two bytes more
+    packed = wire.seal_signal(SEALER, TO, long)
+    assert len(packed) == 60_000
+    assert wire.open_signal(SEALER, TO, packed) == long
+
+
+def test_a_description_that_states_no_sizes_means_those_of_any_peer() -> None:
+    short = msgspec.msgpack.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(DESCRIPTION))[:6])
+    found = msgspec.msgpack.decode(short, type=wire.Description)
+    assert (found.max_message, found.max_packet) == (65536, 1432)
+
+
+def test_a_newer_signal_whose_fields_are_unreadable_still_says_so() -> None:
+    plain = msgspec.msgpack.encode({"v": 2, "t": "store", "session": "text", "seq": 1})
+    with pytest.raises(UnsupportedVersion):
+        wire.open_signal(SEALER, TO, sealed(plain))
+    for version in ("two", None):
+        with pytest.raises(DamagedData):
+            wire.open_signal(SEALER, TO, sealed(msgspec.msgpack.encode({"v": version, "t": "store"})))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag"),
+    [
+        (wire.Hello, "hello"),
+        (wire.Offer, "offer"),
+        (wire.Answer, "answer"),
+        (wire.Candidate, "candidate"),
+        (wire.UseStore, "store"),
+        (wire.SegmentStored, "segment"),
+        (wire.Receipted, "receipt"),
+        (wire.Void, "void"),
+    ],
+)
+def test_a_signals_kind_is_said_as_other_versions_know_it(kind: type[msgspec.Struct], tag: str) -> None:
+    assert (kind.__struct_config__.tag_field, kind.__struct_config__.tag) == ("t", tag)
+
+
+@pytest.mark.parametrize("kind", SENT_KINDS)
+def test_a_frame_may_state_all_that_one_of_its_kind_can_have(kind: Kind) -> None:
+    most = max_encoded(kind)
+    assert wire.unpack(data_message(kind, 0, most, most - 1, b"x")) == wire.Data(
+        FrameId(kind, 0), most, most - 1, b"x"
+    )
+    with pytest.raises(ProtocolError, match="does not fit"):
+        wire.unpack(data_message(kind, 0, most + 1, 0, b"x"))

@@ -53,7 +53,6 @@ class Reordering:
 
     def __init__(self) -> None:
         self._steps = 1
-        self._seen = False
 
     def window(self, trip: RoundTrip) -> float:
         """Seconds. A quarter of the shortest round trip; more, up to the smoothed one, where that was too little."""
