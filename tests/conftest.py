@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
 
 from tests.leaks import leaks_below
 
+# A loaded machine takes its time; how long an example takes says nothing.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 ROOT = Path(__file__).resolve().parent.parent
 XFER = [sys.executable, "-P", "-m", "cli"]
 # Whoever started us may have had SIGHUP ignored (nohup) or SIGINT (a shell's background job), and children

@@ -468,7 +468,7 @@ def test_a_paced_sender_sends_each_packet_when_the_one_before_it_has_had_its_tim
     end, _ = controlled(rate=rate)
     for _ in range(4):
         end.send(0, 53, bytes(int(rate) // 10))
-    now, times = 0.5, []
+    now, times = 0.5, list[float]()
     while len(times) < 4:
         times += [now] * kinds(end, now).count(Type.DATA)
         later = end.deadline(now)
