@@ -30,9 +30,9 @@ class Brokers(Servers):
         super().__init__(folder, Namespace(), LOCALHOST)
         self.brokers = self._processes[2:]
 
-    def add(self) -> subprocess.Popen[bytes]:
-        """One more broker; returns once it has its subscriptions."""
-        self._run("broker", self._broker_argv, self._broker_env | {"XFER_METRICS": str(self._metrics)})
+    def add(self, *, metrics: int = 0) -> subprocess.Popen[bytes]:
+        """One more broker. metrics: its port, which no other may have; 0: none."""
+        self._run("broker", self._broker_argv, self._broker_env | {"XFER_METRICS": str(metrics)})
         self.brokers.append(self._processes[-1])
         return self.brokers[-1]
 
@@ -48,7 +48,7 @@ class Brokers(Servers):
         for broker in list(self.brokers):
             self.end(broker)
         start = time.perf_counter()
-        self.add()
+        self.add(metrics=self._metrics)
         self.until_answers()
         return time.perf_counter() - start
 
