@@ -69,6 +69,7 @@ class Direct:
             False if it must: nobody came, or a connection is lost for good.
         Raises:
             PeerAbsent: nobody came in time, and the store may not take over.
+            PeerLost: the same, but somebody did come, was lost and did not come back.
         """
         importing = asyncio.create_task(prepare())  # kept, or the loop might forget it
         patience = max(RECEIPT_SECONDS, wait or 0.0)
@@ -89,6 +90,8 @@ class Direct:
                 elif self._hold.paused:  # nobody's time runs out now
                     await self._hold.clear()
                     deadline = _from_now(wait)
+                elif not store and self._lost is not None:
+                    raise PeerLost(f"{self._lost.what}, and the receiver did not come back in time")
                 elif not store:
                     raise PeerAbsent("nobody came for the transfer in time")
                 else:

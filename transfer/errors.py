@@ -33,7 +33,7 @@ XferError                          1   a bug, or something without a better name
 │   ├── StoreUnreachable               the S3 store does not answer or refuses
 │   ├── ClockSkew                      the broker's clock is wrong
 │   ├── PeerAbsent                     nobody came for the transfer
-│   ├── PeerLost                       the peer stopped answering; no command ends so: it waits, or the store takes over
+│   ├── PeerLost                       the peer stopped answering, and did not come back
 │   └── DiskFull                       no room at the destination, or for the ledger
 ├── OutOfTime                     10   the deadline passed
 └── Interrupted                128+n   a signal, after a checkpoint
@@ -301,7 +301,12 @@ class PeerAbsent(Temporary):
 
 
 class PeerLost(Temporary):
-    """The peer stopped answering, or the connection to it failed."""
+    """The peer stopped answering, or the connection to it failed.
+
+    Not the end while the peer may come back, or the store may take over.
+    """
+
+    hint = "run both commands again, or drop `--via webrtc`; what has arrived is kept"
 
 
 class DiskFull(Temporary):

@@ -73,8 +73,8 @@ def test_what_is_not_there_not_there_any_more_or_there_already(two: Two) -> None
 
 
 def test_a_peer_that_is_lost_is_told_and_waited_for(two: Two) -> None:
-    """PeerLost ends no command: whoever was lost may come back, another may come, or the store takes over."""
-    sending = two.send(two.file("f", 3 * MIB), "--via", "webrtc", "--bwlimit", "1MiB")
+    """It ends the command once nobody has come in its place."""
+    sending = two.send(two.file("f", 3 * MIB), "--via", "webrtc", "--bwlimit", "1MiB", "--wait", "2s")
     got = two.fetch(sending.ticket)
     got.moved(1)
     got.signal(signal.SIGKILL)
@@ -82,6 +82,6 @@ def test_a_peer_that_is_lost_is_told_and_waited_for(two: Two) -> None:
         Notice, lambda notice: notice.text.endswith("; waiting for the receiver to come back")
     )
     assert lost.text.startswith(("the peer ", "the connection to the peer "))
-    assert sending.running
-    sending.signal(signal.SIGINT)
-    assert complaint(sending).kind == "Interrupted"
+    said = complaint(sending)
+    assert (said.code, said.kind) == (5, "PeerLost")
+    assert said.message.endswith(", and the receiver did not come back in time")

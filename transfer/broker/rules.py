@@ -68,7 +68,7 @@ def read(content: bytes, name: str = "the rules") -> Rules:
     except (ValueError, msgspec.ValidationError) as error:
         raise UsageError(
             f"the broker's rules in {name} make no sense: {error}",
-            hint="mend that file; README shows what may stand there",
+            hint="mend that file; the operators' page (scripts/deploy) shows what may stand there",
         ) from None
 
 

@@ -13,7 +13,7 @@ from transfer import api
 from transfer.broker_client import BrokerClient, Patience
 from transfer.bwlimit import BwLimit
 from transfer.codec import Codec, max_encoded
-from transfer.errors import DamagedData, JobGone, void
+from transfer.errors import DamagedData, JobGone, UnsupportedVersion, void
 from transfer.model import FORMAT, Frame, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.plan import SEGMENT_FRAMES
 from transfer.seal import Sealer
@@ -311,12 +311,14 @@ class S3Inbound:
 
 
 def read_index(codec: Codec, ref: SegmentRef, sealed: bytes) -> list[IndexedFrame]:
-    """Raises DamagedData for an index that does not open or does not fit its object."""
+    """Raises DamagedData for an index that does not open or does not fit its object, UnsupportedVersion for a later one."""
     raw = codec.decode(Frame(FrameId(Kind.INDEX, ref.number), sealed)).raw
     try:
         index = msgspec.msgpack.decode(raw, type=SegmentIndex)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         raise DamagedData(f"the index of segment {ref.number} is not readable") from None
+    if index.version > FORMAT:
+        raise UnsupportedVersion("that transfer was made by a newer xfer")
     rows = index.frames
     fits = (
         index.version == FORMAT
