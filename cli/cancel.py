@@ -8,7 +8,7 @@ EXAMPLES = ("xfer cancel qw3e", "xfer cancel qw3ey7x9 --json")
 
 
 def cancel(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """End a job for good: what is stored goes, and what had arrived here; its receivers hear of it."""
+    """End a job for good; what is stored or had arrived here goes."""
     from cli.ask import ask, say_changed
     from transfer.jobs import Jobs
 

@@ -35,7 +35,7 @@ def completion(
         ),
     ],
 ) -> None:
-    """Print the script that has a shell complete xfer's commands, options, contexts and jobs."""
+    """Print the script by which a shell completes commands, options and jobs."""
     from cli.shells import SCRIPTS
 
     sys.stdout.write(SCRIPTS[shell])

@@ -57,9 +57,7 @@ def add(
     ca: Ca = None,
     user: Annotated[
         str | None,
-        typer.Option(
-            "--user", envvar="XFER_USER", help="Our name on the bus; default: the one in the .creds file"
-        ),
+        typer.Option("--user", envvar="XFER_USER", help="Our name on the bus [that of the .creds file]"),
     ] = None,
     stun: Annotated[
         list[str] | None,

@@ -64,7 +64,7 @@ def fetch(
         bool,
         Option("--unsafe-links", envvar="XFER_UNSAFE_LINKS", help="Make links that leave the folder, too"),
     ] = False,
-    room: Annotated[str | None, options.room("What lies there that was not had yet")] = None,
+    room: Annotated[str | None, options.room("Fetch what lies there and is new to us")] = None,
     room_file: RoomFile = None,
     consumer: Consumer = None,
     work: Annotated[

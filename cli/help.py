@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -129,9 +130,13 @@ def _page(
 
 
 def _example(line: str) -> str:
-    """The command line, continued with a backslash where it is too long, so that it can be pasted."""
-    parts = textwrap.wrap(line, WIDTH - 6, break_long_words=False, break_on_hyphens=False)
-    return _INDENT + f" \\\n{_INDENT * 3}".join(parts)
+    """The command line, continued with a backslash where it is too long, so that it can be pasted.
+
+    An option and its value stay together.
+    """
+    joined = re.sub(r"(--[\w-]+) (?=[^-])", "\\1\0", line)
+    parts = textwrap.wrap(joined, WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+    return (_INDENT + f" \\\n{_INDENT * 3}".join(parts)).replace("\0", " ")
 
 
 def _row(parameter: Parameter) -> Row:

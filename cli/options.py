@@ -89,7 +89,10 @@ Bwlimit = Annotated[
 Interface = Annotated[
     list[str] | None,
     Option(
-        "--interface", metavar="NAME", envvar="XFER_INTERFACE", help="Meet the peer on this one; repeatable"
+        "--interface",
+        metavar="NAME",
+        envvar="XFER_INTERFACE",
+        help="Network interface or address to use; repeatable",
     ),
 ]
 
@@ -117,7 +120,7 @@ RoomFile = Annotated[
 ]
 Consumer = Annotated[
     str | None,
-    Option("--as", metavar="NAME", envvar="XFER_AS", help="Who has had it; this host's name unless given"),
+    Option("--as", metavar="NAME", envvar="XFER_AS", help="Under which name; this host's unless given"),
 ]
 
 # those about servers

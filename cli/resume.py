@@ -52,7 +52,7 @@ def resume(
     events_fd: EventsFd = None,
     quiet: Annotated[bool, options.quiet("Only tickets, and errors")] = False,
 ) -> None:
-    """Go on with what did not end here; with a paused JOB, wherever it is."""
+    """Go on with what did not end here, or with a paused JOB anywhere."""
     from functools import partial
 
     from cli.exits import report

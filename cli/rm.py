@@ -8,7 +8,7 @@ EXAMPLES = ("xfer rm qw3e", "xfer rm qw3ey7x9 --json")
 
 
 def rm(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName = None) -> None:
-    """Forget a job, whatever its state; what is stored goes, and what had arrived here."""
+    """Forget a job, whatever its state, with what is stored or here of it."""
     from cli.ask import ask, say_changed
     from cli.cancel import forget_here
     from transfer.jobs import Jobs

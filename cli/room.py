@@ -165,7 +165,7 @@ def retry(
     quiet: Quiet = False,
     context: ContextName = None,
 ) -> None:
-    """Have items tried again that a shared consumer gave up."""
+    """Try again what those who share the room (--work) gave up."""
     import sys
 
     name = consumer or "work"

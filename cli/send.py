@@ -52,9 +52,7 @@ def send(
     wait: Annotated[
         str, Option("--wait", metavar="TIME", envvar="XFER_WAIT", help="For a receiver, or 0, or forever")
     ] = "60s",
-    expire: Annotated[
-        str | None, options.expire("How long it is kept once stored: 24h, in a room 7d")
-    ] = None,
+    expire: Annotated[str | None, options.expire("How long it is kept once stored [24h; room: 7d]")] = None,
     fetches: Fetches = None,
     receipt: Annotated[
         bool, Option("--receipt", envvar="XFER_RECEIPT", help="End only when somebody has it")
