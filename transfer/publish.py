@@ -176,7 +176,7 @@ class Publisher:
         return plan(self._root, self._base, staged, self._finals.chosen, overwrite=self._overwrite)
 
     def _already_published(self, moves: Sequence[Move]) -> list[Move]:
-        """Those of an interrupted run that happened. Raises DamagedData if what they published is gone."""
+        """Those of an interrupted run, or of an earlier round, that happened. Raises DamagedData if what they published is gone."""
         done = []
         for move in moves:
             with self._staging.tree.descend(move.staged[:-1]) as folder:
@@ -189,7 +189,7 @@ class Publisher:
                 found = None
             if found is None or found.st_ino != move.inode:
                 raise DamagedData(
-                    f"{shown(move.final)} was in place before the interruption and is gone since",
+                    f"{shown(move.final)} was in place already and is gone since",
                     hint="fetch again into an empty folder",
                 )
             done.append(move)

@@ -48,7 +48,7 @@ class Sink(Protocol):
         ...
 
     def publish(self) -> list[Path]:
-        """Make it final and durable, once every byte is verified. Returns the paths to tell of: those at the top.
+        """Make it final and durable, once every byte is verified. Returns the paths to tell of (`final_names`).
 
         Raises as `begin`; after an error, or a kill, a resumed sink can publish again.
         """

@@ -15,6 +15,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -151,6 +152,7 @@ class Book:
         self._pages: dict[str, tuple[Account | bytes, int]] = {}
         self._named = ""
         self._deaf: Callable[[], Awaitable[None]] | None = None
+        self._naming = asyncio.Lock()
         self._followed: dict[str, set[str]] = {}
         self._grouped: Grouped[Operation] = Grouped(self._commit, most=MOST)
 
@@ -180,17 +182,16 @@ class Book:
 
     async def _listen(self) -> None:
         """To those that share pages with us, under the name that we have now."""
-        name = self._lender.name
-        if name == self._named:
+        if self._lender.name == self._named:
             return
-        before, self._named, self._deaf = self._deaf, name, None
-        if before is not None:
-            await before()
-        try:
+        async with self._naming:
+            if (name := self._lender.name) == self._named:
+                return
+            before, self._named, self._deaf = self._deaf, "", None
+            if before is not None:
+                await before()
             self._deaf = await self._shelf.hear(name, self._remember)
-        except BaseException:
-            self._named = ""
-            raise
+            self._named = name
 
     def _remember(self, user: str, page: Account | bytes, revision: int) -> None:
         """The newest that we know of a page."""
@@ -201,32 +202,37 @@ class Book:
         self._pages[user] = page, revision
 
     async def _commit(self, user: str, batch: Batch[Operation]) -> None:
-        tried: dict[str, _Try] = {}
+        so_far = _SoFar()
         for attempt in itertools.count():
             try:
-                if await self._attempt(user, batch.items, tried):
+                if await self._attempt(user, batch.items, so_far):
                     return
             except BusUnreachable:
-                if not tried:
+                if not so_far.tried:
                     raise  # nothing was written; else it must be known what became of it
                 await asyncio.sleep(RETRY)
             await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
             batch.grow()
 
-    async def _attempt(self, user: str, batch: list[Asked[Operation]], tried: dict[str, _Try]) -> bool:
-        """One compare-and-set; whether the batch has its outcomes. tried: by tag, writes that may have come true."""
+    async def _attempt(self, user: str, batch: list[Asked[Operation]], so_far: _SoFar) -> bool:
+        """One compare-and-set; whether all of the batch have their outcomes."""
         await self._lender.valid()
         await self._listen()
         remembered = self._pages.pop(user, None)
+        if so_far.must_look:
+            remembered, so_far.must_look = None, False
         page, revision = _read(remembered) if remembered else await self._current(user)
+        tried = so_far.tried
         landed = next((tried[s.tag] for s in page.shares.values() if s.tag in tried), None)
         if landed is not None:
+            tried.clear()  # what they asked for is settled, and the others name revisions that are over
             self._conclude(user, landed, page, revision)
             return len(landed.batch) == len(batch)
         current = await self._try(user, batch, page)
         if not current.draft.changed:
-            if remembered is not None:
-                return False  # no write proves that the page is still as we remember it: look
+            if remembered is not None:  # no write proves that the page is still as we remember it
+                so_far.must_look = True
+                return False
             self._conclude(user, current, page, revision)
             return True
         tried[self._sign(current.draft)] = current
@@ -290,6 +296,14 @@ class _Try(NamedTuple):
     draft: Draft
     outcomes: list[Any]
     forgotten: set[str]
+
+
+@dataclass
+class _SoFar:
+    """What came of a batch's attempts. tried: by tag, writes that may have come true. must_look: at the page itself."""
+
+    tried: dict[str, _Try] = field(default_factory=dict)
+    must_look: bool = False
 
 
 class _Tidy:

@@ -1,4 +1,5 @@
-"""Group commit: what is asked for one key while a batch of that key is under way goes together in the next one."""
+"""Group commit: what is asked for one key while a batch of that key is under way goes together: in the next batch, or in
+this one where it has to be tried again."""
 
 from __future__ import annotations
 

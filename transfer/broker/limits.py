@@ -23,8 +23,8 @@ class Count(int):
     """How many; `unlimited` lifts a limit."""
 
 
-class TotalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of all users together. None: nothing is said.
+class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is counted. None: nothing is said.
 
     Days and months are those of UTC; stored_bytes and open_jobs are what there is at any time.
     """
@@ -39,13 +39,17 @@ class TotalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """In the order of LIMITED."""
         return self.bytes_per_day, self.bytes_per_month, self.stored_bytes, self.open_jobs
 
+
+class TotalLimits(Counted, frozen=True, forbid_unknown_fields=True):
+    """Of all users together."""
+
     def limits(self) -> Limits:
         return Limits(self.bytes_per_day, self.bytes_per_month, self.stored_bytes, self.open_jobs).over(
             Limits()
         )
 
 
-class Limits(TotalLimits, frozen=True, forbid_unknown_fields=True):
+class Limits(Counted, frozen=True, forbid_unknown_fields=True):
     """Of a user."""
 
     requests_per_minute: Count | None = None

@@ -99,7 +99,7 @@ class Deliveries:
         await self._acknowledge([posted.number])
 
     async def _fetched(self, posted: Posted) -> tuple[Summary, bytes]:
-        """And where to: one that was begun goes on where it was."""
+        """And where it was begun, which is where it goes on, unless it is a stream now: a receipt may be owed there."""
         assert posted.item is not None
         begun = self._ledger.deliveries(self._own).get(posted.number)
         if begun and not begun.place:  # as a stream, of which nothing is left
@@ -108,7 +108,8 @@ class Deliveries:
         self._ledger.begin_delivery(self._own, posted.number, self._place)
         place = begun.place if begun and self._place else self._place
         ticket = Ticket.parse(posted.item.ticket)
-        return await self._fetch(ticket, place, lambda event: self._heard(posted.number, event)), place
+        summary = await self._fetch(ticket, place, lambda event: self._heard(posted.number, event))
+        return summary, begun.place if begun else place
 
     def _heard(self, number: int, event: Event) -> None:
         """The summary comes before the job's row goes: who dies in between says it in the next run."""

@@ -49,7 +49,8 @@ async def prepare() -> bool:
     Returns whether they are as we know them; if not, aiortc is imported (0.4 s), which then carries all.
     """
     try:
-        await asyncio.to_thread(importlib.import_module, "transfer.transports.dtls")
+        for part in ("ice", "dtls"):
+            await asyncio.to_thread(importlib.import_module, f"transfer.transports.{part}")
     except XferError as unfit:
         _log.warning("%s; aiortc takes its place, which is slower", unfit.what)
         await asyncio.to_thread(importlib.import_module, "transfer.transports.plain")
