@@ -42,7 +42,8 @@ def report(error: BaseException, *, json: bool) -> int:
             f"no room left to write {own.filename or 'to stdout'}", hint="free some space, then run it again"
         )
     if isinstance(own, XferError):
-        code, kind, what, next_step = own.exit_code, type(own).__name__, own.what, own.next_step
+        code, kind = own.exit_code, type(own).__name__
+        what, next_step = redact(own.what), redact(own.next_step)  # what was given as a name may be a ticket
     else:
         code, kind, what = 1, "InternalError", redact(f"internal error: {type(own).__name__}: {own}")
         next_step = _where(keep_traceback(error))

@@ -53,14 +53,14 @@ class View(Protocol):
 
 
 class Quiet:
-    """Shows nothing but the ticket, without which a send is good for nothing.
+    """Shows nothing but the ticket, without which a send is good for nothing, and which items of a room failed.
 
     Args:
-        out: where the ticket goes, stdout as a rule; None: nowhere.
+        out: where the ticket goes, stdout as a rule; None: nowhere. err: where errors go; None: another shows them.
     """
 
-    def __init__(self, out: TextIO | None) -> None:
-        self._out = out
+    def __init__(self, out: TextIO | None, err: TextIO | None = None) -> None:
+        self._out, self._errors = out, err
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +74,9 @@ class Quiet:
         if isinstance(event, TicketReady) and event.ticket is not None and self._out is not None:
             self._out.write(event.ticket + "\n")
             self._out.flush()
+        elif isinstance(event, ItemFailed) and self._errors is not None:
+            self._errors.write(f"{told(event, None)}\n")
+            self._errors.flush()
 
     def tick(self) -> None:
         return None
@@ -181,7 +184,7 @@ def choose(
     if json is not None:
         return Ndjson(json)
     if quiet:
-        return Quiet(out)
+        return Quiet(out, err)
     if not err.isatty():
         return Lines(out, err, terse=terse)
     if dumb:

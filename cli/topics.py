@@ -48,8 +48,8 @@ does 10, of a --deadline, and 128+n, of a signal: the first one makes a
 checkpoint and names the command that goes on, a second one aborts. With
 --idempotency-key KEY every run on this host is about one transfer, whatever
 became of the others: one that was killed is gone on with, one that ended well
-is told again, with the same ticket. Other content under the same key is exit
-code 2.
+is told again, with the same ticket. Other content under the same key, or files
+touched since, is exit code 2. A runner that is new each time knows no keys.
 
   xfer send --idempotency-key "nightly-$(date +%F)" --deadline 2h /backup
   xfer resume --deadline 1h      everything that is unfinished on this host

@@ -15,7 +15,7 @@ from transfer import chunks
 from transfer.codec import Codec, digest_of
 from transfer.errors import MissingPath, PartialSource, UnsafeName, UsageError
 from transfer.model import MAX_MANIFEST, Entry, EntryKind
-from transfer.outgoing import Outgoing, OutgoingStream
+from transfer.outgoing import Outgoing, OutgoingStream, digest_of_pieces
 from transfer.paths import POSIX, admit
 from transfer.producer import Command
 from transfer.scan import named, scan
@@ -53,6 +53,15 @@ class Content:
         if isinstance(self._source, Command):
             return OutgoingStream(self._source.read, self.manifest, codec, self._source.verdict)
         return OutgoingStream(stream_reader(self._source), self.manifest, codec, no_verdict)
+
+    async def stream_again(self) -> bytes | None:
+        """Read a pipe to its end, so that its writer ends well, and say what it held (`outgoing.digest_of_pieces`).
+
+        None for all else: files are compared by their identity, and a command is not run again. Raises SourceTrouble.
+        """
+        if isinstance(self._source, Tree | Command):
+            return None
+        return await digest_of_pieces(stream_reader(self._source), self.manifest)
 
     def identity(self) -> bytes:
         """Equal as long as the source is the same. Of a stream only its name tells, of a command its text as well."""

@@ -111,7 +111,7 @@ class MissingPath(Misuse):
 class NotConfigured(Misuse):
     """No context says where the servers are."""
 
-    hint = "start local ones with `xfer up`, or name yours with `xfer context add`"
+    hint = "log in with an invite (`xfer join`), name yours (`xfer context add`), or start local ones (`xfer up`)"
 
 
 class DestinationExists(Misuse):

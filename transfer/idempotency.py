@@ -6,13 +6,15 @@ What a second call with the key finds, and does:
 - an unfinished job: it goes on with it, as `ticket` would, also after a kill -9. A stream cannot be gone on with: its
   job is void then, and this is a new one
 - a run that works on it: Locked
-- a job that ended well: it says so, with the ticket and the summary of that run, and reads and sends nothing. As long
-  as the job is stored or was received; one that expired before anybody came begins anew
+- a job that ended well: it says so, with the ticket and the summary of that run, and sends nothing. As long as the job
+  is stored or was received; one that expired before anybody came begins anew. A pipe is read to its end all the same,
+  so that whoever writes to it ends well, and must bring the same bytes
 - one that failed for good: it begins anew. One that its owner cancelled: JobCancelled
-- another source than the key was first used with: UsageError. Files are the same as for any resume; of a stream only
-  the name is compared, of a command its text as well. Other options are those of the first call, or do not matter
+- another source than the key was first used with: UsageError. Files are the same as for any resume; of a stream that
+  did not end only the name is compared, of a command its text. Other options are those of the first call, or do not
+  matter
 
-The key belongs to a user of a context, and is known on the host that used it.
+The key belongs to a user of a context, and to the room that it is posted to; it is known on the host that used it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from transfer.events import Listener, Notice, Stored, Summary, TicketReady
 from transfer.ledger import KeyRow, Ledger
 from transfer.lock import FileLock
 from transfer.seal import Sealer
-from transfer.sent import Ended, SendAgain, SentJob
+from transfer.sent import Ended, SendAgain, SentJob, Settled
 from transfer.ticket import Ticket
 
 MAX_KEY = 200
@@ -79,7 +81,7 @@ async def open_keyed(
         Locked: another run has the key, or the job. UsageError: it is of another source.
         JobCancelled: by its owner. And what `open_job` raises.
     """
-    scope, source = f"{again.context}/{broker.user}", material.identity()
+    scope, source = _scope(again, broker.user), material.identity()
     name = digest_of(msgspec.msgpack.encode((scope, key))).hex()[:32]
     with contextlib.ExitStack() as undo:
         lock = undo.enter_context(FileLock(locks / f"key-{name}.lock", "sends with this idempotency key"))
@@ -107,15 +109,23 @@ async def _earlier(
 ) -> SentJob | None:
     """None if it is gone or failed for good."""
     ticket = Ticket(kept.job, kept.secret)
-    summary = msgspec.msgpack.decode(kept.summary, type=Summary) if kept.summary else None
+    settled = msgspec.msgpack.decode(kept.summary, type=Settled) if kept.summary else None
+    summary = settled.summary if settled is not None else None
     same = kept.source == source
     if not same and (summary is not None or material.tree is None):
-        raise _other(key, "what was sent")
+        raise _other(
+            key,
+            "files that were not these, or that were touched since"
+            if material.tree is not None
+            else "another name or command",
+        )
     try:
         opened = await broker.open(Sealer(ticket))
     except JobGone:
-        received = summary is not None and summary.outcome == "receipt"
-        return _ended(ticket, ledger, Ended(summary, None)) if summary is not None and received else None
+        if settled is None or settled.summary.outcome != "receipt":
+            return None
+        await _check_stream(key, settled, material)
+        return _ended(ticket, ledger, Ended(settled.summary, None))
     if opened.state is api.JobState.VOID:
         if opened.cancelled:
             raise JobCancelled(CANCELLED, hint=f"{_ANOTHER} to send it again")
@@ -133,7 +143,20 @@ async def _earlier(
     stored = None
     if opened.state is api.JobState.STORED:
         stored = Stored(job=ticket.job, segments=opened.segments or 0, expires=opened.expires)
+    await _check_stream(key, settled or Settled(_unsaid(ticket, opened)), material)
     return _ended(ticket, ledger, Ended(summary or _unsaid(ticket, opened), stored))
+
+
+def _scope(again: SendAgain, user: str) -> str:
+    room = digest_of(again.room.encode()).hex()[:16] if again.room else ""
+    return f"{again.context}/{user}/{room}"
+
+
+async def _check_stream(key: str, settled: Settled, material: Content) -> None:
+    """What comes in a pipe is what came then, as far as that is known."""
+    stream = await material.stream_again()
+    if stream is not None and settled.stream and stream != settled.stream:
+        raise _other(key, "what came in the pipe was other than this")
 
 
 def repeat(job: SentJob, ended: Ended, on_event: Listener) -> Summary:

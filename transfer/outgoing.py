@@ -221,6 +221,19 @@ class OutgoingStream:
         )
         return chunks.encode_trailer(sum(self._lengths), len(self._lengths), self.root)
 
+    @property
+    def stream(self) -> bytes:
+        """What `digest_of_pieces` says of the same bytes, once all were made."""
+        return chunks.root_digest(
+            (), (self.digests[FrameId(Kind.CHUNK, c)] for c in range(len(self._lengths)))
+        )
+
+
+async def digest_of_pieces(read: Callable[[int], bytes], manifest: Manifest) -> bytes:
+    """Read a stream to its end, and send nothing. Its content alone decides, not its name or time. Raises SourceTrouble."""
+    digests = [digest_of(piece) async for piece in pieces_of(read, manifest.head.chunk_size)]
+    return chunks.root_digest((), digests)
+
 
 def _frames_ahead(manifest: Manifest) -> int:
     return max(2, AHEAD // manifest.head.chunk_size)

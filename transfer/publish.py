@@ -176,7 +176,7 @@ class Publisher:
         return plan(self._root, self._base, staged, self._finals.chosen, overwrite=self._overwrite)
 
     def _already_published(self, moves: Sequence[Move]) -> list[Move]:
-        """Those of an interrupted run, or of an earlier round, that happened. Raises DamagedData if what they published is gone."""
+        """Those of an earlier run or round that happened. Raises DamagedData if what they published is gone."""
         done = []
         for move in moves:
             with self._staging.tree.descend(move.staged[:-1]) as folder:

@@ -33,6 +33,7 @@ from transfer.mailbox import Mailbox
 from transfer.meter import Meter
 from transfer.model import FrameSet, Kind
 from transfer.opening import OnPause, open_job
+from transfer.outgoing import OutgoingStream
 from transfer.receivers import Receivers
 from transfer.room import Item, Member, servers_of
 from transfer.room_names import Room, find
@@ -173,7 +174,9 @@ async def send(
                 async with announcer.on(client, context.user, job.ticket.job):
                     summary = await sender.run()
                 on_event(summary)
-                job.end(summary)  # not before it was said: who dies in between says it in the next run
+                job.end(
+                    summary, sender.stream
+                )  # not before it was said: who dies in between says it in the next run
     material.raise_if_partial()
     return summary
 
@@ -371,6 +374,11 @@ class _Sender:
                 await self._receivers.tell(wire.Void, reason=reason)
                 await self._broker.finish(self._job.ticket.job, api.JobState.VOID)
         self._job.end()
+
+    @property
+    def stream(self) -> bytes:
+        """As in Settled, once all is sent."""
+        return self._out.stream if isinstance(self._out, OutgoingStream) else b""
 
     def _summary(self, outcome: Literal["receipt", "stored"]) -> Summary:
         meter = self._meter

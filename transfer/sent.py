@@ -91,6 +91,13 @@ class Ended(NamedTuple):
     stored: Stored | None
 
 
+class Settled(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of a job that ended well, for whoever comes with its key. stream: `outgoing.digest_of_pieces`, or empty."""
+
+    summary: Summary
+    stream: bytes = b""
+
+
 class SentJob:
     """A job that exists at the broker. It is the S3 route's PartLog.
 
@@ -128,10 +135,10 @@ class SentJob:
         if self._row is not None:
             self._ledger.complete_segment(self._row, ref.number, ref.size)
 
-    def end(self, summary: Summary | None = None) -> None:
-        """The job needs no more from this side. summary: of one that ended well."""
+    def end(self, summary: Summary | None = None, stream: bytes = b"") -> None:
+        """The job needs no more from this side. summary, stream: of one that ended well, as in Settled."""
         if summary is not None:
-            self._ledger.settle(self.ticket.job, msgspec.msgpack.encode(summary))
+            self._ledger.settle(self.ticket.job, msgspec.msgpack.encode(Settled(summary, stream)))
         if self._row is not None:
             self._ledger.end(self._row)
             self._row = None

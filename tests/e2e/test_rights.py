@@ -34,6 +34,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers n
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+FORGOTTEN = {"deaf": "_INBOX_deaf.>", "alone": "xfer.peer.alone.>"}
+"""What these users may not subscribe to, though each should."""
+
+
 @dataclass(frozen=True)
 class Bus:
     """A NATS server with a broker, and the seeds of two users."""
@@ -88,10 +92,14 @@ def foreign(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """With the printed block in its configuration."""
     folder = tmp_path_factory.mktemp("foreign")
     named = {}
-    for user in ("broker", "ann", "mallory"):
+    for user in ("broker", "ann", "mallory", "deaf", "alone"):
         seed, named[user] = make_nkey()
         (folder / f"{user}.nk").write_text(seed)
-    block = permitted(servers, "ann=" + named["ann"], "broker=" + named["broker"], "mallory")
+    given = [f"{user}={named[user]}" for user in ("ann", "broker", "deaf", "alone")]
+    block = permitted(servers, *given, "mallory")
+    for subject in FORGOTTEN.values():
+        assert block.count(f'"{subject}"') == 1
+        block = block.replace(f'"{subject}"', '"nothing"')
     # The key that was not given stands there as a variable.
     with server_of_others(
         servers, folder, block.replace("$XFER_NKEY_MALLORY", named["mallory"]), ".nk"
@@ -211,6 +219,22 @@ def test_on_a_foreign_server_too_a_forbidden_request_is_exit_7_at_once(foreign: 
     }
     said = complaint(two.send("--patience", "10m", two.file("f", 10), env=posing))
     assert (said.code, said.message) == (7, "NATS does not let user ann talk to the broker")
+
+
+@pytest.mark.parametrize(("user", "may_not"), [("deaf", "talk to the broker"), ("alone", "hear the peer")])
+def test_a_subscription_that_was_forgotten_is_exit_7_and_named_whichever_side_lacks_it(
+    foreign: Bus, two: Two, user: str, may_not: str
+) -> None:
+    seed = foreign.victim_seed.with_name(f"{user}.nk")
+    ann = {"NATS_URL": foreign.url, "NATS_CREDS": str(foreign.victim_seed), "XFER_USER": "ann"}
+    ticket = two.send("--wait", "0", two.file("stored", 10), env={**two.there, **ann}).ticket
+    lacking = {**two.here, **ann, "NATS_CREDS": str(seed), "XFER_USER": user}
+    for said in (
+        complaint(two.send("--via", "webrtc", two.file("f", 10), env=lacking)),
+        complaint(two.fetch(ticket, env=lacking)),
+    ):
+        assert (said.code, said.message) == (7, f"NATS does not let user {user} {may_not}")
+        assert "xfer broker permissions" in said.next
 
 
 def test_printed_permissions_go_to_stdout_and_the_broker_without_a_word_still_runs(xfer: Run) -> None:

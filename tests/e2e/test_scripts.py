@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,14 +218,34 @@ def test_with_a_key_a_stream_is_sent_anew_after_a_kill_and_not_after_its_end(two
     assert sending.summary.outcome == "stored"
     assert sending.ticket != killed.ticket
     assert complaint(two.fetch(killed.ticket)).code == 6, "it is void"
-    again = two.stream("--idempotency-key", "nightly")  # nothing is read
+    again = two.stream("--idempotency-key", "nightly")
+    again.feed(b"the whole of it")
+    again.hang_up()
     assert (again.ticket, again.summary) == (sending.ticket, sending.summary)
+    longer = subprocess.run(
+        f"set -euo pipefail; seq 1000000 | {shlex.join([*XFER, 'send', '-', '--name', 'stream'])} --idempotency-key nightly",
+        shell=True, executable="/bin/bash", env={**two.here}, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert (longer.returncode, longer.stdout) == (2, b""), "not SIGPIPE's 141"
+    assert b"what came in the pipe was other than this" in longer.stderr
     mark = two.tmp / "mark"
     command = ("--from-command", f"echo >> {mark}; echo made", "--name", "made", "--idempotency-key", "made")
     assert two.send(*command).summary.bytes == 5
     assert two.send(*command).summary.bytes == 5
     assert mark.read_text() == "\n", "it ran once"
     assert complaint(two.send(*command[:3], "renamed", *command[4:])).code == 2
+
+
+def test_a_key_is_of_one_room_and_posts_there_once(two: Two) -> None:
+    file = two.file("f", 1000)
+    assert two.send(file, "--wait", "0", "--idempotency-key", "k").summary.outcome == "stored"
+    for room in ("day", "night"):
+        assert two.start("room", "new", room).code == 0
+        for _ in range(2):
+            assert two.send(file, "--room", room, "--idempotency-key", "k").summary.outcome == "stored"
+        shown = two.start("room", "show", room, "--json")
+        assert shown.code == 0
+        assert len(json.loads(shown.stdout)["items"]) == 1
 
 
 @pytest.mark.parametrize("more", [("--no-resume",), ("--ticket", "T")])

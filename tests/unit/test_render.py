@@ -20,6 +20,7 @@ from transfer.events import (
     Event,
     Failure,
     FileProgress,
+    ItemFailed,
     Notice,
     Progress,
     Receipt,
@@ -128,6 +129,15 @@ def test_quiet_shows_the_ticket_and_nothing_else(capsys: pytest.CaptureFixture[s
             view.tick()
     assert out.getvalue() == "xfer1ticket\n"
     assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_names_the_items_of_a_room_that_failed() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with Quiet(out, err) as view:
+        view(
+            ItemFailed(number=13, job="j", label="big.img", code=8, message="it is there already", next="go")
+        )
+    assert (out.getvalue(), err.getvalue()) == ("", "item 13 (big.img): it is there already; go\n")
 
 
 def test_progress_gets_a_line_every_ten_seconds() -> None:

@@ -28,6 +28,9 @@ ELECTED_WITHIN = 30.0
 leading server died that lasts as long as the others take to notice and elect: 4 to 9 s, once more if they disagree.
 Source: nats-server, raft.go."""
 
+_NEEDED = {("xfer.api.", "_inbox_"): "talk to the broker", ("xfer.peer.",): "hear the peer"}
+"""Subjects that every transfer needs, as they stand in a refusal; what cannot be done without."""
+
 
 class Asking:
     """How one client asks. Called many times at once. Raises as `BrokerClient`."""
@@ -70,11 +73,8 @@ class Asking:
         try:
             while not asking.done():
                 await asyncio.wait({asking}, timeout=0.1)
-                if not asking.done() and any("xfer.api." in r or "_INBOX_" in r for r in self._refusals):
-                    raise NotAllowed(
-                        f"NATS does not let user {self._user} talk to the broker",
-                        hint="have the operator check this user's permissions (`xfer broker permissions`)",
-                    )
+                if not asking.done():
+                    self.check_permissions()
             message = asking.result()
         except TimeoutError:
             raise BrokerAbsent("the broker does not answer") from None
@@ -86,6 +86,18 @@ class Asking:
             return msgspec.json.decode(message.data, type=answer)
         except msgspec.MsgspecError:
             raise UnsupportedVersion("the broker answers in a way this xfer does not understand") from None
+
+    def check_permissions(self) -> None:
+        """Raises NotAllowed if the server forbade a subject without which there is no transfer; it only answers with silence.
+
+        nats-py tells of it in small letters.
+        """
+        for subjects, what in _NEEDED.items():
+            if any(subject in said.lower() for said in self._refusals for subject in subjects):
+                raise NotAllowed(
+                    f"NATS does not let user {self._user} {what}",
+                    hint="have the operator check this user's permissions (`xfer broker permissions`)",
+                )
 
     def _check_welcome(self) -> None:
         """Raises NotAllowed if the server refused our credentials, and we are not back in since."""
