@@ -94,7 +94,7 @@ def add(
             nats_url=nats_url,
             nats_creds=creds,
             ca=Path(ca).expanduser().absolute() if ca else None,
-            user=user or config.default_user(creds),
+            user=user or config.user_of(creds, nats_url),
             stun=stun or [],
             turn=[config.Turn(url, turn_user, password) for url in turn or []],
         )

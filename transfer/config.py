@@ -183,6 +183,19 @@ def default_user(creds: Path | None) -> str:
     return _sanitise(name)
 
 
+def user_of(creds: Path | None, nats_url: str) -> str:
+    """Who these credentials say that we are: the name in a .creds file, or that in the address; without any, as `default_user`.
+
+    Raises UsageError for a bare seed: the server knows whose it is, and does not say.
+    """
+    if creds is not None and _jwt_name(creds) is None:
+        raise UsageError(
+            f"the seed in {creds} does not say who you are on the bus", hint="name the user with --user"
+        )
+    named = urlsplit(nats_url.split(",")[0]).username
+    return _sanitise(named) if creds is None and named else default_user(creds)
+
+
 def _jwt_name(creds: Path) -> str | None:
     """The `name` claim of the JWT in a .creds file; None for a bare seed. Source: NATS ADR-14."""
     try:

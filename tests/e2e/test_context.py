@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from transfer.local.credentials import make_nkey
+
 if TYPE_CHECKING:
     from tests.conftest import Servers
 
@@ -38,6 +40,40 @@ def test_an_added_context_says_whether_it_is_current_and_else_how_it_becomes_so(
     second = xfer(*ADD, "home", *OFFICE)
     assert second.stderr == "saved the context home; `xfer context use home` makes it current\n"
     assert second.stdout == ""
+
+
+def test_who_a_context_is_comes_from_its_credentials_or_is_asked_for(xfer: Run, tmp_path: Path) -> None:
+    seed = tmp_path / "me.nk"
+    seed.write_text(make_nkey()[0])
+    told = xfer(*ADD, "office", "--nats-url", "nats://bus.example", "--nats-creds", str(seed))
+    assert told.returncode == 2
+    assert told.stderr.endswith("does not say who you are on the bus; name the user with --user\n")
+    assert xfer(*ADD, "office", "--nats-url", "nats://hal:pw@bus.example").returncode == 0
+    [shown] = json.loads(xfer("context", "ls", "--json").stdout)
+    assert shown["user"] == "hal"
+
+
+def test_a_password_in_an_address_is_in_no_error_and_no_finding(xfer: Run) -> None:
+    assert xfer(*ADD, "away", "--nats-url", "nats://hal:hush@127.0.0.1:9").returncode == 0
+    for words in (["ls"], ["ls", "--json"], ["doctor"], ["doctor", "--json"]):
+        told = xfer(*words)
+        assert told.returncode == 5
+        assert "127.0.0.1:9" in told.stdout + told.stderr
+        assert "hush" not in told.stdout + told.stderr
+
+
+@pytest.mark.parametrize("kind", ["xfer1", "xferroom1", "xferjoin1"])
+def test_a_secret_that_is_taken_for_a_name_is_in_no_error(xfer: Run, kind: str) -> None:
+    secret = kind + "q" * 50
+    for words in (
+        ["room", "show", secret],
+        ["status", secret],
+        ["cancel", secret],
+        ["ls", "--context", secret],
+    ):
+        told = xfer(*words, "--json") if words[0] != "cancel" else xfer(*words)
+        assert told.returncode != 0
+        assert secret not in told.stdout + told.stderr
 
 
 def test_nothing_configured_exits_2_and_names_xfer_up(xfer: Run) -> None:

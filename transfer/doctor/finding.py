@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from transfer.errors import NotAllowed, Temporary, XferError
+from transfer.redact import redact
 
 State = Literal["ok", "note", "skip", "fail"]
 """note: it works, but look at it. skip: not asked, `said` tells why."""
@@ -34,12 +35,12 @@ class Report(msgspec.Struct, frozen=True):
 
 def failed(check: str, error: XferError, *, hint: str = "") -> Finding:
     """hint: says more than what the error suggests."""
-    return Finding(check, "fail", error.what, hint or error.next_step, error.exit_code)
+    return Finding(check, "fail", redact(error.what), redact(hint or error.next_step), error.exit_code)
 
 
 def away(check: str, said: str, hint: str) -> Finding:
     """Something temporary."""
-    return Finding(check, "fail", said, hint, Temporary.code)
+    return Finding(check, "fail", redact(said), hint, Temporary.code)
 
 
 def worst(findings: Iterable[Finding]) -> int:
