@@ -20,7 +20,11 @@ EXAMPLES_OF = {
     "permissions": (
         "xfer broker permissions broker=UBROKERSNKEY ann=UANNSNKEY bob > xfer.conf",
         "xfer broker permissions ann bob --form nsc",
-    )
+    ),
+    "key": (
+        "xfer broker key ann.nk",
+        'xfer broker permissions "ann=$(xfer broker key ann.nk)" > xfer.conf',
+    ),
 }
 
 
@@ -103,3 +107,22 @@ def permissions(
 
     users = parse_users(user)
     sys.stdout.write(config_form(users) if form is Form.CONFIG else nsc_form(users))
+
+
+def key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the seed goes (0600); must not exist")],
+) -> None:
+    """Make an nkey for a NATS server of others; the public one is printed."""
+    import os
+
+    from transfer.errors import DestinationExists
+    from transfer.local.credentials import make_nkey
+
+    seed, public = make_nkey()
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise DestinationExists(f"{file} is there already", hint="choose another name") from None
+    with open(handle, "w") as out:
+        out.write(seed)
+    sys.stdout.write(public + "\n")

@@ -28,7 +28,7 @@ GROUPS = {
     "room": ("new", "join", "ls", "show", "retry", "leave", "rm"),
 }
 """Commands of commands: each is a function in cli/<group>.py, with its two examples in EXAMPLES_OF."""
-WORDS = {"broker": ("permissions",)}
+WORDS = {"broker": ("permissions", "key")}
 """Commands that run by themselves, and have others below them as well: functions in the same file as these."""
 MODULES = {"help": "topics"}
 """Where a command's function is not in the file of its name: `cli/help.py` makes the pages of all commands."""

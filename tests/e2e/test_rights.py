@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import nats.errors
+import nkeys
 import pytest
 from attacks import JOB, SOON, Raw, everything_is_refused, raw
 from brokers import Place, broker_process, free_port, nats_server
@@ -244,3 +246,18 @@ def test_printed_permissions_go_to_stdout_and_the_broker_without_a_word_still_ru
     ran = xfer("broker")
     assert ran.returncode == 2
     assert "the broker needs NATS_URL" in ran.stderr
+
+
+def test_a_key_for_a_server_of_others_is_made_once_and_its_public_half_printed(
+    xfer: Run, tmp_path: Path
+) -> None:
+    made = xfer("broker", "key", str(tmp_path / "ann.nk"))
+    assert (made.returncode, made.stderr) == (0, "")
+    public = made.stdout.strip()
+    assert f"nkey: {public}" in xfer("broker", "permissions", f"ann={public}").stdout
+    seed = tmp_path / "ann.nk"
+    assert stat.S_IMODE(seed.stat().st_mode) == 0o600
+    assert nkeys.from_seed(seed.read_bytes()).public_key.decode() == public
+    again = xfer("broker", "key", str(seed))
+    assert (again.returncode, again.stdout) == (8, "")
+    assert nkeys.from_seed(seed.read_bytes()).public_key.decode() == public
