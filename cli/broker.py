@@ -23,7 +23,7 @@ EXAMPLES_OF = {
     ),
     "key": (
         "xfer broker key ann.nk",
-        'xfer broker permissions "ann=$(xfer broker key ann.nk)" > xfer.conf',
+        "xfer broker key /etc/xfer/broker.nk",
     ),
 }
 

@@ -179,7 +179,6 @@ class _Receiver:
     async def run(self, ice: IceServers) -> Summary:
         """Raises as `fetch`."""
         await self._mailbox.listen(self._broker.patience)
-        self._broker.check_permissions()
         try:
             if self._place.receipt is None:
                 await self._assembly.restore()

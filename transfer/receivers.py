@@ -58,7 +58,6 @@ class Receivers:
 
     async def open(self) -> None:
         await self._mailbox.listen(self._broker.patience)
-        self._broker.check_permissions()
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:

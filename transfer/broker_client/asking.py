@@ -28,9 +28,6 @@ ELECTED_WITHIN = 30.0
 leading server died that lasts as long as the others take to notice and elect: 4 to 9 s, once more if they disagree.
 Source: nats-server, raft.go."""
 
-_NEEDED = {("xfer.api.", "_inbox_"): "talk to the broker", ("xfer.peer.",): "hear the peer"}
-"""Subjects that every transfer needs, as they stand in a refusal; what cannot be done without."""
-
 
 class Asking:
     """How one client asks. Called many times at once. Raises as `BrokerClient`."""
@@ -74,7 +71,7 @@ class Asking:
             while not asking.done():
                 await asyncio.wait({asking}, timeout=0.1)
                 if not asking.done():
-                    self.check_permissions()
+                    self._check_permissions()
             message = asking.result()
         except TimeoutError:
             raise BrokerAbsent("the broker does not answer") from None
@@ -87,17 +84,16 @@ class Asking:
         except msgspec.MsgspecError:
             raise UnsupportedVersion("the broker answers in a way this xfer does not understand") from None
 
-    def check_permissions(self) -> None:
-        """Raises NotAllowed if the server forbade a subject without which there is no transfer; it only answers with silence.
+    def _check_permissions(self) -> None:
+        """Raises NotAllowed if the server forbade the request, or the inbox of its answer; it only answers with silence.
 
         nats-py tells of it in small letters.
         """
-        for subjects, what in _NEEDED.items():
-            if any(subject in said.lower() for said in self._refusals for subject in subjects):
-                raise NotAllowed(
-                    f"NATS does not let user {self._user} {what}",
-                    hint="have the operator check this user's permissions (`xfer broker permissions`)",
-                )
+        if any(subject in said.lower() for said in self._refusals for subject in ("xfer.api.", "_inbox_")):
+            raise NotAllowed(
+                f"NATS does not let user {self._user} talk to the broker",
+                hint="have the operator check this user's permissions (`xfer broker permissions`)",
+            )
 
     def _check_welcome(self) -> None:
         """Raises NotAllowed if the server refused our credentials, and we are not back in since."""

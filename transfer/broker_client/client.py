@@ -48,10 +48,6 @@ class BrokerClient:
         """Another on the same connection."""
         return BrokerClient(self._client, self.user, patience, self._refusals, self.ca)
 
-    def check_permissions(self) -> None:
-        """Raises NotAllowed if the bus forbade what every transfer needs, as far as is known by now."""
-        self._call.check_permissions()
-
     async def create(self, request: api.Create) -> api.Created:
         """Ours to go on with, until `status` of another client says otherwise."""
         return await self._call("create", replace(request, run=self._run), api.Created, first=True)
