@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.codec import Codec, max_encoded
-from transfer.errors import DamagedData
+from transfer.errors import DamagedData, UnsupportedVersion
 from transfer.model import FORMAT, FrameId, FrameSet, IndexedFrame, Kind, SegmentIndex, SegmentRef
 from transfer.plan import SEGMENT_FRAMES
 from transfer.seal import Sealer
@@ -60,7 +60,7 @@ def test_an_index_that_does_not_add_up_to_its_object_is_refused(off: int) -> Non
 @pytest.mark.parametrize(
     "lie",
     [
-        pytest.param(whole(ROWS, version=FORMAT + 1), id="another version"),
+        pytest.param(whole(ROWS, version=FORMAT - 1), id="a version before the first"),
         pytest.param(whole(ROWS, segment=4), id="another segment"),
         pytest.param(whole([*ROWS[:-1], row(0, 60, Kind.INDEX)]), id="an index in the index"),
         pytest.param(whole([*ROWS, row(2, 0)]), id="a frame of no bytes"),
@@ -73,6 +73,12 @@ def test_an_index_that_does_not_add_up_to_its_object_is_refused(off: int) -> Non
 def test_an_index_that_lies_under_a_right_seal_is_refused(lie: SegmentIndex) -> None:
     index = sealed(lie)
     with pytest.raises(DamagedData, match="fit"):
+        read_index(CODEC, ref_for(index, 217), index)
+
+
+def test_an_index_of_a_later_version_is_refused_by_name() -> None:
+    index = sealed(whole(ROWS, version=FORMAT + 1))
+    with pytest.raises(UnsupportedVersion, match="a newer xfer"):
         read_index(CODEC, ref_for(index, 217), index)
 
 
