@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,24 +32,6 @@ def top(tmp_path: Path) -> Path:
     (root / "sub" / "deep" / "c.log").write_bytes(b"sea")
     (root / "sub" / "to-b").symlink_to("../b.txt")
     return root
-
-
-@pytest.fixture
-def unprivileged() -> Iterator[Path]:
-    """A folder of somebody who is not root, while we are that somebody: root can read everything."""
-    with tempfile.TemporaryDirectory() as name:
-        here = Path(name)
-        if os.name == "nt" or os.geteuid():
-            yield here
-            return
-        os.chown(here, 65534, 65534)
-        os.setegid(65534)
-        os.seteuid(65534)
-        try:
-            yield here
-        finally:
-            os.seteuid(0)
-            os.setegid(0)
 
 
 def names(tree: Tree) -> list[str]:
