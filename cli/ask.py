@@ -55,10 +55,10 @@ def _with_iso(value: object, times: Collection[str]) -> object:
 
 
 def say_changed(changed: Changed, told: str, *, json: bool, quiet: bool) -> None:
-    """What was done to a job: on stdout for programs, on stderr for people."""
-    import sys
+    """What was done to a job: on stdout for programs, on a terminal for people."""
+    from cli.confirm import confirm
 
     if json:
         print_json(changed, times=("expires",))
-    elif not quiet:
-        sys.stderr.write(told + "\n")
+    else:
+        confirm(told, quiet=quiet)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import options
+from cli.confirm import confirm
 from cli.options import Ca, Json, NatsCreds
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def add(
         )
     )
     rest = "it is current" if config.current() == name else f"`xfer context use {name}` makes it current"
-    sys.stderr.write(f"saved the context {name}; {rest}\n")
+    confirm(f"saved the context {name}; {rest}")
 
 
 def use(name: Name) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import options
+from cli.confirm import confirm
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def ls(json: Json = False, context: ContextName = None) -> None:
     ]
     write(("JOB", "KIND", "GIVEN UP", "TRIES", "REASON"), rows, numbers=("TRIES",))
     if not rows:
-        sys.stderr.write("no dead letters\n")
+        confirm("no dead letters")
     if found.more:
         sys.stderr.write(f"and {found.more} more\n")
 
@@ -98,4 +99,4 @@ def _settle(
     if json:
         print_json({done: jobs})
     else:
-        sys.stderr.write(f"{done} {len(jobs)}\n")
+        confirm(f"{done} {len(jobs)}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 from cli import options
+from cli.confirm import confirm
 from cli.options import Dir
 
 EXAMPLES = ("xfer down", "xfer down --dir /srv/xfer")
@@ -21,5 +21,4 @@ def down(
 
     folder = Folder.at(dir)
     text = "stopped; the data stays in" if stop(folder) else "nothing runs in"
-    if not quiet:
-        sys.stderr.write(f"xfer down: {text} {folder.root}\n")
+    confirm(f"xfer down: {text} {folder.root}", quiet=quiet)

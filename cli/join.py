@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.confirm import confirm
 from cli.options import Json
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def join(
     if json:
         print_json(joined)
     else:
-        sys.stderr.write(_said(joined))
+        confirm(_said(joined))
+        if joined.trouble:
+            sys.stderr.write(f"no transfers yet: {joined.trouble}\n")
 
 
 def _said(joined: Joined) -> str:
@@ -58,8 +61,7 @@ def _said(joined: Joined) -> str:
         if joined.current
         else f"`xfer context use {joined.context}` makes it the current one"
     )
-    trouble = f"; no transfers yet: {joined.trouble}" if joined.trouble else ""
-    return f"logged in as {joined.user}, saved the context {joined.context}; {rest}{trouble}\n"
+    return f"logged in as {joined.user}, saved the context {joined.context}; {rest}"
 
 
 def _read(line: str | None, file: str | None) -> Invite:

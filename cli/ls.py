@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option
 
 from cli import options
+from cli.confirm import confirm
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ def ls(
     context: ContextName = None,
 ) -> None:
     """List your jobs, wherever they were begun."""
-    import sys
 
     from cli.ask import ask, print_json
     from cli.table import write
@@ -42,7 +42,7 @@ def ls(
     elif lines:
         write(HEADINGS, [*map(row, lines)], numbers=("SIZE",))
     else:
-        sys.stderr.write("no jobs\n")
+        confirm("no jobs")
 
 
 def row(job: JobLine) -> list[Cell]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Exit, Option
 
 from cli import options
+from cli.confirm import confirm
 from cli.options import (
     Bwlimit,
     Concurrency,
@@ -83,7 +84,7 @@ def resume(
     if not jobs and error_on_nothing:
         raise NothingToDo(_NOTHING, hint="leave out --error-on-nothing if that is as it should be")
     if list_only or not jobs:
-        _list(jobs, json=json, quiet=quiet or not (list_only or sys.stderr.isatty()))
+        _list(jobs, json=json, quiet=quiet)
         return
 
     async def go_on(which: Unfinished, *, on_event: Listener) -> Summary:
@@ -216,8 +217,8 @@ def _say_lifted(job: str, *, json: bool, quiet: bool) -> None:
     told = f"{job} goes on where it runs"
     if json:
         Ndjson(sys.stdout.buffer)(Notice(text=told))
-    elif not quiet:
-        sys.stderr.write(told + "\n")
+    else:
+        confirm(told, quiet=quiet)
 
 
 def _pruned(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> list[Unfinished]:
@@ -251,8 +252,8 @@ def _list(jobs: Sequence[Unfinished], *, json: bool, quiet: bool) -> None:
             view(event)
         return
     write(("JOB", "SIDE", "DONE", "BEGUN", "WHAT"), [*map(_row, jobs)], numbers=("DONE",))
-    if not jobs and not quiet:
-        sys.stderr.write(_NOTHING + "\n")
+    if not jobs:
+        confirm(_NOTHING, quiet=quiet)
 
 
 def _row(which: Unfinished) -> list[Cell]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from typer import Argument, Context, Option
 
 from cli import options
+from cli.confirm import confirm
 from cli.options import Consumer, ContextName, Json, Quiet
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def new(
     else:
         sys.stdout.write(f"{room.ticket}\n")
         sys.stdout.flush()
-    sys.stderr.write(
-        f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`\n"
-    )
+    confirm(f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`")
 
 
 def join(
@@ -91,7 +90,6 @@ def join(
     quiet: Quiet = False,
 ) -> None:
     """Remember a room, under the name that its maker gave it."""
-    import sys
 
     from cli.given import Given
     from cli.run import run
@@ -115,15 +113,12 @@ def join(
     own = run(called, resume="run it again")
     named = room_names.Room(name=name or own, ticket=room.ticket, context=room.context)
     room_names.add(named)
-    if not quiet:
-        sys.stderr.write(
-            f"joined room {named.name}: `xfer fetch --room {named.name}` fetches what lies there\n"
-        )
+    told = f"joined room {named.name}: `xfer fetch --room {named.name}` fetches what lies there"
+    confirm(told, quiet=quiet)
 
 
 def ls(json: Json = False) -> None:
     """List the rooms that this host has joined."""
-    import sys
 
     from cli import table
     from cli.ask import print_json
@@ -135,12 +130,11 @@ def ls(json: Json = False) -> None:
     elif found:
         table.write(("NAME", "SERVERS", "ID"), [(room.name, room.context, room.ticket.id) for room in found])
     else:
-        sys.stderr.write("no rooms\n")
+        confirm("no rooms")
 
 
 def show(room: RoomName, consumer: Consumer = None, json: Json = False, context: ContextName = None) -> None:
     """What lies in a room, and who has had how much of it; with --as only what that consumer has not had."""
-    import sys
 
     from cli.ask import print_json
 
@@ -152,7 +146,7 @@ def show(room: RoomName, consumer: Consumer = None, json: Json = False, context:
     _show_items(items)
     _show_consumers(info.consumers)
     if not items and not info.consumers:
-        sys.stderr.write("nothing lies there\n")
+        confirm("nothing lies there")
 
 
 def retry(
@@ -166,13 +160,11 @@ def retry(
     context: ContextName = None,
 ) -> None:
     """Try again what those who share the room (--work) gave up."""
-    import sys
 
     name = consumer or "work"
 
     count = _ask(room, context, lambda us: _again(us, name, items or ()))
-    if not quiet:
-        sys.stderr.write(f"{count} item{'' if count == 1 else 's'} will be tried again\n")
+    confirm(f"{count} item{'' if count == 1 else 's'} will be tried again", quiet=quiet)
 
 
 def leave(
@@ -183,7 +175,6 @@ def leave(
     context: ContextName = None,
 ) -> None:
     """Forget a room, here and what this host has had of it; with --as only what that consumer has had."""
-    import sys
 
     from cli.consumer import own_name
     from cli.given import Given
@@ -203,13 +194,11 @@ def leave(
     _ask(room, context, forget)
     if consumer is None and found.name:
         room_names.remove(found.name)
-    if not quiet:
-        sys.stderr.write(f"left room {room}\n" if consumer is None else f"forgot what {consumer} has had\n")
+    confirm(f"left room {room}" if consumer is None else f"forgot what {consumer} has had", quiet=quiet)
 
 
 def rm(room: Named, quiet: Quiet = False, context: ContextName = None) -> None:
     """Remove a room that you made, for all its members; what was sent stays until it expires."""
-    import sys
 
     from transfer import room_names
 
@@ -217,8 +206,7 @@ def rm(room: Named, quiet: Quiet = False, context: ContextName = None) -> None:
     _ask(room, context, lambda us: us.remove())
     if found.name:
         room_names.remove(found.name)
-    if not quiet:
-        sys.stderr.write(f"room {room} is removed\n")
+    confirm(f"room {room} is removed", quiet=quiet)
 
 
 async def _look(us: Member, consumer: str | None) -> tuple[RoomInfo, list[Posted]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.confirm import confirm
 from cli.options import Dir, Json
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add(name: Name, dir: Dir = None) -> None:
     from transfer.local import users
 
     folder = _change(dir, lambda folder: users.add(folder, name), f"user {name} may log in")
-    sys.stderr.write(f"its seed is in {folder.seed(name)}; `xfer invite {name}` says all in one line\n")
+    confirm(f"its seed is in {folder.seed(name)}; `xfer invite {name}` says all in one line")
 
 
 def rotate(name: Name, dir: Dir = None) -> None:
@@ -52,7 +52,7 @@ def rotate(name: Name, dir: Dir = None) -> None:
     from transfer.local import users
 
     folder = _change(dir, lambda folder: users.rotate(folder, name), f"user {name} has a new key")
-    sys.stderr.write(f"its seed is in {folder.seed(name)}; `xfer invite {name}` says all in one line\n")
+    confirm(f"its seed is in {folder.seed(name)}; `xfer invite {name}` says all in one line")
 
 
 def rm(name: Name, dir: Dir = None) -> None:
@@ -73,5 +73,5 @@ def _change(dir: Path | None, work: Callable[[Folder], Awaitable[bool]], done: s
         return await work(folder)
 
     now = run(change, resume="run it again")
-    sys.stderr.write(f"{done}{'' if now else '; the servers do not run, and will know when they start'}\n")
+    confirm(f"{done}{'' if now else '; the servers do not run, and will know when they start'}")
     return folder

@@ -258,6 +258,33 @@ class Two:
             process.stop()
 
 
+def at_a_terminal(
+    *args: object, env: Mapping[str, str], cwd: Path | None = None, input: str = ""
+) -> tuple[int, str]:
+    """Run a command whose stderr is a terminal of 80 columns. Returns its exit code, and what it said there."""
+    ours, theirs = os.openpty()
+    try:
+        code = subprocess.run(
+            [*XFER, *map(str, args)],
+            env={**env, "COLUMNS": "80", "TERM": "dumb"},
+            cwd=cwd,
+            input=input,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            text=True,
+            timeout=90,
+        ).returncode
+        os.set_blocking(ours, False)
+        try:
+            said = os.read(ours, 4096)
+        except BlockingIOError:
+            said = b""
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return code, said.decode().replace("\r\n", "\n")
+
+
 def write(path: Path, size: int) -> Path:
     """Bytes that do not compress, a megabyte at a time."""
     with open(path, "wb") as file:

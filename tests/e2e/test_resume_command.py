@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from brokers import HTTP, Place, crc
-from helpers import MIB, Background, Two, complaint, make_tree, same_tree
+from helpers import MIB, Background, Two, at_a_terminal, complaint, make_tree, same_tree
 from hostile import context_of
 
 from transfer import api, events
@@ -130,12 +130,12 @@ def test_what_was_cancelled_elsewhere_leaves_the_list_and_takes_what_had_arrived
     for env, side in ((two.there, "fetch"), (two.here, "send")):
         ended = two.start("resume", "--list", env=env)
         assert (ended.code, ended.stdout) == (0, b"")
-        said, nothing = ended.stderr.splitlines()
+        [said] = ended.stderr.splitlines()
         assert said.startswith(f"{side} {job} (")
         assert "this transfer was cancelled by its owner" in said
         assert said.endswith("; what had arrived of it is removed") == (side == "fetch")
-        assert nothing == "nothing is unfinished on this host"
     assert two.left_over == []
+    assert at_a_terminal("resume", "--list", env=two.here) == (0, "nothing is unfinished on this host\n")
     late = complaint(two.start("resume", "--json", job))
     assert (late.code, late.kind) == (4, "JobCancelled")
     assert late.message == f"the transfer {job} is void: it was cancelled by its owner"
@@ -151,9 +151,9 @@ def test_who_ends_a_job_has_its_own_host_forget_it_too(two: Two, source: Path, v
     for process in (got, sending):
         process.signal(signal.SIGKILL)
         process.end()
-    ended = two.start(verb, sending.ticket[6:12])
-    assert ended.code == 0
-    assert f"; what had arrived in {two.out} is removed" in ended.stderr
+    code, said = at_a_terminal(verb, sending.ticket[6:12], env=two.here)
+    assert code == 0
+    assert f"; what had arrived in {two.out} is removed" in said
     assert two.left_over == []
     with closing(Ledger(ledger_of(two.here))) as ledger:
         assert ledger.unfinished("send") + ledger.unfinished("fetch") == []

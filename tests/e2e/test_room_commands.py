@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import MIB, Background, Two
+from helpers import MIB, Background, Two, at_a_terminal
 
 from transfer.events import ItemBegun, ItemFailed, Posted, RoomSummary, Stored, TicketReady
 from transfer.ticket import Ticket
@@ -25,7 +25,8 @@ def room(two: Two) -> str:
     ticket = made.stdout.decode().strip()
     joined = two.start("room", "join", ticket, env=two.there)
     assert joined.code == 0, joined.stderr
-    assert "joined room backups" in joined.stderr, "the name comes sealed with the room"
+    listed = two.start("room", "ls", "--json", env=two.there)
+    assert [known["name"] for known in json.loads(listed.end().stdout)] == ["backups"], "it comes sealed"
     return ticket
 
 
@@ -181,6 +182,27 @@ def test_a_follower_gets_what_comes_and_leaves_when_told(two: Two, room: str) ->
     late = take(two)
     assert late.code == 0, late.stderr
     assert two.arrived == ["one", "three", "two"]
+
+
+def test_what_was_done_is_said_to_a_terminal_and_a_script_hears_nothing(two: Two) -> None:
+    made = ("--ticket-file", two.tmp / "room.txt")
+    story = {
+        ("new", "jobs", *made): "room jobs is made; whoever has its ticket may read and post: ",
+        ("show", "jobs"): "nothing lies there\n",
+        ("retry", "jobs"): "0 items will be tried again\n",
+        ("leave", "jobs"): "left room jobs\n",
+        ("join", *made): "joined room jobs: `xfer fetch --room jobs` fetches what lies there\n",
+        ("leave", "jobs", "--as", "work"): "forgot what work has had\n",
+        ("rm", "jobs"): "room jobs is removed\n",
+        ("ls",): "no rooms\n",
+    }
+    for words, told in story.items():
+        code, said = at_a_terminal("room", *words, env=two.here)
+        assert (code, said.startswith(told)) == (0, True), said
+    (two.tmp / "room.txt").unlink()
+    for words in story:
+        ended = two.start("room", *words, env=two.there)
+        assert (ended.code, ended.stdout, ended.stderr) == (0, b"", ""), words
 
 
 def test_a_wrong_ticket_is_told_at_once(two: Two, room: str) -> None:
