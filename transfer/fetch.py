@@ -178,8 +178,11 @@ class _Receiver:
 
     async def run(self, ice: IceServers) -> Summary:
         """Raises as `fetch`."""
-        await self._mailbox.listen(self._broker.patience)
         try:
+            if self._opened.segments:
+                self._store.expect(self._opened.size)
+            if self._opened.state.unfinished:  # else its sender has nothing more to say
+                await self._mailbox.listen(self._broker.patience)
             if self._place.receipt is None:
                 await self._assembly.restore()
                 if self._meter.done:

@@ -42,6 +42,8 @@ class BrokerClient:
         self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
         self._call = Asking(client, user, patience, refusals)
         self.ca = ca
+        self.store = ""
+        """Where the store is, as the broker said with the job that was created or opened last; empty: it did not."""
         self._run = secrets.token_urlsafe(12)
 
     def with_patience(self, patience: Patience) -> BrokerClient:
@@ -50,12 +52,15 @@ class BrokerClient:
 
     async def create(self, request: api.Create) -> api.Created:
         """Ours to go on with, until `status` of another client says otherwise."""
-        return await self._call("create", replace(request, run=self._run), api.Created, first=True)
+        created = await self._call("create", replace(request, run=self._run), api.Created, first=True)
+        self.store = created.store
+        return created
 
     async def open(self, sealer: Sealer) -> api.Opened:
-        return await self._call(
-            "open", api.Open(job=sealer.job, token=sealer.token()), api.Opened, first=True
-        )
+        request = api.Open(job=sealer.job, token=sealer.token())
+        opened = await self._call("open", request, api.Opened, first=True)
+        self.store = opened.store
+        return opened
 
     async def segments(self, sealer: Sealer, start: int) -> api.SegmentPage:
         return await self._call(
