@@ -46,7 +46,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sctp/sending": STATES,
     "sctp/timing": STATES,
     "sctp/congestion": ("sctp_congestion",),
-    "sctp/cubic": ("sctp_congestion",),
+    "sctp/cubic": ("sctp_cubic",),
     "sctp/model": ("sctp_congestion",),
 }
 """The unit tests that say what a module does. """

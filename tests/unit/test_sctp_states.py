@@ -537,6 +537,21 @@ def test_what_is_overtaken_by_much_is_lost_at_once() -> None:
     assert kinds(end, 0.3) == [Type.DATA]
 
 
+def test_what_arrived_is_replaced_by_what_was_lost_though_the_window_is_full_to_the_byte() -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(1160))
+    end.poll(0.0)
+    for _ in range(3):
+        end.send(0, 53, bytes(1160))
+    end.poll(0.2)
+    controller.window = 2320
+    gap = struct.pack("!IIHHHH", end.init.tsn - 1 & WORD, 1 << 20, 1, 0, 2, 2)
+    hear(end, wire.chunk(Type.SACK, gap), now=0.3)
+    assert (end.unacknowledged, controller.lost) == (2320, [1160])
+    assert end.deadline(0.3) == 0.3
+    assert kinds(end, 0.3) == [Type.DATA]
+
+
 def test_a_timeout_is_told_to_the_controller_and_a_probe_is_not() -> None:
     end, controller = controlled()
     end.send(0, 53, b"a")
