@@ -254,7 +254,6 @@ class Association:
         if self.state is not State.ESTABLISHED:
             self.state = State.ESTABLISHED
             self._liveness.heard = now
-            self._silence.begin(now)
 
     def _chunk(self, kind: int, value: bytes, now: float) -> bool:
         """Whether the rest of the packet is to be read."""
@@ -312,7 +311,7 @@ class Association:
 
     @property
     def _piece(self) -> int:
-        return self._mtu.size - HEADER - CHUNK_HEADER & ~3
+        return self._mtu.size - HEADER - CHUNK_HEADER
 
     @property
     def _full(self) -> bool:
