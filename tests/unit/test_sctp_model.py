@@ -54,19 +54,19 @@ class Driven(Model):
         return self.phase
 
 
-def cruising(window: int = 32 * PIECE, **path: float) -> Driven:
+def cruising(rate: float = RATE, trip: float = TRIP) -> Driven:
     """One whose start is over: the rate did not grow for three rounds."""
-    model = Driven(window)
+    model = Driven()
     for _ in range(4):
-        model.told(**path)  # type: ignore[arg-type]
+        model.told(rate=rate, trip=trip)
     assert model.phase is Phase.CRUISE
     return model
 
 
-def trying(**path: float) -> Driven:
+def trying() -> Driven:
     """One that has just begun to try for more."""
-    model = cruising(**path)
-    assert model.told(after=2.1, **path) is Phase.UP  # type: ignore[arg-type]
+    model = cruising()
+    assert model.told(after=2.1) is Phase.UP
     return model
 
 
@@ -309,10 +309,10 @@ def test_what_was_tried_is_drained_for_three_round_trips_at_most() -> None:
 # --- losses
 
 
-def crowded(**how: int) -> Driven:
-    """One that lost a tenth while a queue stood."""
+def crowded(before: int) -> Driven:
+    """One that lost a tenth while a queue stood, with so many bytes on their way."""
     model = cruising()
-    model.told(9000, lost=1000, trip=0.2, **how)
+    model.told(9000, lost=1000, trip=0.2, before=before)
     return model
 
 

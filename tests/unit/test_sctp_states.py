@@ -543,6 +543,14 @@ def test_a_paced_sender_sends_each_packet_when_the_one_before_it_has_had_its_tim
     assert times == pytest.approx([0.5, 0.599, 0.699, 0.799]), "a millisecond ahead: timers are no finer"
 
 
+@pytest.mark.parametrize(("rate", "packets"), [(579_700.0, 1), (581_000.0, 2), (1e6, 2), (1.2e6, 3)])
+def test_after_a_pause_a_paced_sender_sends_what_two_milliseconds_hold(rate: float, packets: int) -> None:
+    """One that it is behind at most, one ahead; the last packet may exceed it."""
+    end, _ = controlled(rate=rate)
+    end.send(0, 53, bytes(1160 * 5))
+    assert kinds(end, 0.5) == [Type.DATA] * packets
+
+
 def test_one_poll_makes_256_kib_so_that_what_comes_has_its_turn() -> None:
     end, _ = controlled()
     end.send(0, 53, bytes(1 << 20))
@@ -602,19 +610,39 @@ def test_what_is_overtaken_by_much_is_lost_at_once() -> None:
     assert kinds(end, 0.3) == [Type.DATA]
 
 
-def test_what_arrived_is_replaced_by_what_was_lost_though_the_window_is_full_to_the_byte() -> None:
+def missing(end: Association, first: int, last: int) -> bytes:
+    """That of those it sent, counted from 1, these came and none before them."""
+    return wire.chunk(Type.SACK, struct.pack("!IIHHHH", end.init.tsn - 1 & WORD, 1 << 20, 1, 0, first, last))
+
+
+@pytest.mark.parametrize(
+    ("room", "packets"),
+    [(0, 2), (1, 1), (1161, 2)],
+    ids=["a full window", "one with a byte to spare", "one with room for more than a packet"],
+)
+def test_what_arrived_is_replaced_twice_by_what_was_lost_where_the_window_is_full(
+    room: int, packets: int
+) -> None:
     end, controller = controlled()
-    end.send(0, 53, bytes(1160))
+    end.send(0, 53, bytes(4 * 1160))
     end.poll(0.0)
-    for _ in range(3):
-        end.send(0, 53, bytes(1160))
+    end.send(0, 53, bytes(3 * 1160))
     end.poll(0.2)
-    controller.window = 2320
-    gap = struct.pack("!IIHHHH", end.init.tsn - 1 & WORD, 1 << 20, 1, 0, 2, 2)
-    hear(end, wire.chunk(Type.SACK, gap), now=0.3)
-    assert (end.unacknowledged, controller.lost) == (2320, [1160])
+    controller.window = 2320 + room
+    hear(end, missing(end, 5, 5), now=0.3)
+    assert (end.unacknowledged, controller.lost) == (2320, [4640])
     assert end.deadline(0.3) == 0.3
-    assert kinds(end, 0.3) == [Type.DATA]
+    assert kinds(end, 0.3) == [Type.DATA] * packets
+
+
+def test_nothing_replaces_what_arrived_in_a_window_that_shrank_while_nothing_is_lost() -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(4 * 1160))
+    end.poll(0.0)
+    end.send(0, 53, bytes(1160))
+    controller.window = 1160
+    hear(end, sack(end, 1), now=0.1)
+    assert kinds(end, 0.1) == []
 
 
 def test_a_timeout_is_told_to_the_controller_and_a_probe_is_not() -> None:
@@ -628,6 +656,19 @@ def test_a_timeout_is_told_to_the_controller_and_a_probe_is_not() -> None:
     assert controller.timeouts == 0
     assert kinds(end, 0.41) == [Type.DATA]
     assert controller.timeouts == 1
+
+
+def test_a_probe_is_sent_though_the_window_is_full_and_nothing_with_it() -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(1160))
+    end.send(0, 53, b"x")
+    assert kinds(end) == [Type.DATA] * 2
+    end.send(0, 53, b"y")
+    controller.window = 100
+    assert kinds(end, 0.49) == []
+    (again,) = said(end, 0.5)
+    assert again[1][-1:] == b"x"
+    assert end.sent_again == 1
 
 
 def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
