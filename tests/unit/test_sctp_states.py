@@ -694,6 +694,17 @@ def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
     assert end.packet_size == 1356, "the answer to a question without a size says nothing of sizes"
 
 
+def test_a_larger_packet_is_given_three_round_trips_and_the_peers_delay_before_it_is_tried_again() -> None:
+    end, _ = controlled(largest=1356)
+    end.send(0, 53, b"x")
+    assert kinds(end) == [Type.HEARTBEAT, Type.PAD, Type.DATA]
+    hear(end, sack(end, 1), now=0.1)
+    assert kinds(end, 0.25) == [Type.HEARTBEAT, Type.PAD]
+    assert end.deadline(0.25) == pytest.approx(0.25 + 0.32)
+    assert kinds(end, 0.569) == []
+    assert kinds(end, 0.571) == [Type.HEARTBEAT, Type.PAD]
+
+
 def test_a_controller_is_told_the_payload_of_a_packet_whenever_it_changes() -> None:
     end, controller = controlled(largest=1356)
     assert controller.piece == end.packet_size - 12 - 16 == 1160
