@@ -103,6 +103,10 @@ def test_a_rate_that_the_sender_limited_counts_only_if_it_is_higher() -> None:
     assert model.bandwidth == 2e6
     model.told(rate=3e6, limited=True)
     assert model.bandwidth == 3e6
+    for _ in range(10):
+        model.told(rate=3e6, limited=True)
+    model.told(rate=1e6)
+    assert model.bandwidth == 1e6, "the same again is no news"
 
 
 def test_content_is_rate_times_shortest_trip() -> None:
@@ -243,8 +247,10 @@ def test_where_a_queue_stands_the_window_keeps_to_the_content_and_a_fair_part_of
         model = cruising()
         model.told(PLENTY, trip=trip)
         assert model.window == pytest.approx(window, abs=1)
-    model.told(PLENTY, trip=TRIP)
-    assert model.window == 2 * CONTENT + SPARE, "as soon as it is gone"
+    for gone in (TRIP, 0.0):
+        model.told(PLENTY, trip=0.2)
+        model.told(PLENTY, trip=gone)
+        assert model.window == 2 * CONTENT + SPARE, "as soon as it is gone, or nothing was measured"
 
 
 def test_fast_paths_have_more_to_spare_and_yield_less() -> None:
@@ -405,6 +411,9 @@ def test_after_a_timeout_four_packets_go_until_something_arrives() -> None:
     model.window = 50_000
     model.told(1)
     assert model.window == 50_001, "that was done once"
+    model.timed_out(0, 0.0)
+    model.told(1)
+    assert model.window == 50_002, "and is done again the next time"
 
 
 # --- the shortest round trip
@@ -430,6 +439,13 @@ def test_a_shortest_trip_that_was_not_seen_for_ten_seconds_is_looked_for_with_ha
     assert model.told(after=0.19, trip=0.12) is Phase.LOOK
     assert model.shortest == 0.11, "it was found"
     assert model.told(after=0.02, trip=0.11) is Phase.CRUISE
+
+
+def test_a_shortest_trip_that_was_seen_again_is_not_looked_for() -> None:
+    model = cruising()
+    model.told(after=9.0)
+    model._enter(Phase.CRUISE, model.now + 2.0)
+    assert model.told(after=2.0, trip=0.11) is Phase.CRUISE
 
 
 def test_a_look_ends_after_a_fifth_of_a_second_and_a_trip_and_ten_seconds_count_anew() -> None:
