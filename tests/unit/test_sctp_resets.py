@@ -83,6 +83,15 @@ def test_streams_end_once_their_data_is_there_and_only_once() -> None:
     assert resets.by_peer == set()
 
 
+def test_an_answer_and_a_request_may_share_a_chunk() -> None:
+    resets = Resets(OURS, THEIRS)
+    resets.want(3)
+    number, _ = asked(resets)
+    request = parameter(Parameter.RESET_OUTGOING, struct.pack("!IIIH", THEIRS, 0, 50, 4))
+    answers, ended = resets.received(answer(number, DONE) + request, 50)
+    assert (results(answers), ended, resets.by_peer) == ([DONE], [3], {4})
+
+
 def test_a_request_that_names_no_stream_is_answered_too() -> None:
     """RFC 6525 section 4.1: it means all. Ours are closed one by one, but who is not answered would ask for ever."""
     resets = Resets(OURS, THEIRS)
