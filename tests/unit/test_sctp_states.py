@@ -60,6 +60,8 @@ def sack(end: Association, arrived: int, window: int = 1 << 20) -> bytes:
 def test_a_greeting_says_what_webrtc_and_our_window_are() -> None:
     init = fresh().init
     assert (init.window, init.outbound, init.inbound) == (32 << 20, 65535, 65535)
+    foreseen = Association(lambda count: bytes(range(1, count + 1))).init
+    assert (foreseen.tag, foreseen.tsn) == (0x01020304, 0x01020304)
     assert Association(bytes).init.tag == 1, "a tag of zero is none (RFC 9260 section 3.3.2)"
 
 
@@ -233,6 +235,14 @@ def test_a_peer_that_is_further_is_answered_shortly() -> None:
     assert said(end) == [(Type.HEARTBEAT_ACK, b"01234567")]
 
 
+def test_a_peer_that_asks_before_it_was_met_is_answered_too() -> None:
+    end = fresh()
+    end.start(0.0)
+    end.poll(0.0)
+    hear(end, wire.chunk(Type.HEARTBEAT, b"01234567"))
+    assert said(end) == [(Type.HEARTBEAT_ACK, b"01234567")]
+
+
 def test_silence_is_answered_with_a_question_and_ends_with_a_sentence() -> None:
     end = established()
     assert end.deadline(0.0) == 0.6
@@ -285,7 +295,7 @@ def test_a_peer_that_ends_is_answered_once_and_nothing_follows(
 def test_closing_is_said_to_a_peer_that_is_known_and_nothing_is_queued_after() -> None:
     end = established()
     end.close("enough")
-    assert kinds(end) == [Type.ABORT]
+    assert said(end) == [(Type.ABORT, b"")]
     end.send(0, 53, b"too late")
     assert (end.reason, end.buffered) == ("enough", 0)
     alone = fresh()
