@@ -61,7 +61,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     NATS being down is ridden out, at start and later; without the store it starts and answers STORE.
 
     Args:
-        ready: called once requests are answered.
+        ready: called once requests are answered, and the store has been reached.
     Raises:
         NotAllowed: NATS does not accept the credentials. UntrustedServer: it is not the one that XFER_CA vouches for.
         NotConfigured: the credentials file is missing or is none, or the rules cannot be read.
@@ -134,8 +134,6 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         workers = Workers(client, queue, kinds, tries=settings.work_tries)
         undo.push_async_callback(lambda: asyncio.gather(service.drain(), workers.stop()))
         await _patiently("NATS", service.start)
-        if ready is not None:
-            ready()
         workers.start()
         sweeper = Sweeper(
             records,
@@ -150,7 +148,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             rulebook.keep_current(),
             keep_looking(client, observer, usage.shares),
             quotas.keep(),
-            _meet_store(store, settings),
+            _meet_store(store, settings, ready),
             _patiently("the stream of events", lambda: streams.keep_events(client, settings.replicas)),
             lease.keep(
                 lambda: keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age)
@@ -158,8 +156,10 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         )
 
 
-async def _meet_store(store: Store, settings: Settings) -> None:
+async def _meet_store(store: Store, settings: Settings, met: Callable[[], None] | None) -> None:
     await _patiently("the store", store.check)
+    if met is not None:
+        met()
     if settings.lifecycle:
         await _patiently("the store", lambda: lifecycle.install(store, settings.unfinished_life))
 
