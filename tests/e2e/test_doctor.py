@@ -45,6 +45,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ALL = [
     "NATS",
     "TLS",
+    "rights",
     "broker",
     "JetStream",
     "S3",
@@ -55,7 +56,7 @@ ALL = [
     "libraries",
     "cipher",
 ]
-BEHIND_NATS = ALL[1:6]
+BEHIND_NATS = ALL[1:7]
 
 
 class Doctor:
@@ -151,7 +152,10 @@ async def test_without_a_broker_it_says_so_and_exits_5(xfer: Run, place: Place, 
     with _alone(place, tmp_path) as alone:
         found = await asyncio.to_thread(doctor(xfer, alone, tmp_path))
     assert found.code == 5
-    assert found.states() | {"NATS": "ok", "TLS": "ok", "broker": "fail", "S3": "skip"} == found.states()
+    assert (
+        found.states() | {"NATS": "ok", "TLS": "ok", "rights": "ok", "broker": "fail", "S3": "skip"}
+        == found.states()
+    )
     assert "no broker" in found.checks["broker"]["said"]
     assert "xfer broker" in found.checks["broker"]["next"]
 

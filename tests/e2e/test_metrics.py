@@ -172,7 +172,7 @@ async def test_what_is_used_of_quotas_is_asked_again_and_again(
     text = metrics.text().decode()
     assert re.search(r'^xfer_quota_used\{limit="open_jobs",user=""\} [0-9.]+$', text, re.MULTILINE)
     assert 'xfer_quota_limit{limit="open_jobs",user=""} 1000.0' in text
-    assert metrics.healthy
+    assert metrics.trouble == ""
 
 
 async def test_health_is_whether_nats_is_there(place: Place, tmp_path: Path) -> None:

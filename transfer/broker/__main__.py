@@ -30,6 +30,7 @@ from transfer.broker.owner import OwnerVerbs
 from transfer.broker.pace import Pace
 from transfer.broker.quotas import Quotas
 from transfer.broker.records import Records
+from transfer.broker.rights import Rights
 from transfer.broker.room_records import RoomRecords
 from transfer.broker.rooms import RoomVerbs
 from transfer.broker.rules import RuleBook
@@ -43,11 +44,11 @@ from transfer.broker.watching import keep_looking, observed
 from transfer.broker.work import Queue
 from transfer.broker.workers import Workers
 from transfer.errors import Temporary, XferError
+from transfer.permissions import BROKER
 from transfer.tasks import AGAIN_SOON, ended, together
 
 log = logging.getLogger(__name__)
 
-USER = "broker"
 FIRST_RETRY, LAST_RETRY = 0.25, 5.0
 CONNECT_WITHIN = 2.0
 """Seconds until it is said that NATS is waited for."""
@@ -98,8 +99,14 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         undo.callback(store.close)
         observer = await undo.enter_async_context(observed(settings.metrics, version))
         store.observer = observer
-        client = await _patiently("NATS", lambda: _connect(settings))
+        rights = Rights()
+        observer.lacks(lambda: rights.missing)
+        client = await _patiently("NATS", lambda: _connect(settings, rights))
         undo.push_async_callback(_leave, client)
+        trying = asyncio.create_task(
+            rights.keep(client)
+        )  # what follows may wait in vain for what is forbidden
+        undo.push_async_callback(ended, trying)
         records = await _patiently("JetStream", lambda: Records.attach(client, settings.replicas))
         quotas = await _patiently(
             "JetStream",
@@ -126,7 +133,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             RoomVerbs(rooms, records),
             dead.DeadLetters(queue, kinds, rulebook),
             usage,
-            Checkup(client, store, version=version),
+            Checkup(client, store, rights, version=version),
         )
         table = {name: verb for group in groups for name, verb in group.table().items()}
         pace = Pace(lambda user: rulebook.rules.quota.of(user).requests_per_minute)
@@ -164,9 +171,15 @@ async def _meet_store(store: Store, settings: Settings, met: Callable[[], None] 
         await _patiently("the store", lambda: lifecycle.install(store, settings.unfinished_life))
 
 
-async def _connect(settings: Settings) -> Client:
+async def _connect(settings: Settings, rights: Rights) -> Client:
     return await bus.connect(
-        settings.nats_url, settings.nats_creds, USER, "xfer broker", within=CONNECT_WITHIN, ca=settings.ca
+        settings.nats_url,
+        settings.nats_creds,
+        BROKER,
+        "xfer broker",
+        within=CONNECT_WITHIN,
+        on_refusal=rights.heard,
+        ca=settings.ca,
     )
 
 
