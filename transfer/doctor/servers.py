@@ -175,14 +175,20 @@ async def _probe(broker: BrokerClient, slot: int) -> Finding:
     try:
         host = await _round_trip(broker, urls, data, slot)
     except XferError as error:
-        hint = (
-            ""
-            if not isinstance(error, StoreUnreachable)
-            else "the broker reaches the store, this machine does not: check name, firewall, proxy"
-        )
-        return named(failed(S3, error, hint=hint), urls.broker)
+        return named(failed(S3, error, hint=_store_hint(error)), urls.broker)
     took = _ms(time.perf_counter() - begun)
     return Finding(S3, "ok", f"{host}: {PROBE} bytes put, read and deleted in {took}")
+
+
+def _store_hint(error: XferError) -> str:
+    """Empty where the error itself says it best."""
+    from transfer.transports.s3.http import SignatureRefused
+
+    if isinstance(error, SignatureRefused):
+        return "have the operator check the broker's AWS_* keys, what they are allowed in the bucket, and its clock"
+    if isinstance(error, StoreUnreachable):
+        return "the broker reaches the store, this machine does not: check name, firewall, proxy"
+    return ""
 
 
 async def _round_trip(broker: BrokerClient, urls: api.ProbeUrls, data: bytes, slot: int) -> str:
