@@ -160,7 +160,12 @@ async def send(
                 material.raise_if_partial()
                 return summary
             mailbox = Mailbox(
-                client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
+                client,
+                context.user,
+                job.sealer,
+                hears=Purpose.TO_SENDER,
+                says=Purpose.TO_RECEIVER,
+                refusals=broker.refusals,
             )
             limit = limit_of(bwlimit)
             pace = Pace(concurrency, rate=limit.rate if limit else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,14 +32,14 @@ class BrokerClient:
         client: Client,
         user: str,
         patience: Patience,
-        refusals: Sequence[str] = (),
+        refusals: Collection[str] = (),
         ca: Path | None = None,
     ) -> None:
         """refusals: grows with what the server's permissions forbade; a call that waits will get no answer then.
 
         ca: PEM file of the authorities that may vouch for the store that the broker's URLs name.
         """
-        self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
+        self._client, self.user, self.patience, self.refusals = client, user, patience, refusals
         self._call = Asking(client, user, patience, refusals)
         self.ca = ca
         self.store = ""
@@ -48,7 +48,7 @@ class BrokerClient:
 
     def with_patience(self, patience: Patience) -> BrokerClient:
         """Another on the same connection."""
-        return BrokerClient(self._client, self.user, patience, self._refusals, self.ca)
+        return BrokerClient(self._client, self.user, patience, self.refusals, self.ca)
 
     async def create(self, request: api.Create) -> api.Created:
         """Ours to go on with, until `status` of another client says otherwise."""

@@ -18,6 +18,7 @@ import google_crc32c
 from transfer.api import SignedUrl
 from transfer.broker_client import JobPaused
 from transfer.bwlimit import BwLimit
+from transfer.config import to_trust
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, UntrustedServer, XferError
 from transfer.hold import Hold
 from transfer.model import Bytes
@@ -226,7 +227,8 @@ class StoreHttp:
         except _failures() as error:
             if (distrust := _distrust(error)) is not None:
                 raise UntrustedServer(
-                    f"the store at {_place(url.url)} is not to be trusted: {distrust}"
+                    f"the store at {_place(url.url)} is not to be trusted: {distrust}",
+                    hint=to_trust(self._ca),
                 ) from None
             raise StoreUnreachable(
                 f"the store at {_place(url.url)} does not answer ({_plain(error)})"
