@@ -37,7 +37,8 @@ class Patience:
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            return max(0.05 + exponential(state), getattr(error, "retry_after", None) or 0.0)
+            asked = error.retry_after if isinstance(error, XferError) else None
+            return max(0.05 + exponential(state), asked or 0.0)
 
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
