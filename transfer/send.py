@@ -73,7 +73,7 @@ async def send(
     room: Room | str | None = None,
     idempotency_key: str | None = None,
     on_pause: OnPause = "wait",
-    patience: float = 600.0,
+    patience: float | None = None,
     concurrency: int | None = None,
     bwlimit: Rate | BwLimit | None = None,
     interfaces: Sequence[str] = (),
@@ -101,7 +101,8 @@ async def send(
             is there, every call with the same key by the same user on this host is about one job. See
             `transfer.idempotency` for what that means.
         on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
-        patience: seconds that an outage of bus, broker or store is ridden out.
+        patience: seconds that an outage of bus, broker or store is ridden out, from the start; None: ten minutes once it
+            has begun, but not while nothing has answered yet.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be sent, or what tells how many just now, or a limit that several
             share; None: all that go.
@@ -143,7 +144,7 @@ async def send(
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice, warning=True)
-        waiting = Patience(patience, meter.waiting)
+        waiting = Patience.asked(patience, meter.waiting)
         async with connected(context, "xfer send", waiting, over=over) as (client, broker):
             locks = config.state_dir() / "locks"
             opening = partial(open_job, broker, ledger, locks, material, again, meter, on_pause=on_pause)

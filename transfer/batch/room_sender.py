@@ -44,7 +44,7 @@ class RoomSender:
         *,
         expire: float,
         fetches: int | None,
-        patience: float,
+        patience: float | None,
         bwlimit: Rate | None,
         listener: Listener,
     ) -> None:
@@ -130,7 +130,7 @@ async def room_sender(
     context: str | None,
     expire: float,
     fetches: int | None,
-    patience: float,
+    patience: float | None,
     bwlimit: Rate | None,
     listener: Listener,
 ) -> AsyncIterator[RoomSender]:
@@ -139,7 +139,7 @@ async def room_sender(
     Raises RoomGone before anything is sent, and as `connected`.
     """
     servers = servers_of(room, context)
-    waiting = Patience(patience, lambda what, left, on: listener(Waiting(what=what, left=left, on=on)))
+    waiting = Patience.asked(patience, lambda what, left, on: listener(Waiting(what=what, left=left, on=on)))
     with contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         async with connected(servers, "xfer batch", waiting) as link:
             sender = RoomSender(

@@ -50,7 +50,7 @@ async def fetch_room(
     overwrite: bool = False,
     rename: bool = False,
     unsafe_links: bool = False,
-    patience: float = 600.0,
+    patience: float | None = None,
     concurrency: int | None = None,
     bwlimit: Rate | None = None,
     interfaces: Sequence[str] = (),
@@ -84,7 +84,9 @@ async def fetch_room(
         _slot(own, work) as slot,
         contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger,
     ):
-        waiting = Patience(patience, lambda what, left, on: on_event(Waiting(what=what, left=left, on=on)))
+        waiting = Patience.asked(
+            patience, lambda what, left, on: on_event(Waiting(what=what, left=left, on=on))
+        )
         async with connected(servers, "xfer fetch", waiting) as link:
             again = partial(fetch, context=servers, patience=patience, over=link)
 
