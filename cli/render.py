@@ -276,8 +276,8 @@ def told(event: Event, stored: Stored | None) -> str | None:
 
 def came(event: RoomSummary) -> str:
     """What became of a room's items."""
-    if not event.items and not event.failed and not event.gone:
-        return "nothing new in the room"
+    if event.nothing is not None:
+        return event.nothing
     items = "1 item" if event.items == 1 else f"{event.items} items"
     failed = f", {event.failed} failed" if event.failed else ""
     gone = f", {event.gone} expired before" if event.gone else ""

@@ -364,7 +364,7 @@ class _Sender:
 
     async def _post(self, room: Room) -> None:
         """Whoever is killed before this has not ended: the next run does it, and again is the same as once."""
-        item = Item.of(self._job.ticket, self._names, self._meter.files, self._meter.total)
+        item = Item.of(self._job.ticket, self._names, self._meter.files, self._meter.done)
         number = await Member(self._broker, room).post(item)
         self._listener(Posted(job=self._job.ticket.job, room=room.name, number=number))
 

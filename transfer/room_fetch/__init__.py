@@ -70,8 +70,8 @@ async def fetch_room(
         expect: raise NothingToDo if there was nothing.
         others: as for `fetch`, for each item.
     Raises:
-        XferError: as `fetch` if there was one item; PartialDelivery if others than it were fetched; Locked if another
-            run of this host fetches for this consumer; JobGone for a room that is no more.
+        XferError: as `fetch` if there was one item; PartialDelivery if others than it were fetched; DiskFull if there was
+            no room for any; Locked if another run of this host fetches for this consumer; JobGone for a room that is no more.
     """
     room = find(room)
     servers = servers_of(room, context)
@@ -110,7 +110,7 @@ async def fetch_room(
             tally = Tally(on_event)
             deliveries = Deliveries(us, ledger, own, place, tally, on_event, one, give)
             await deliveries.settle()
-            await Rounds(us, deliveries, chooser(match), which).all(follow)
+            await Rounds(us, deliveries, tally, chooser(match), which).all(follow)
     return tally.end(expect)
 
 
