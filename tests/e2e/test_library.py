@@ -109,7 +109,7 @@ async def test_a_new_job_is_announced_and_begun_at_the_same_time(
         sent = await transfer.send([two.file("f", 1000)], wait=0, on_event=events.append)
     assert sent.outcome == "stored"
     assert isinstance(events[0], TicketReady), "nothing is said before the ticket"
-    assert two.fetch(events[0].ticket).code == 0
+    assert two.fetch(str(events[0].ticket)).code == 0
 
 
 def test_the_page_names_what_the_package_exports() -> None:
