@@ -41,7 +41,6 @@ from transfer.safe import Safe
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute_paths
 from transfer.source import Links, SourceFile
-from transfer.tasks import together
 from transfer.through_store import ThroughStore
 from transfer.ticket import Ticket
 from transfer.transports.interfaces import check_interfaces
@@ -335,9 +334,14 @@ class _Sender:
         )
 
     async def _all_through_store(self, small: bool) -> Summary:
-        """A new job, and nobody is waited for: bus, broker and store are all met at once."""
+        """A new job, and nobody is waited for: the ticket is told while the first part is made."""
         route = self._store()
-        await together(self._offer(), route.begin())
+        route.begin()
+        try:
+            await self._offer()
+        except BaseException:
+            await route.close()
+            raise
         self._meter.choose("s3", self._why_stored(small))
         return await self._through_store(route)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
@@ -18,6 +19,7 @@ from transfer.plan import Part
 from transfer.receivers import Receivers
 from transfer.safe import Safe
 from transfer.sent import SentJob
+from transfer.tasks import ended
 from transfer.transports.s3 import Pace, S3Outbound
 
 
@@ -40,6 +42,8 @@ class ThroughStore:
         """pace: requests at once. hold: during a pause nothing is stored."""
         self._out, self._receivers, self._safe, self._meter = out, receivers, safe, meter
         self._codec, self._job, self._pace, self._hold = codec, job, pace, hold
+        self._served = asyncio.Event()
+        self._begun: asyncio.Task[None] | None = None
         self._store = S3Outbound(
             broker,
             job.ticket.job,
@@ -55,12 +59,19 @@ class ThroughStore:
             on_stored=self._tell_stored,
             on_part=self._part_stored,
             on_tick=meter.look,
+            may_store=self._served,
         )
         meter.under_way = self._under_way
 
-    async def begin(self) -> None:
-        """What a new job's way through the store begins with, whatever its frames are."""
-        await self._store.begin()
+    def begin(self) -> None:
+        """Read, seal and connect already, for a new job; nothing is stored before `serve`. Ends with `close`, or with that."""
+        self._store.expect()
+        self._begun = asyncio.create_task(self._put_all(self._out.everything))
+
+    async def close(self) -> None:
+        if self._begun is not None:
+            await ended(self._begun)
+        await self._store.close()
 
     async def serve(self, wait: float | None, receipts: int) -> int | None:
         """Until the store has everything: how many segments that is. None if so many receipts came before.
@@ -69,7 +80,13 @@ class ThroughStore:
         """
         store = self._store
         try:
+            self._served.set()
             await self._receivers.use_store(lambda: store.segments)
+            if self._begun is not None:
+                self._meter.tell()
+                await self._begun
+                await store.finish()
+                return store.segments
             missing = self._out.everything.common(await store.wanted())
             for frame in self._job.remains.stored:
                 self._safe.found(frame)
@@ -86,7 +103,7 @@ class ThroughStore:
             await self._put_all(missing)
             await store.finish()
         finally:
-            await store.close()
+            await self.close()
         return store.segments
 
     async def _receipts_come(self, wait: float | None, receipts: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sqlite3
@@ -23,6 +24,8 @@ from transfer.ticket import Ticket
 
 SIZE = 48 * MIB
 SLOWLY = ("--via", "s3", "--concurrency", "2", "--bwlimit", "16MiB")
+CRAWLING = (*SLOWLY[:-1], "4MiB")
+"""For a send that must still be under way when a fetch of it has come to a certain point, on whatever machine."""
 
 
 @pytest.fixture
@@ -37,12 +40,21 @@ def elsewhere(two: Two) -> Mapping[str, str]:
     return {**two.here, "XFER_HOME": str(two.tmp / "home-elsewhere")}
 
 
-def killed(two: Two, path: Path, *, after: int = SIZE // 3) -> Background:
-    """A send through the store that was killed once so much of it was stored: in parts, whole segments come a little later."""
-    sending = two.send(*SLOWLY, path)
+def killed(two: Two, path: Path, *, after: int = SIZE // 3, whole: bool = False) -> Background:
+    """A send through the store that was killed once so much of it was stored, in parts. whole: and a segment of it, too."""
+    sending = two.send(*(CRAWLING if whole else SLOWLY), path)
     sending.moved(after)
+    while whole and not stored(two, sending.ticket):
+        assert sending.running, sending.stderr
     sending.signal(signal.SIGKILL)
     return sending.end()
+
+
+def stored(two: Two, ticket: str) -> int:
+    """Bytes in whole segments."""
+    status = two.start("status", "--json", Ticket.parse(ticket).job)
+    assert status.code == 0, status.stderr
+    return int(json.loads(status.stdout)["stored"])
 
 
 def listed(two: Two, env: Mapping[str, str]) -> list[Unfinished]:
@@ -63,7 +75,7 @@ def notices(ended: Background) -> str:
 
 
 def test_resume_goes_on_with_what_was_killed_on_either_side(two: Two, source: Path) -> None:
-    sending = two.send(*SLOWLY, source)
+    sending = two.send(*CRAWLING, source)
     got = two.fetch(sending.ticket)
     got.moved(8 * MIB)
     for process in (got, sending):
@@ -116,7 +128,7 @@ def test_resume_tells_of_each_that_fails_and_goes_on_with_the_others(two: Two) -
 def test_what_was_cancelled_elsewhere_leaves_the_list_and_takes_what_had_arrived(
     two: Two, source: Path, elsewhere: Mapping[str, str]
 ) -> None:
-    sending = two.send(*SLOWLY, source)
+    sending = two.send(*CRAWLING, source)
     got = two.fetch(sending.ticket)
     got.moved(8 * MIB)
     for process in (got, sending):
@@ -145,7 +157,7 @@ def test_what_was_cancelled_elsewhere_leaves_the_list_and_takes_what_had_arrived
 @pytest.mark.parametrize("verb", ["cancel", "rm"])
 def test_who_ends_a_job_has_its_own_host_forget_it_too(two: Two, source: Path, verb: str) -> None:
     """Here the same host has its send and its fetch, and neither runs."""
-    sending = two.send(*SLOWLY, source)
+    sending = two.send(*CRAWLING, source)
     got = two.fetch(sending.ticket, env=two.here)
     got.moved(8 * MIB)
     for process in (got, sending):
@@ -260,7 +272,7 @@ def test_a_file_that_changed_before_anything_was_stored_is_a_new_job_and_the_old
 def test_another_host_with_the_same_file_and_the_ticket_goes_on_while_a_fetch_runs(
     two: Two, source: Path, elsewhere: Mapping[str, str]
 ) -> None:
-    first = killed(two, source)
+    first = killed(two, source, whole=True)
     got = two.fetch(first.ticket)
     got.moved(8 * MIB)  # so the first segment is complete
     copies = two.tmp / "copies"
@@ -346,7 +358,7 @@ def test_the_first_host_goes_on_after_another_one_did(
     two: Two, source: Path, elsewhere: Mapping[str, str]
 ) -> None:
     """Under the same segment numbers lies what another host stored: the ledger must not be believed."""
-    first = killed(two, source)
+    first = killed(two, source, whole=True)
     second = two.send(*SLOWLY, "--ticket", first.ticket, source, env=elsewhere)
     second.moved(SIZE // 3 * 2)
     second.signal(signal.SIGKILL)
@@ -361,7 +373,7 @@ def test_the_first_host_goes_on_after_another_one_did(
 
 @pytest.mark.long
 def test_a_ledger_that_lost_its_last_commits_learns_from_the_store(two: Two, source: Path) -> None:
-    first = killed(two, source)
+    first = killed(two, source, whole=True)
     with closing(sqlite3.connect(ledger_of(two.here))) as ledger, ledger:
         assert ledger.execute("SELECT count(*) FROM segments WHERE size > 0").fetchone()[0] >= 1
         ledger.execute("DELETE FROM segments")
@@ -375,7 +387,7 @@ def test_a_ledger_that_lost_its_last_commits_learns_from_the_store(two: Two, sou
 
 @pytest.mark.long
 def test_a_file_that_was_only_touched_goes_on_with_its_ticket(two: Two, source: Path) -> None:
-    first = killed(two, source)
+    first = killed(two, source, whole=True)
     source.touch()
     assert complaint(two.send("--wait", "0", source)).code == 6
     (job,) = listed(two, two.here)
@@ -436,7 +448,7 @@ def test_a_folder_goes_on_elsewhere_with_the_times_and_modes_it_had(
 ) -> None:
     folder = make_tree(two.tmp / "folder", 300)
     source.rename(folder / "source")
-    first = killed(two, folder, after=2 * SIZE // 3)  # another host sees only whole segments
+    first = killed(two, folder, whole=True)  # another host sees only those
     copy = two.tmp / "elsewhere" / "folder"
     shutil.copytree(folder, copy, symlinks=True, copy_function=shutil.copyfile)
     (copy / "locked").chmod(0o700)
@@ -450,7 +462,7 @@ def test_other_servers_know_nothing_of_a_job_and_end_nothing_of_it(
     two: Two, place: Place, broker: Path, source: Path
 ) -> None:
     """Whoever names the wrong context must not lose what was begun with the right one."""
-    first = killed(two, source)
+    first = killed(two, source, whole=True)
     got = two.fetch(first.ticket)
     got.moved(8 * MIB)
     got.signal(signal.SIGKILL)

@@ -59,10 +59,13 @@ NOTHING = Remains({}, [], set())
 
 
 class _Upload:
-    """A segment on its way: its builder, and the parts that are being or have been stored."""
+    """A segment on its way: its builder, and the parts that are being or have been stored.
 
-    def __init__(self, upload: str, builder: SegmentBuilder) -> None:
-        self.upload, self.builder = upload, builder
+    begun: gives the upload's id, which the first part is the first to need.
+    """
+
+    def __init__(self, begun: asyncio.Future[str], builder: SegmentBuilder) -> None:
+        self.begun, self.builder = begun, builder
         self.stored: list[api.StoredPart] = []
         self.puts: list[asyncio.Task[None]] = []
 
@@ -80,6 +83,7 @@ class S3Outbound:
         on_stored: told of each complete segment, for the reference to the receivers.
         on_part: told of each part that the store took.
         on_tick: called several times a second; `under_way` may say something else then.
+        may_store: parts are made before it is set, and stored from then on; None: at once.
     """
 
     def __init__(
@@ -99,11 +103,13 @@ class S3Outbound:
         on_stored: Callable[[SegmentRef], Coroutine[Any, Any, None]] | None = None,
         on_part: Callable[[Part], None] = lambda _part: None,
         on_tick: Callable[[], None] = lambda: None,
+        may_store: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker, self._job, self._codec, self._digests, self._log = broker, job, codec, digests, log
         self._total, self._clock, self._hold = total, clock, hold or Hold()
         self._on_stored, self._on_part = on_stored, on_part
+        self._may_store = may_store
         self._pace = pace = pace or Pace()
         self._store = Store(patience, pace, limit, self._hold, ca=broker.ca, on_tick=on_tick)
         self._moving: list[tuple[Part, Moved]] = []
@@ -122,7 +128,7 @@ class S3Outbound:
         self._slots = Gate(lambda sizes: sizes <= OPEN_SEGMENTS * FULL_SEGMENT)
         self._turn = asyncio.Lock()
         self._current: _Upload | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._finished = False
         self._failure: BaseException | None = None
         self._timer: asyncio.Task[None] | None = None
@@ -138,16 +144,10 @@ class S3Outbound:
         """Parts that the store has not taken yet, and how many bytes of each have left."""
         return [(part, min(moved.bytes, part.length)) for part, moved in self._moving]
 
-    async def begin(self) -> None:
-        """Open the first segment, and connect to the store, before there is a frame for it: meanwhile others may wait for
-        the network, too. Only where something will be put, and nothing was yet."""
+    def expect(self) -> None:
+        """Connect to the store, before there is a part for it."""
         total = self._pace.limit * MIN_PART if self._total is None else self._total
         self._store.expect(self._broker.store, total // MIN_PART + 1)
-        await self._whole(self._begin())
-
-    async def _begin(self) -> None:
-        async with self._turn:
-            self._current = await self._open()
 
     def followed(self) -> None:
         """Somebody reads what we write, and waits for the slowest part of each segment."""
@@ -225,14 +225,22 @@ class S3Outbound:
         if left is not None:
             builder = SegmentBuilder(number, size, ripe, now, [p for p, _ in left.parts])
             builder.skip_numbers(left.used_numbers)
-            current = _Upload(left.upload, builder)
+            begun = asyncio.get_running_loop().create_future()
+            begun.set_result(left.upload)
+            current = _Upload(begun, builder)
             current.stored = [stored for _, stored in left.parts]
         else:
-            upload = await self._hold.through(lambda: self._broker.begin(self._job, number))
-            self._log.segment_begun(number, upload)
-            current = _Upload(upload, SegmentBuilder(number, size, ripe, now))
+            begin = asyncio.create_task(self._begin(number))
+            self._watch(begin)
+            current = _Upload(begin, SegmentBuilder(number, size, ripe, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
         return current
+
+    async def _begin(self, number: int) -> str:
+        """The upload's id. Meanwhile frames are made for it."""
+        upload = await self._hold.through(lambda: self._broker.begin(self._job, number))
+        self._log.segment_begun(number, upload)
+        return upload
 
     def _number(self) -> int:
         return self._gaps.pop(0) if self._gaps else next(self._numbers)
@@ -249,6 +257,7 @@ class S3Outbound:
 
     async def _send(self, current: _Upload, part: Part) -> None:
         """Log it, then store it while the caller makes the next; waits for a place among those under way."""
+        upload = await asyncio.shield(current.begun)
         crc = crc32c(part.pieces)
         self._log.part_made(current.builder.number, part, crc)
         await self._ahead.enter()
@@ -257,11 +266,11 @@ class S3Outbound:
         except BaseException:
             self._ahead.leave()
             raise
-        put = asyncio.create_task(self._put(current, part, crc))
+        put = asyncio.create_task(self._put(current, upload, part, crc))
         current.puts.append(put)
         self._watch(put)
 
-    async def _put(self, current: _Upload, part: Part, crc: str) -> None:
+    async def _put(self, current: _Upload, upload: str, part: Part, crc: str) -> None:
         number, length = part.number, part.length
         moving = part, Moved()
         self._moving.append(moving)
@@ -274,12 +283,12 @@ class S3Outbound:
                 nonlocal kept, fresh_until
                 if kept is None or kept is refused or self._clock() >= fresh_until:
                     asked, to_sign = self._clock(), api.PartToSign(number, length, crc)
-                    kept = await self._broker.sign_part(
-                        self._job, current.builder.number, current.upload, to_sign
-                    )
+                    kept = await self._broker.sign_part(self._job, current.builder.number, upload, to_sign)
                     fresh_until = asked + lives(kept) / 2
                 return kept
 
+            if self._may_store is not None:
+                await self._may_store.wait()
             etag = await self._hold.through(lambda: self._store.put(sign, part.pieces, moving[1]))
         finally:
             self._moving = [each for each in self._moving if each is not moving]
@@ -309,8 +318,8 @@ class S3Outbound:
     async def _join(self, current: _Upload, index: int) -> None:
         try:
             await asyncio.gather(*current.puts)
-            parts = sorted(current.stored, key=lambda p: p.number)
-            ref = await self._broker.complete(self._job, current.builder.number, current.upload, parts, index)
+            parts, upload = sorted(current.stored, key=lambda p: p.number), await current.begun
+            ref = await self._broker.complete(self._job, current.builder.number, upload, parts, index)
         finally:
             self._slots.leave(min(current.builder.size, FULL_SEGMENT))
         self._log.segment_stored(ref)
@@ -318,11 +327,11 @@ class S3Outbound:
         if self._on_stored is not None:
             await self._on_stored(ref)
 
-    def _watch(self, task: asyncio.Task[None]) -> None:
+    def _watch(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._failure = self._failure or task.exception()
