@@ -121,7 +121,8 @@ def test_every_line_of_the_list_fits_80_columns(
     line = JobLine(
         job=JOB, state=JobState.DELIVERED, size=size, created=0.0, expires=2 * age, fetched=fetched, fetches=fetches
     )  # fmt: skip
-    shown = table.table(ls.HEADINGS, [ls.row(line)], 80, age, numbers=("SIZE",))
+    what = "what was sent, at some length, and in many words.tar"
+    shown = table.table(ls.HEADINGS, [ls.row(line, what)], 80, age, numbers=("SIZE",), whole=("JOB",))
     assert max(map(len, shown)) <= 80
     assert shown[1].startswith(JOB), "nothing had to be cut"
 
