@@ -27,7 +27,12 @@ Row = tuple[str, str]
 
 
 class Command(TyperCommand):
-    """A command whose epilog holds its examples, one a line."""
+    """A command whose epilog holds its examples, one a line.
+
+    words: the commands below it, and what each is for.
+    """
+
+    words: tuple[Row, ...] = ()
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Every complaint knows the command it is about; the library leaves it out of some."""
@@ -40,8 +45,9 @@ class Command(TyperCommand):
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         arguments = [p for p in self.params if isinstance(p, TyperArgument) and not p.hidden]
         usage = " ".join([ctx.command_path, "[OPTIONS]", *(_metavar(a) for a in arguments)])
-        rows = [_row(p) for p in self.params if not getattr(p, "hidden", False)]
-        formatter.write(_page(usage, self.help, rows, (self.epilog or "").splitlines()))
+        options = [_row(p) for p in self.params if not getattr(p, "hidden", False)]
+        usage += f", or {ctx.command_path} COMMAND" if self.words else ""
+        formatter.write(_page(usage, self.help, [*self.words, *options], (self.epilog or "").splitlines()))
 
 
 class Group(TyperGroup):
@@ -104,7 +110,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
-        rows = [(name, _first_line(self._make(name).help)) for name in self._names]
+        rows = [(name, first_line(self._make(name).help)) for name in self._names]
         usage = f"{ctx.command_path} COMMAND [OPTIONS]"
         formatter.write(_page(usage, self.help, [*rows, *self._rows], self._examples, self._notes))
 
@@ -113,7 +119,7 @@ def _page(
     usage: str, about: str | None, rows: Iterable[Row], examples: Iterable[str], notes: str = ""
 ) -> str:
     lines = textwrap.wrap(f"Usage: {usage}", WIDTH, subsequent_indent=" " * 7)
-    lines += ["", *textwrap.wrap(_first_line(about), WIDTH)]
+    lines += ["", *textwrap.wrap(first_line(about), WIDTH)]
     rows = list(rows)
     left = min(_LEFT, max((len(name) for name, _ in rows), default=0)) + len(_INDENT)
     for name, text in rows:
@@ -160,5 +166,5 @@ def _metavar(parameter: TyperArgument | TyperOption) -> str:
     return f"[{name}]" if isinstance(parameter, TyperArgument) and not parameter.required else name
 
 
-def _first_line(text: str | None) -> str:
+def first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0].rstrip(".")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from typer.core import TyperCommand
 
-    from cli.help import Group
+    from cli.help import Command, Group
 
 COMMANDS = (
     *("send", "fetch", "resume", "room", "batch"),
@@ -171,14 +171,16 @@ def command_of(name: str) -> TyperCommand | Group:
     """The command (or group of commands) in cli/<name>.py; of two words: the second's function there."""
     from importlib import import_module
 
+    from cli.help import Group, first_line
+
     name, _, word = name.partition(" ")
     module = import_module(f"cli.{MODULES.get(name, name)}")
     if word:
         return _made(word, getattr(module, word), module.EXAMPLES_OF[word])
     if name not in GROUPS:
-        return _made(name, getattr(module, name), module.EXAMPLES)
-
-    from cli.help import Group
+        made = _made(name, getattr(module, name), module.EXAMPLES)
+        made.words = tuple((word, first_line(getattr(module, word).__doc__)) for word in WORDS.get(name, ()))
+        return made
 
     def make(verb: str) -> TyperCommand:
         return _made(verb, getattr(module, verb), module.EXAMPLES_OF[verb])
@@ -186,14 +188,13 @@ def command_of(name: str) -> TyperCommand | Group:
     return Group(name, module.__doc__ or "", GROUPS[name], make, examples=module.EXAMPLES)
 
 
-def _made(name: str, function: Callable[..., None], examples: tuple[str, str]) -> TyperCommand:
+def _made(name: str, function: Callable[..., None], examples: tuple[str, str]) -> Command:
     import typer
-    from typer.core import TyperCommand
 
     from cli.help import Command
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name, cls=Command, epilog="\n".join(examples))(function)
     command = typer.main.get_command(app)
-    assert isinstance(command, TyperCommand)
+    assert isinstance(command, Command)
     return command

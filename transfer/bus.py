@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer.config import to_trust
 from transfer.errors import (
     BrokerAbsent,
     BusUnreachable,
@@ -33,6 +34,11 @@ PING_EVERY = 10
 """Seconds. Three unanswered pings mean that the connection is lost, whatever TCP believes."""
 THROWN_OUT = "no longer let in"
 """How `on_refusal` is told that the server does not know us any more."""
+NO_TLS = (
+    "it does not speak TLS",
+    "check its address with `xfer context show`, and with whoever runs it; if nothing was changed, somebody stands between",
+)
+"""What is wrong with a server that should, and what to do."""
 UNSENT = 1 << 16
 """Bytes that may wait for the network before what can be left out is."""
 
@@ -93,13 +99,16 @@ async def connect(
 
     errors: list[Exception] = []
     refused = asyncio.Event()
-    distrust: list[str] = []
+    distrust: list[tuple[str, str]] = []  # what is wrong, and what to do
 
     async def on_error(error: Exception) -> None:
         errors.append(error)
         text = str(error).lower()
         if isinstance(error, (ssl.SSLCertVerificationError, PlainServer)):
-            distrust.append(getattr(error, "verify_message", "it does not speak TLS"))
+            if isinstance(error, PlainServer):
+                distrust.append(NO_TLS)
+            else:
+                distrust.append((error.verify_message, to_trust(ca)))
             refused.set()
         elif "timeout" not in text and ("authorization" in text or "authentication" in text):
             refused.set()  # «authentication timeout» means that our answer was long on its way
@@ -135,7 +144,8 @@ async def connect(
             dialling.result()
             return client
         if distrust:
-            raise UntrustedServer(f"NATS at {url} is not to be trusted: {distrust[0]}")
+            what, hint = distrust[0]
+            raise UntrustedServer(f"NATS at {url} is not to be trusted: {what}", hint=hint)
         if refused.is_set():
             raise NotAllowed(f"NATS at {url} does not accept these credentials")
         raise BusUnreachable(f"cannot reach NATS at {url} ({_cause(errors)})")

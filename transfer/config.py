@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import platformdirs
 
-from transfer.errors import NotConfigured, UsageError
+from transfer.errors import NotConfigured, UntrustedServer, UsageError
 from transfer.ice_urls import IceServers, parse_stun, parse_turn
 from transfer.tomlfile import TomlFile
 
@@ -80,6 +80,21 @@ def config_dir() -> Path:
     """`$XFER_HOME/config`, else what the platform calls a user's config folder. It may not exist yet."""
     home = os.environ.get("XFER_HOME")
     return Path(home, "config") if home else platformdirs.user_config_path("xfer", appauthor=False)
+
+
+def to_trust(ca: Path | None) -> str:
+    """What to do about a server that nobody who is trusted vouches for. ca: who was; None: the system's authorities."""
+    if ca is None:
+        return (
+            "if an authority of your own vouches for it, name its certificate with --ca (XFER_CA);"
+            " if a public one should, somebody may stand between"
+        )
+    if config_dir() / "credentials" in ca.parents:  # where `xfer join` puts what an invite names
+        return UntrustedServer.hint
+    return (
+        f"see whether {ca} holds the authority that vouches for it now (--ca, XFER_CA);"
+        " if nothing was changed there, somebody stands between"
+    )
 
 
 def state_dir() -> Path:

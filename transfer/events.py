@@ -74,7 +74,8 @@ class Progress(Event, frozen=True, tag="progress"):
 
 class Notice(Event, frozen=True, tag="notice"):
     """Something worth a line that does not end the transfer. warning: what was sent or written is not what was asked
-    for (a skipped pipe, an escaped name), and not only how it goes (a connection that was lost and is back)."""
+    for (a skipped pipe, an escaped name), or somebody has to mend something, and not only how it goes (a connection that
+    was lost and is back)."""
 
     text: str
     warning: bool = False

@@ -118,7 +118,12 @@ async def fetch(
                 final = opened.state is api.JobState.STORED  # what is damaged then stays damaged
                 meter.total = opened.size
                 mailbox = Mailbox(
-                    client, context.user, sealer, hears=Purpose.TO_RECEIVER, says=Purpose.TO_SENDER
+                    client,
+                    context.user,
+                    sealer,
+                    hears=Purpose.TO_RECEIVER,
+                    says=Purpose.TO_SENDER,
+                    refusals=broker.refusals,
                 )
                 with contextlib.closing(
                     Assembly(codec, job.sink, meter, job.ledger, job.row, job.begun)
@@ -178,8 +183,13 @@ class _Receiver:
 
     async def run(self, ice: IceServers) -> Summary:
         """Raises as `fetch`."""
-        await self._mailbox.listen(self._broker.patience)
         try:
+            if self._opened.segments:
+                self._store.expect(self._opened.size)
+            if self._opened.state.unfinished:  # else its sender has nothing more to say
+                await self._mailbox.listen(self._broker.patience)
+                if self._mailbox.deaf:
+                    self._meter.notice(self._mailbox.deaf, warning=True)
             if self._place.receipt is None:
                 await self._assembly.restore()
                 if self._meter.done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from transfer import bus, wire
@@ -29,7 +30,18 @@ class Mailbox:
     sender an effort and us none. Signals that set up a connection go to their `Conversation`, all others to `next`.
     """
 
-    def __init__(self, client: Client, user: str, sealer: Sealer, *, hears: Purpose, says: Purpose) -> None:
+    def __init__(
+        self,
+        client: Client,
+        user: str,
+        sealer: Sealer,
+        *,
+        hears: Purpose,
+        says: Purpose,
+        refusals: Collection[str] = (),
+    ) -> None:
+        """refusals: as of `BrokerClient`."""
+        self._refusals = refusals
         self._client, self._user, self._sealer = client, user, sealer
         self._hears, self._says = hears, says
         self._queue: asyncio.Queue[wire.AnySignal] = asyncio.Queue(256)
@@ -53,6 +65,17 @@ class Mailbox:
                 subject = bus.peer_subject(self._user, self._sealer.job)
                 self._subscription = await self._client.subscribe(subject, cb=self._receive)
             await self._client.flush(FLUSHED_WITHIN)
+
+    @property
+    def deaf(self) -> str:
+        """Why nothing can be heard here though it is open, for people; "" where it can."""
+        subject = bus.peer_subject(self._user, self._sealer.job)
+        if not any(f'subscription to "{subject.lower()}"' in said.lower() for said in self._refusals):
+            return ""
+        return (
+            f"NATS does not let user {self._user} hear other users, so nothing can go directly;"
+            f" have the operator look at its permissions (`xfer doctor`, `xfer broker permissions {self._user}`)"
+        )
 
     async def close(self) -> None:
         if self._subscription is not None:

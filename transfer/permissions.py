@@ -25,13 +25,13 @@ _NKEY = re.compile(r"U[A-Z2-7]{55}")
 
 def permissions(user: str) -> dict[str, object]:
     """As NATS reads them, in its configuration and in a JWT's terms alike."""
-    publish, subscribe = _subjects(user)
+    publish, subscribe = subjects(user)
     allowed: dict[str, object] = {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}}
     # Answers to requests; also a KV listing's answers to flow control.
     return allowed | {"allow_responses": dict(ANSWERS)} if user == BROKER else allowed
 
 
-def _subjects(user: str) -> tuple[list[str], list[str]]:
+def subjects(user: str) -> tuple[list[str], list[str]]:
     """Where a user may publish, and what it may subscribe to."""
     if user == BROKER:
         records = [f"$KV.{bucket}.>" for bucket in BUCKETS]
@@ -104,7 +104,7 @@ def nsc_form(users: Mapping[str, str | None]) -> str:
 
 
 def _nsc_user(user: str, key: str | None) -> Iterator[str]:
-    publish, subscribe = _subjects(user)
+    publish, subscribe = subjects(user)
     yield from ("--name", user)
     if key is not None:
         yield from ("--public-key", key)

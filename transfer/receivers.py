@@ -58,6 +58,8 @@ class Receivers:
 
     async def open(self) -> None:
         await self._mailbox.listen(self._broker.patience)
+        if self._mailbox.deaf:
+            self._meter.notice(self._mailbox.deaf, warning=True)
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:

@@ -41,6 +41,7 @@ from transfer.safe import Safe
 from transfer.seal import Purpose
 from transfer.sent import SendAgain, SentJob, Via, absolute_paths
 from transfer.source import Links, SourceFile
+from transfer.tasks import together
 from transfer.through_store import ThroughStore
 from transfer.ticket import Ticket
 from transfer.transports.interfaces import check_interfaces
@@ -159,7 +160,12 @@ async def send(
                 material.raise_if_partial()
                 return summary
             mailbox = Mailbox(
-                client, context.user, job.sealer, hears=Purpose.TO_SENDER, says=Purpose.TO_RECEIVER
+                client,
+                context.user,
+                job.sealer,
+                hears=Purpose.TO_SENDER,
+                says=Purpose.TO_RECEIVER,
+                refusals=broker.refusals,
             )
             limit = limit_of(bwlimit)
             pace = Pace(concurrency, rate=limit.rate if limit else None)
@@ -230,9 +236,7 @@ class _Sender:
 
     async def run(self) -> Summary:
         """Raises as `send`."""
-        await self._receivers.open()
         try:
-            self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
             return await self._control.guard(self._go())
         except JobCancelled as cancelled:
             await self._void(cancelled.what)
@@ -263,25 +267,37 @@ class _Sender:
 
     async def _go(self) -> Summary:
         """The end that an earlier run came to, or peers (`Direct`), or else, or then, the store (`ThroughStore`)."""
+        asked, total = self._asked, self._out.manifest.total
+        small = total is not None and total < asked.threshold
+        may_wait = asked.via == "auto" and asked.wait != 0
+        directly = asked.via == "webrtc" or (may_wait and small and not self._job.remains.stored)
+        if not (directly or self._job.found) and self._job.state.unfinished:
+            return await self._all_through_store(small)
+        await self._offer()
         if self._job.found:
             self._meter.notice("carrying on with the unfinished transfer of the same source")
         if not self._job.state.unfinished:
             return await self._ended_before()
-        asked, total = self._asked, self._out.manifest.total
-        small = total is not None and total < asked.threshold
-        may_wait = asked.via == "auto" and asked.wait != 0
-        if asked.via == "webrtc" or (may_wait and small and not self._job.remains.stored):
-            if await self._directly():
-                return await self._delivered()
-        elif total is None:
-            self._meter.choose("s3", "its length is unknown")
-        elif self._room is not None:
-            self._meter.choose("s3", "a room keeps what is stored")
-        elif asked.via == "s3":
-            self._meter.choose("s3", "asked for")
-        else:
-            self._meter.choose("s3", "nobody is waited for" if small else "it is large")
-        return await self._through_store()
+        if not directly:
+            self._meter.choose("s3", self._why_stored(small))
+        elif await self._directly():
+            return await self._delivered()
+        return await self._through_store(self._store())
+
+    def _why_stored(self, small: bool) -> str:
+        """For people: why no peer is offered it first."""
+        if self._out.manifest.total is None:
+            return "its length is unknown"
+        if self._room is not None:
+            return "a room keeps what is stored"
+        if self._asked.via == "s3":
+            return "asked for"
+        return "nobody is waited for" if small else "it is large"
+
+    async def _offer(self) -> None:
+        """Listen for receivers; then there may be some."""
+        await self._receivers.open()
+        self._listener(TicketReady(job=self._job.ticket.job, ticket=str(self._job.ticket)))
 
     async def _directly(self) -> bool:
         """False: the store must take over. The ticket is shown before the direct route is imported (0.1 s)."""
@@ -302,8 +318,9 @@ class _Sender:
         )
         return await direct.serve(self._asked.wait, self._asked.fetches, store=self._asked.via != "webrtc")
 
-    async def _through_store(self) -> Summary:
-        route = ThroughStore(
+    def _store(self) -> ThroughStore:
+        means = self._means
+        return ThroughStore(
             self._out,
             self._receivers,
             self._safe,
@@ -311,10 +328,19 @@ class _Sender:
             self._broker,
             self._job,
             self._codec,
-            self._means.pace,
-            self._means.limit,
-            self._means.hold,
+            means.pace,
+            means.limit,
+            means.hold,
         )
+
+    async def _all_through_store(self, small: bool) -> Summary:
+        """A new job, and nobody is waited for: bus, broker and store are all met at once."""
+        route = self._store()
+        await together(self._offer(), route.begin())
+        self._meter.choose("s3", self._why_stored(small))
+        return await self._through_store(route)
+
+    async def _through_store(self, route: ThroughStore) -> Summary:
         segments = await route.serve(self._asked.wait, self._asked.fetches or 1)
         return await (self._delivered() if segments is None else self._stored(segments))
 

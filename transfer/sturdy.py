@@ -72,6 +72,13 @@ class SturdyClient(Client):
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """After what was said before it; nats-py's own overtakes that, and so `flush` returned before the server had it."""
+        if self.is_connected and self._transport is not None and self._pending:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
+        await super()._send_ping(future)
+
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         """nats-py takes the email package for this, which is half of what a short message costs it."""

@@ -58,6 +58,10 @@ class ThroughStore:
         )
         meter.under_way = self._under_way
 
+    async def begin(self) -> None:
+        """What a new job's way through the store begins with, whatever its frames are."""
+        await self._store.begin()
+
     async def serve(self, wait: float | None, receipts: int) -> int | None:
         """Until the store has everything: how many segments that is. None if so many receipts came before.
 

@@ -1,7 +1,7 @@
 """What could be wrong in a source: each mutant is the text with one small mistake in it.
 
-Not mutated: annotations, decorators, imports, assertions (they speak to the type checker), docstrings, f-strings,
-and strings with a blank in them, which are sentences for people, or SQL. Neither is anything inside a `raise`,
+Not mutated: annotations, decorators, imports, assertions, `__all__` (they speak to the type checker), docstrings,
+f-strings, and strings with a blank in them, which are sentences for people, or SQL. Neither is anything inside a `raise`,
 but the `raise` itself is left out once.
 """
 
@@ -119,7 +119,7 @@ def _seen(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
         if name in ("annotation", "returns", "decorator_list", "bases"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.Assert | ast.JoinedStr):
+            if isinstance(child, ast.Assert | ast.JoinedStr) or _is_all(child):
                 continue
             if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
                 continue
@@ -189,6 +189,10 @@ def _is_type(node: ast.expr) -> bool:
         return _is_type(node.left)
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     return (name[:1].isupper() and not name.isupper()) or name in BUILT_IN
+
+
+def _is_all(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
 
 
 def _decides(node: ast.AST, above: ast.AST) -> bool:

@@ -45,9 +45,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sctp/resets": STATES,
     "sctp/sending": STATES,
     "sctp/timing": STATES,
-    "sctp/congestion": ("sctp_congestion",),
-    "sctp/cubic": ("sctp_congestion",),
-    "sctp/model": ("sctp_congestion",),
+    "sctp/congestion": ("sctp_model",),
+    "sctp/cubic": ("sctp_cubic",),
+    "sctp/model": ("sctp_model",),
 }
 """The unit tests that say what a module does. """
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import coverage
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 LEAST_SECONDS, TIMES = 3.0, 4
 """A mutant may take so many seconds of the processor, and so many times what the tests take without it."""
@@ -211,6 +211,10 @@ def _confine(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     # A failure is enough: that hypothesis makes it smaller, or remembers it for the next mutant, would only cost time.
     settings.register_profile(
-        "mutation", phases=(Phase.explicit, Phase.generate), database=None, deadline=None
+        "mutation",
+        phases=(Phase.explicit, Phase.generate),
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],  # on a busy machine that would pass for a mutant found
     )
     settings.load_profile("mutation")

@@ -67,6 +67,8 @@ async def test_without_a_store_the_broker_starts_and_says_what_is_missing(
         with broker_process(alone, tmp_path / "log", XFER_S3_ENDPOINT=nowhere):
             client = await connected(alone)
             assert code(await answers(client)) is ErrorCode.STORE
+            await asyncio.to_thread(_wait_for_text, tmp_path / "log", "waiting for the store: ")
+            assert "ready" not in (tmp_path / "log").read_text()
             job = Job(client)
             assert isinstance(await job.create(), api.Created)
             assert code(refused := await job.begin()) is ErrorCode.STORE
@@ -92,16 +94,15 @@ async def test_the_broker_waits_for_nats_and_says_so(place: Place, tmp_path: Pat
     env = {**place.env, "NATS_URL": f"nats://u:hush@127.0.0.1:{port}"}
     alone = Place(f"nats://127.0.0.1:{port}", "", env, tmp_path)
     with broker_process(alone, log) as process:
-        await asyncio.to_thread(_wait_for_text, log)
+        await asyncio.to_thread(_wait_for_text, log, "waiting for NATS")
         with nats_server(tmp_path, port):
             client = await connected(alone)
             assert isinstance(await answers(client), api.BrokerInfo)
             await client.close()
+            await asyncio.to_thread(_wait_for_text, log, "ready, bucket ")
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 20) == 0
-    said = log.read_text()
-    assert "waiting for NATS" in said
-    assert "hush" not in said
+    assert "hush" not in log.read_text()
 
 
 async def test_the_broker_outlives_a_restart_of_nats(place: Place, tmp_path: Path) -> None:
@@ -205,7 +206,8 @@ async def test_the_log_holds_no_url_and_no_token(job: Job, broker: Path) -> None
     assert "Traceback" not in said
 
 
-def _wait_for_text(log: Path) -> None:
+def _wait_for_text(log: Path, text: str) -> None:
     end = time.monotonic() + 20
-    while not log.read_text() and time.monotonic() < end:
+    while text not in log.read_text():
+        assert time.monotonic() < end, text
         time.sleep(0.05)

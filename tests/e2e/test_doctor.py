@@ -45,6 +45,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ALL = [
     "NATS",
     "TLS",
+    "rights",
     "broker",
     "JetStream",
     "S3",
@@ -55,7 +56,7 @@ ALL = [
     "libraries",
     "cipher",
 ]
-BEHIND_NATS = ALL[1:6]
+BEHIND_NATS = ALL[1:7]
 
 
 class Doctor:
@@ -151,7 +152,10 @@ async def test_without_a_broker_it_says_so_and_exits_5(xfer: Run, place: Place, 
     with _alone(place, tmp_path) as alone:
         found = await asyncio.to_thread(doctor(xfer, alone, tmp_path))
     assert found.code == 5
-    assert found.states() | {"NATS": "ok", "TLS": "ok", "broker": "fail", "S3": "skip"} == found.states()
+    assert (
+        found.states() | {"NATS": "ok", "TLS": "ok", "rights": "ok", "broker": "fail", "S3": "skip"}
+        == found.states()
+    )
     assert "no broker" in found.checks["broker"]["said"]
     assert "xfer broker" in found.checks["broker"]["next"]
 
@@ -174,6 +178,30 @@ async def test_without_a_store_it_says_so_and_exits_5(xfer: Run, place: Place, t
     assert found.code == 5
     assert found.states() | {"broker": "ok", "JetStream": "ok", "S3": "fail"} == found.states()
     assert "store" in found.checks["S3"]["said"]
+
+
+async def test_of_two_brokers_the_one_with_other_keys_for_the_store_is_named(
+    xfer: Run, place: Place, tmp_path: Path
+) -> None:
+    wrong = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "wrong"}
+    with (
+        _alone(place, tmp_path) as alone,
+        broker_process(alone, tmp_path / "good"),
+        broker_process(alone, tmp_path / "bad", **wrong) as bad,
+    ):
+        await asyncio.to_thread(_until_said, tmp_path / "good", "ready, bucket")
+        await asyncio.to_thread(_until_said, tmp_path / "bad", "waiting for the store")
+        found = await asyncio.to_thread(doctor(xfer, alone, tmp_path))
+    assert (found.code, found.checks["S3"]["state"]) == (5, "fail")
+    assert found.checks["S3"]["said"].startswith("the store refuses the broker (")
+    assert found.checks["S3"]["said"].endswith(f" (the broker on {socket.gethostname()}, process {bad.pid})")
+
+
+def _until_said(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)
 
 
 async def test_a_broker_whose_clock_is_off_is_told_in_the_line_of_clocks(

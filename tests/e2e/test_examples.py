@@ -284,6 +284,7 @@ def secrets(stand: Stand) -> Iterator[dict[str, str]]:
     """Of a repository: the invite of its own user, and the room's ticket."""
     env = dict(stand.servers.env)
     where = ("--dir", str(stand.servers.dir))
+    subprocess.run([*XFER, "user", "add", "ci", *where], env=env, check=True, timeout=60, capture_output=True)
     invited = subprocess.run(
         [*XFER, "invite", "ci", *where], env=env, capture_output=True, text=True, timeout=60
     )

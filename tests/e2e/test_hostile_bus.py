@@ -11,7 +11,7 @@ from transfer.config import Context
 
 UNREADABLE = (
     b"PUB %s \xff\xfe.reply 2\r\n{}\r\n",
-    b"HPUB %s 20 22\r\nNATS/1.0 \xff\xfe\xfd no\r\n{}\r\n",
+    b"HPUB %s 19 21\r\nNATS/1.0 \xff\xfe\xfd no\r\n\r\n{}\r\n",
 )
 """A reply subject, and a header, that are no UTF-8: NATS passes both on."""
 

@@ -14,12 +14,24 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from brokers import HTTP, Job, Place, answers, broker_process, connected, free_port, nats_server
+from brokers import (
+    HTTP,
+    Job,
+    Place,
+    answers,
+    ask,
+    broker_process,
+    code,
+    connected,
+    free_port,
+    nats_server,
+)
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from prometheus_client.parser import text_string_to_metric_families
 
-from transfer.api import JobState
+from transfer import api
+from transfer.api import ErrorCode, JobState
 from transfer.broker import watching
 from transfer.broker.metrics import Metrics
 from transfer.broker.observer import QuotaUse
@@ -58,10 +70,12 @@ class Scraped:
 def scraped(place: Place, tmp_path: Path) -> Iterator[Scraped]:
     with nats_server(tmp_path, free_port()) as url:
         alone = Place(url, place.s3_endpoint, {**place.env, "NATS_URL": url}, tmp_path)
-        port, log = free_port(), tmp_path / "broker.log"
+        port, log, rules = free_port(), tmp_path / "broker.log", tmp_path / "rules.toml"
+        rules.write_text("[quota.users.carol]\nrequests_per_minute = 0\n")
         with broker_process(
             alone,
             log,
+            XFER_RULES=str(rules),
             XFER_METRICS=str(port),
             XFER_LOG="json",
             XFER_SWEEP_EVERY="0.5",
@@ -158,7 +172,7 @@ async def test_what_is_used_of_quotas_is_asked_again_and_again(
     text = metrics.text().decode()
     assert re.search(r'^xfer_quota_used\{limit="open_jobs",user=""\} [0-9.]+$', text, re.MULTILINE)
     assert 'xfer_quota_limit{limit="open_jobs",user=""} 1000.0' in text
-    assert metrics.healthy
+    assert metrics.trouble == ""
 
 
 async def test_health_is_whether_nats_is_there(place: Place, tmp_path: Path) -> None:
@@ -196,12 +210,21 @@ def test_a_port_that_is_taken_ends_the_broker_with_a_sentence(place: Place) -> N
 async def test_each_line_of_the_log_is_an_object_and_names_job_verb_and_user(
     scraped: Scraped, user: Client
 ) -> None:
-    """A request whose reply subject is somebody else's inbox is one that the broker has something to say to."""
+    """Of a request whose reply subject is somebody else's inbox, and of those by who may not ask."""
     await user.publish("xfer.api.alice.open", b"{}", reply="_INBOX_bob.x")
+    for _ in range(3):
+        assert code(await ask(user, "info", api.Info(), api.BrokerInfo, "carol")) is ErrorCode.OVER_QUOTA
     async with asyncio.timeout(SOON):
-        while "dropped a request" not in scraped.log.read_text():  # noqa: ASYNC110 (written by another process)
+        while '"count":2' not in scraped.log.read_text():  # noqa: ASYNC110 (written by another process)
             await asyncio.sleep(0.05)
     lines = [json.loads(line) for line in scraped.log.read_text().splitlines()]
     assert all({"time", "level", "message"} <= set(line) for line in lines)
     [dropped] = [line for line in lines if "dropped a request" in line["message"]]
     assert (dropped["user"], dropped["verb"], dropped["level"]) == ("alice", "open", "warning")
+    refused = [line for line in lines if "refused" in line]
+    assert [(line["user"], line["verb"], line["count"]) for line in refused] == [
+        ("carol", "info", 1),
+        ("carol", "info", 2),
+    ]
+    assert {line["refused"] for line in refused} == {"over_quota"}
+    assert refused[0]["message"].endswith("over quota: this user may ask nothing of the broker")

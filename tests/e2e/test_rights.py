@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ import msgspec
 import nats.errors
 import nkeys
 import pytest
+import urllib3
 from attacks import JOB, SOON, Raw, everything_is_refused, raw
-from brokers import Place, broker_process, free_port, nats_server
+from brokers import HTTP, Place, broker_process, free_port, nats_server
 from helpers import Two, complaint
 from jwts import operator_mode
 
@@ -36,8 +39,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="local servers n
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-FORGOTTEN = "_INBOX_deaf.>"
-"""What the user `deaf` may not subscribe to, and should."""
+FORGOTTEN = {"deaf": "_INBOX_deaf.>", "alone": "xfer.peer.alone.>"}
+"""What a user may not subscribe to, and should."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,16 @@ def permitted(servers: Servers, *words: str) -> str:
     return told.stdout
 
 
+def without(block: str, *subjects: str) -> str:
+    """The same permissions, but for these; each stands there once."""
+    for each in subjects:
+        assert block.count(f'"{each}"') == 1
+        block = block.replace(f'"{each}"', '"nothing"')
+    return block
+
+
 @contextmanager
-def server_of_others(servers: Servers, folder: Path, block: str, suffix: str) -> Iterator[Bus]:
+def server_of_others(servers: Servers, folder: Path, block: str, suffix: str, **more: str) -> Iterator[Bus]:
     """A plain nats-server with that block, and a broker, beside the worker's store."""
     with nats_server(folder, free_port(), block) as url:
         env = {
@@ -84,6 +95,7 @@ def server_of_others(servers: Servers, folder: Path, block: str, suffix: str) ->
             "AWS_SHARED_CREDENTIALS_FILE": str(servers.dir / "aws_credentials"),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
+            **more,
         }
         with broker_process(Place(url, servers.s3_endpoint, env, folder), folder / "broker.log"):
             yield Bus(url, "ann", folder / f"ann{suffix}", folder / f"mallory{suffix}")
@@ -94,13 +106,13 @@ def foreign(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """With the printed block in its configuration."""
     folder = tmp_path_factory.mktemp("foreign")
     named = {}
-    for user in ("broker", "ann", "mallory", "deaf"):
+    for user in ("broker", "ann", "mallory", *FORGOTTEN):
         seed, named[user] = make_nkey()
         (folder / f"{user}.nk").write_text(seed)
-    given = [f"{user}={named[user]}" for user in ("ann", "broker", "deaf")]
+    given = [f"{user}={named[user]}" for user in ("ann", "broker", *FORGOTTEN)]
     block = permitted(servers, *given, "mallory")
-    assert block.count(f'"{FORGOTTEN}"') == 1
-    block = block.replace(f'"{FORGOTTEN}"', '"nothing"')
+    for subjects in FORGOTTEN.values():
+        block = without(block, subjects)
     # The key that was not given stands there as a variable.
     with server_of_others(
         servers, folder, block.replace("$XFER_NKEY_MALLORY", named["mallory"]), ".nk"
@@ -231,6 +243,73 @@ def test_an_inbox_that_was_forgotten_in_the_permissions_is_exit_7_and_named(fore
     ):
         assert (said.code, said.message) == (7, "NATS does not let user deaf talk to the broker")
         assert "xfer broker permissions" in said.next
+
+
+def test_a_user_whose_permissions_lack_the_peers_signals_is_told_by_doctor_and_by_send(
+    foreign: Bus, two: Two, xfer: Run
+) -> None:
+    seed = foreign.victim_seed.with_name("alone.nk")
+    alone = {**two.here, "NATS_URL": foreign.url, "NATS_CREDS": str(seed), "XFER_USER": "alone"}
+    said = xfer("doctor", "--json", env=alone)
+    assert said.returncode == 7
+    checks = {row["check"]: row for row in json.loads(said.stdout)["checks"]}
+    assert checks["rights"]["said"] == "NATS does not let user alone subscribe to xfer.peer.alone.>"
+    assert "`xfer broker permissions`" in checks["rights"]["next"]
+    assert (checks["NATS"]["state"], checks["broker"]["state"]) == ("ok", "ok")
+    sending = xfer("send", "--wait", "0", str(two.file("f", 10)), env=alone)
+    assert sending.returncode == 0
+    assert "NATS does not let user alone hear other users" in sending.stderr
+    ann = {**alone, "NATS_CREDS": str(foreign.victim_seed), "XFER_USER": "ann"}
+    checks = {row["check"]: row for row in json.loads(xfer("doctor", "--json", env=ann).stdout)["checks"]}
+    assert checks["rights"]["state"] == "ok"
+
+
+def test_a_broker_whose_permissions_are_of_an_older_version_names_them_in_log_health_and_doctor(
+    servers: Servers, two: Two, xfer: Run, tmp_path: Path
+) -> None:
+    lacks = ("xfer.pages.>", "$KV.xfer_rooms.>")
+    named = {}
+    for user in ("broker", "ann"):
+        seed, named[user] = make_nkey()
+        (tmp_path / f"{user}.nk").write_text(seed)
+    block = permitted(servers, *(f"{user}={public}" for user, public in named.items()))
+    for each in lacks:
+        assert block.count(f'"{each}"') == 2  # said and heard
+        block = block.replace(f'"{each}"', '"nothing"')
+    port = free_port()
+    with server_of_others(servers, tmp_path, block, ".nk", XFER_METRICS=str(port)) as bus:
+        health = f"http://127.0.0.1:{port}/healthz"
+        missing = ", ".join(
+            f"{verb} to {subjects}"
+            for verb, named in (("subscribe", lacks[::-1]), ("publish", lacks[::-1]))
+            for subjects in named
+        )
+        deadline = time.monotonic() + SOON
+        while (answer := answered(health)) != (503, f"NATS does not let the broker {missing}\n"):
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.1)
+        assert (
+            f"NATS does not let the broker {missing}; print and install"
+            in (tmp_path / "broker.log").read_text()
+        )
+        ann = {**two.here, "NATS_URL": bus.url, "NATS_CREDS": str(bus.victim_seed), "XFER_USER": "ann"}
+        while True:
+            said = xfer("doctor", "--json", env=ann)
+            found = {row["check"]: row for row in json.loads(said.stdout)["checks"]}["broker"]
+            if "no broker" not in found["said"]:
+                break
+            assert time.monotonic() < deadline
+    assert (said.returncode, found["state"]) == (7, "fail")
+    assert found["said"].startswith(f"NATS does not let the broker {missing} (the broker on ")
+
+
+def answered(url: str) -> tuple[int, str]:
+    """Status and body; nothing while nobody listens."""
+    try:
+        answer = HTTP.request("GET", url)
+    except urllib3.exceptions.HTTPError:
+        return 0, ""
+    return answer.status, answer.data.decode()
 
 
 def test_printed_permissions_go_to_stdout_and_the_broker_without_a_word_still_runs(xfer: Run) -> None:

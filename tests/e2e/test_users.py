@@ -116,6 +116,9 @@ class Team:
             for started in person.started:
                 started.stop()
             self.operator("user", "rm", person.name)
+        Folder.at(self.servers.dir).removed.unlink(
+            missing_ok=True
+        )  # the next test has people of the same names
 
 
 @pytest.fixture
@@ -261,6 +264,7 @@ def test_transfers_to_a_server_that_another_authority_vouches_for_exit_7(team: T
     sent = ann.start("send", "--json", write(ann.folder / "f", 10), env={"XFER_CA": str(other.authority)})
     said = complaint(sent)
     assert (said.code, said.kind) == (7, "UntrustedServer")
+    assert said.next.startswith(f"see whether {other.authority} holds the authority that vouches for it now")
     assert not any(event for event in sent.events if "ticket" in type(event).__name__.lower())
 
 
@@ -311,6 +315,12 @@ async def test_a_removed_user_is_thrown_out_and_the_others_stay(team: Team) -> N
         assert people["ann"].stats["reconnects"] == 0
         assert not (team.servers.dir / "credentials" / "bob.nk").exists()
         assert [p for p in os.listdir(team.servers.dir / "credentials") if "bob" in p] == []
+        invited = await asyncio.to_thread(team.operator, "invite", "bob")
+        assert (invited.returncode, invited.stdout) == (2, "")
+        assert "user bob was removed, and an invite does not take that back" in invited.stderr
+        assert "`xfer user add bob` lets it in again, with a new key" in invited.stderr
+        assert (await asyncio.to_thread(team.operator, "user", "add", "bob")).returncode == 0
+        assert (await asyncio.to_thread(team.operator, "invite", "bob")).returncode == 0
     finally:
         for client in people.values():
             await client.close()

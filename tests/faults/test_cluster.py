@@ -51,6 +51,12 @@ def test_a_transfer_crosses_from_leaf_to_leaf(cluster: Cluster, tmp_path: Path) 
     assert "by s3" in cross(cluster, source, "s3", "bob", "ann")
 
 
+def test_no_broker_misses_a_right_not_even_at_a_leaf(cluster: Cluster) -> None:
+    logs = [path.read_text() for path in cluster.folder.root.glob("broker*.log")]
+    assert len(logs) == 2
+    assert not any("does not let" in log for log in logs)
+
+
 def test_the_script_says_what_it_does(tmp_path: Path) -> None:
     script = Path(__file__).resolve().parent.parent.parent / "scripts" / "cluster"
     shown = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, timeout=30)

@@ -353,6 +353,10 @@ def test_what_is_no_trailer_is_refused(raw: bytes) -> None:
         read_trailer(raw)
 
 
+def test_a_trailer_may_state_every_chunk_that_a_job_can_have() -> None:
+    assert read_trailer(encode_trailer(1 << 50, 1 << 32, bytes(32))).chunks == 1 << 32
+
+
 @pytest.mark.parametrize(
     "read", [lambda raw: read_block(raw, 0), lambda raw: read_block(raw, 1), read_trailer]
 )

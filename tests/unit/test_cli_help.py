@@ -151,6 +151,13 @@ def test_the_help_of_fetch_says_that_a_final_slash_makes_a_folder() -> None:
     assert any("a final / makes it one" in line for line in page(("fetch",)))
 
 
+@pytest.mark.parametrize("name", WORDS)
+def test_the_page_of_a_command_lists_the_commands_below_it_and_what_they_are_for(name: str) -> None:
+    listed = " ".join(" ".join(page((name,))).split())
+    for word in WORDS[name]:
+        assert f" {word} {page((name, word))[2]} " in listed
+
+
 def test_a_close_name_is_offered() -> None:
     run = subprocess.run([sys.executable, "-m", "cli", "fecth"], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (2, "")

@@ -82,6 +82,12 @@ def test_whatever_comes_is_read_or_refused(message: bytes) -> None:
         assert opening is None or pack_open(opening) == data
 
 
+def test_payload_protocols_bear_the_numbers_of_their_rfc_and_an_open_says_what_is_usual() -> None:
+    """RFC 8831 section 8; RFC 8832 section 5.1: reliable, and of normal priority."""
+    assert [kind.value for kind in Protocol] == [50, 51, 53, 56, 57]
+    assert Open("x") == Open("x", "", 0, 256, 0)
+
+
 # --- channels
 
 
@@ -119,6 +125,7 @@ def test_an_empty_message_is_told_from_one_byte() -> None:
     ours, theirs = Line(a.association), Line(b.association)
     for message in (b"", b"\0", b""):
         ours.send(message)
+    assert a.association.buffered == 3, "one byte says nothing (RFC 8831 section 6.6)"
     a.stir()
     assert heard(network, b, theirs) == [b"", b"\0", b""]
 
@@ -131,6 +138,9 @@ def test_a_channel_that_one_end_closes_ends_after_all_that_was_sent() -> None:
     heard(network, a, ours)
     ours.send(b"last" * 50_000)
     assert ours.close()
+    assert ours.close()
+    assert a.association._resets is not None
+    assert a.association._resets._wanted == [7], "once"
     a.stir()
     assert not theirs.ended
     assert heard(network, b, theirs) == [b"last" * 50_000]
@@ -211,6 +221,14 @@ def test_a_channel_on_the_stream_that_is_none_is_refused() -> None:
     say(a, LAST_STREAM + 1, Protocol.CONTROL, pack_open(Open("x")))
     with pytest.raises(ProtocolError, match="does not exist"):
         heard(network, b, Line(b.association, None))
+
+
+def test_a_channel_on_the_last_stream_is_taken() -> None:
+    network, a, b = connected()
+    say(a, 65534, Protocol.CONTROL, pack_open(Open("x")))
+    line = Line(b.association, None)
+    assert heard(network, b, line) == []
+    assert (line.stream, line.opened) == (65534, True)
 
 
 def test_data_before_the_channel_is_open_is_refused() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from transfer.api import ErrorCode
 from transfer.broker import lifecycle
 from transfer.broker.metrics import Metrics
 from transfer.broker.settings import Settings
@@ -251,6 +252,14 @@ def test_dashboard_and_alerts_name_only_metrics_that_there_are() -> None:
     for where, expression in expressions().items():
         assert used(expression), where
         assert used(expression) <= shown(), where
+
+
+def test_the_alerts_name_every_outcome_of_a_request_that_is_the_operators_trouble_and_none_that_is_none() -> (
+    None
+):
+    told = re.findall(r'xfer_requests_total\{outcome=~?"([a-z_|]+)"', (DEPLOY / "alerts.yml").read_text())
+    named = {ErrorCode(outcome) for outcomes in told for outcome in outcomes.split("|")}
+    assert named == {ErrorCode.INTERNAL, ErrorCode.STORE, ErrorCode.CLOCK, ErrorCode.BUSY}
 
 
 def test_every_metric_is_on_the_dashboard() -> None:

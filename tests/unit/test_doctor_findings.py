@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from cli import doctor
 from transfer.api import CheckupReport
 from transfer.bus import ServerFacts
 from transfer.doctor import Finding, worst
-from transfer.doctor.servers import _broker, _clocks, _jetstream, _tls
+from transfer.doctor.brokers import Seen, worst_of
+from transfer.doctor.servers import _broker, _clocks, _jetstream, _store_hint, _tls
+from transfer.errors import NotAllowed, StoreUnreachable
+from transfer.transports.s3.http import SignatureRefused
 
 
 def found(*codes: int) -> list[Finding]:
@@ -73,6 +77,19 @@ def test_without_job_records_nothing_works_but_without_events_and_rooms_transfer
     assert neither.next.startswith("transfers work, but cannot be watched and reach no room;")
     away = _jetstream(report(KV_xfer_jobs="no answer", xfer_events="no answer"))
     assert (away.state, away.code) == ("fail", 5)
+
+
+def test_keys_that_the_store_refuses_are_the_brokers_and_a_store_that_is_away_is_this_machines() -> None:
+    assert "the broker's AWS_* keys" in _store_hint(SignatureRefused("refused (403 AccessDenied)"))
+    assert "this machine does not" in _store_hint(StoreUnreachable("no answer"))
+    assert _store_hint(NotAllowed("no")) == ""
+
+
+def test_a_broker_that_nats_forbids_something_is_named_and_exits_7() -> None:
+    well, ill = report(), msgspec.structs.replace(report(), broker="b2, process 7", rights=["publish to x.>"])
+    finding = worst_of([Seen(well, 0.0, 0.0), Seen(ill, 0.0, 0.0)], lambda one: _broker(one.report, 0.0))
+    assert (finding.state, finding.code) == ("fail", 7)
+    assert finding.said == "NATS does not let the broker publish to x.> (the broker on b2, process 7)"
 
 
 def test_a_broker_of_another_version_is_noted() -> None:

@@ -82,6 +82,13 @@ LIBRARIES = [
         {"botocore.hooks:BaseEventHooks": "register", "botocore.client:ClientMeta": "events"},
     ),
     Library(
+        "urllib3",
+        "urllib3",
+        "transfer/transports/s3/connections.py",
+        False,
+        {"urllib3.connectionpool:HTTPConnectionPool": "_get_conn _put_conn"},
+    ),
+    Library(
         "typer",
         "typer",
         "cli/inside_typer.py",
@@ -96,7 +103,7 @@ LIBRARIES = [
         },
     ),
 ]
-WITHOUT = ("rich", "urllib3", "prometheus_client")
+WITHOUT = ("rich", "prometheus_client")
 """Libraries of which nothing private is used anywhere."""
 OF_PYTHON = {"_abc_impl", "_is_protocol"}
 """What it puts into classes itself."""

@@ -56,6 +56,7 @@ def test_a_mistake_of_each_kind_is_made(source: str, before: str, after: str) ->
         "x = 'a sentence for people'",
         "x = f'{a + 1}'",
         "assert a < b",
+        "__all__ = ['a']",
         "x = Alpha | None",
         "isinstance(x, int | str) or y",
     ],

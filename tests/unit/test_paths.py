@@ -138,6 +138,11 @@ def test_control_bidi_and_invisible_characters_are_written_escaped(
             POSIX,
             "l leads to gone%01, because the name it leads to holds control characters",
         ),
+        (
+            [link("L", "Gone\x01")],
+            MACOS,
+            "L leads to Gone%01, because the name it leads to holds control characters",
+        ),
     ],
 )
 def test_the_notice_of_an_escaped_name_says_where_it_is_and_why(
@@ -160,6 +165,7 @@ def test_of_many_escaped_names_the_first_are_told_and_the_others_counted() -> No
         ("file:stream", "file%3Astream"),
         ("a\\b", "a%5Cb"),
         ("a.", "a%2E"),
+        ("abc.", "abc%2E"),
         ("a. .", "a. %2E"),
         ("...", "..%2E"),
         ("a ", "a%20"),

@@ -79,10 +79,11 @@ def test_both_ways_at_once() -> None:
     assert (a.got, b.got) == (back, there)
 
 
-def test_numbers_wrap() -> None:
-    high = struct.pack(">I", 0xFFFFFFFA)
+@pytest.mark.parametrize("first", [0, 0xFFFFFFFA])
+def test_numbers_begin_anywhere_and_wrap(first: int) -> None:
+    four = struct.pack(">I", first)
     network = Network()
-    a = End(network, Association(lambda n: high if n == 4 else bytes(n)), Wire(network, LAN))
+    a = End(network, Association(lambda n: four if n == 4 else bytes(n)), Wire(network, LAN))
     b = End(network, Association(network.random.randbytes), Wire(network, LAN))
     a.peer, b.peer = b, a
     a.association.agree(b.association.init, 0)

@@ -72,6 +72,12 @@ def test_parameters_are_found_again() -> None:
     assert list(wire.parameters(data + b"\0\1\0\2")) == [(7, b"abcde"), (0x8008, b"\x82")]
 
 
+def test_parameters_of_any_length_are_found_again_and_end_where_the_rest_makes_no_sense() -> None:
+    data = b"".join(wire.parameter(at, b"x" * at) for at in range(1, 10))
+    for tail in (b"", b"\0\1\0", b"\0\1\0\3", b"\0\1\0\x09long"):
+        assert list(wire.parameters(data + tail)) == [(at, b"x" * at) for at in range(1, 10)]
+
+
 def test_a_sack_states_its_gaps_relative_to_what_came_whole() -> None:
     base = (1 << 32) + 5
     packed = wire.pack_sack(base, 4096, [(base + 2, base + 3), (base + 9, base + 9)], [base, base - 1], 1000)

@@ -83,6 +83,24 @@ def test_streams_end_once_their_data_is_there_and_only_once() -> None:
     assert resets.by_peer == set()
 
 
+def test_an_answer_and_a_request_may_share_a_chunk() -> None:
+    resets = Resets(OURS, THEIRS)
+    resets.want(3)
+    number, _ = asked(resets)
+    request = parameter(Parameter.RESET_OUTGOING, struct.pack("!IIIH", THEIRS, 0, 50, 4))
+    answers, ended = resets.received(answer(number, DONE) + request, 50)
+    assert (results(answers), ended, resets.by_peer) == ([DONE], [3], {4})
+
+
+def test_a_request_that_names_no_stream_is_answered_too() -> None:
+    """RFC 6525 section 4.1: it means all. Ours are closed one by one, but who is not answered would ask for ever."""
+    resets = Resets(OURS, THEIRS)
+    request = parameter(Parameter.RESET_OUTGOING, struct.pack("!III", THEIRS, 0, 50))
+    assert results(resets.received(request, 50)[0]) == [DONE]
+    assert results(resets.received(parameter(Parameter.RESET_OUTGOING, bytes(11)), 50)[0]) == []
+    assert resets.by_peer == set()
+
+
 @given(st.binary(max_size=200), st.lists(st.binary(max_size=20), max_size=5))
 def test_whatever_comes_is_answered_in_bounds(noise: bytes, bodies: list[bytes]) -> None:
     resets = Resets(OURS, THEIRS)

@@ -130,10 +130,11 @@ def test_what_is_on_its_way_counts_against_the_peers_window() -> None:
 
 
 def test_a_closed_window_is_asked_for_with_one_chunk_while_nothing_is_on_its_way() -> None:
-    end = sender(0)
-    put(end, 100, 100)
-    assert sent(end) == [[(0, BEGIN | END, 100)]]
-    assert sent(end) == []
+    for length in (100, 1):
+        end = sender(0)
+        put(end, length, length)
+        assert sent(end) == [[(0, BEGIN | END, length)]]
+        assert sent(end) == []
 
 
 def test_a_message_goes_on_where_its_budget_ended() -> None:
@@ -218,7 +219,8 @@ def test_what_was_overtaken_is_lost_a_quarter_of_a_round_trip_later() -> None:
     assert sample is not None
     assert (sample.lost, end.flight, end.overdue) == (0, 2320, pytest.approx(1.1255))
     assert end.find_lost(1.125) == 0
-    assert end.find_lost(1.126) == 2320
+    assert end.overdue is not None
+    assert end.find_lost(end.overdue) == 2320, "at that very moment: else it would be asked for ever"
     assert (end.flight, end.overdue, end.repairing) == (0, None, True)
     assert end.find_lost(1.2) == 0, "it is lost once"
     told = end.sample_of_loss(2320)
@@ -275,6 +277,51 @@ def test_gaps_that_grow_and_close_are_counted_once() -> None:
     assert (end.outstanding, end.flight, end.delivered) == (False, 0, 10 + 8 * 1160)
 
 
+def test_a_gap_above_others_does_not_count_the_holes_below_them_again() -> None:
+    end = measured()
+    put(end, *[1160] * 6)
+    sent(end, 1.0)
+    for told, flight in ((sack(1, (4, 4)), 5), (sack(1, (4, 4), (6, 6)), 4), (sack(1, (3, 4), (6, 6)), 3)):
+        end.sacked(told, 1.1)
+        assert end.flight == flight * 1160
+    assert end.find_lost(1.2) == 2 * 1160
+
+
+def test_a_hole_that_was_filled_is_never_lost() -> None:
+    end = measured()
+    put(end, *[1160] * 4)
+    sent(end, 1.0)
+    end.sacked(sack(1, (4, 4)), 1.1)
+    end.sacked(sack(2, (4, 4)), 1.11)
+    assert end.find_lost(1.2) == 1160, "the other one"
+    end.sacked(sack(4), 1.21)
+    assert (end.find_lost(9.0), end.overdue, end.flight) == (0, None, 1160)
+
+
+def test_a_loss_that_waits_for_its_repair_hides_no_later_one() -> None:
+    end = measured()
+    put(end, 1160, 1160)
+    sent(end, 1.0)
+    end.sacked(sack(1, (3, 3)), 1.1)
+    put(end, 1160, 1160)
+    sent(end, 1.11)
+    assert end.find_lost(1.2) == 1160
+    end.sacked(sack(1, (3, 3), (5, 5)), 1.21)
+    assert end.find_lost(1.5) == 1160
+
+
+def test_after_a_timeout_nothing_is_overdue_and_all_goes_again_in_its_order() -> None:
+    end = measured()
+    put(end, *[1160] * 3)
+    sent(end, 1.0)
+    end.sacked(sack(1, (3, 3)), 1.1)
+    assert end.overdue is not None
+    end.probe(1.11)
+    end.all_lost()
+    assert end.overdue is None
+    assert [number for packet in sent(end, 2.0) for number, _, _ in packet] == [1, 3]
+
+
 def test_lost_chunks_are_packed_together_within_the_budget_before_new_ones() -> None:
     end = sender()
     put(end, 500, 500, 500)
@@ -289,6 +336,18 @@ def test_lost_chunks_are_packed_together_within_the_budget_before_new_ones() -> 
     assert [[number for number, _, _ in packet] for packet in sent(end, 1.0)] == [[3], [4]]
     end.all_lost()
     assert [[number for number, _, _ in packet] for packet in sent(end, 2.0, budget=500)] == [[0]]
+
+
+def test_lost_chunks_fill_a_packet_to_its_last_byte_and_no_further() -> None:
+    end = sender()
+    put(end, 700, 1160, 700)
+    whole = sent(end)
+    assert [[size for _, _, size in packet] for packet in whole] == [[700, 444], [716, 428], [272]]
+    end.all_lost()
+    assert sent(end, 1.0) == whole
+    end.all_lost()
+    end.sacked(sack(1), 1.1)
+    assert [[size for _, _, size in packet] for packet in sent(end, 1.2)] == [[444], [716, 428], [272]]
 
 
 def test_a_probe_is_the_last_chunk_once_more() -> None:
@@ -349,3 +408,79 @@ def test_a_repair_begins_a_new_time_of_sending() -> None:
     assert sample.rate == pytest.approx(1160 / (0.55 - 0.16)), (
         "not since 0.11, when what came before was sent"
     )
+
+
+def test_a_call_that_sends_nothing_begins_no_time_of_sending() -> None:
+    end = sender()
+    put(end, 1160, 1160)
+    sent(end)
+    end.sacked(sack(1), 0.1)
+    put(end, 1160)
+    assert sent(end, 0.15, budget=0) == []
+    sent(end, 0.3)
+    sample = end.sacked(sack(3), 0.31)
+    assert sample is not None
+    assert sample.rate == pytest.approx(2 * 1160 / 0.3), "the three were sent from 0 to 0.3"
+
+
+def test_of_chunks_repaired_together_the_first_tells_how_long_sending_took() -> None:
+    end = sender()
+    put(end, 1160, 1160, 1160)
+    sent(end)
+    end.sacked(sack(0, (3, 3)), 0.1)
+    assert end.find_lost(0.13) == 2320
+    sent(end, 0.5)
+    sample = end.sacked(sack(3), 0.52)
+    assert sample is not None
+    assert sample.rate == pytest.approx(2320 / 0.5)
+
+
+def test_the_time_of_sending_counts_from_what_arrived_last() -> None:
+    end = sender()
+    put(end, 1160)
+    sent(end)
+    put(end, 1160)
+    sent(end, 0.2)
+    end.sacked(sack(1), 0.3)
+    put(end, 1160)
+    sent(end, 0.35)
+    sample = end.sacked(sack(3), 0.36)
+    assert sample is not None
+    assert sample.rate == pytest.approx(2 * 1160 / 0.35), "from 0, when the first was sent"
+
+
+def test_the_newest_of_what_arrived_was_sent_last_though_its_number_is_lower() -> None:
+    end = measured()
+    put(end, 1160, 1160)
+    sent(end, 1.0)
+    end.sacked(sack(1, (3, 3)), 1.35)
+    put(end, 1160)
+    sent(end, 1.36)
+    assert end.find_lost(1.45) == 1160
+    sent(end, 1.5)
+    sample = end.sacked(sack(4), 1.6)
+    assert sample is not None
+    assert (sample.before, sample.rate) == (1170, pytest.approx(2320 / 0.25))
+
+
+def test_what_is_sent_again_says_as_little_of_the_path_as_what_is_sent_then() -> None:
+    end = measured()
+    put(end, 1160, 1160)
+    sent(end, 1.0)
+    end.sacked(sack(1, (3, 3)), 1.35)
+    assert end.find_lost(1.4) == 1160
+    sent(end, 1.4)
+    sample = end.sacked(sack(3), 1.5)
+    assert sample is not None
+    assert (sample.before, sample.limited) == (1170, True), "there was no more to send at 1.0"
+    end = measured()
+    put(end, 1160)
+    sent(end, 1.0)
+    put(end, 1160, 1160)
+    sent(end, 1.0, budget=2320)
+    end.sacked(sack(1, (3, 3)), 1.35)
+    assert end.find_lost(1.4) == 1160
+    sent(end, 1.4, budget=1160)
+    sample = end.sacked(sack(3), 1.5)
+    assert sample is not None
+    assert (sample.before, sample.limited) == (1170, False), "all of that has arrived"

@@ -60,6 +60,8 @@ def sack(end: Association, arrived: int, window: int = 1 << 20) -> bytes:
 def test_a_greeting_says_what_webrtc_and_our_window_are() -> None:
     init = fresh().init
     assert (init.window, init.outbound, init.inbound) == (32 << 20, 65535, 65535)
+    foreseen = Association(lambda count: bytes(range(1, count + 1))).init
+    assert (foreseen.tag, foreseen.tsn) == (0x01020304, 0x01020304)
     assert Association(bytes).init.tag == 1, "a tag of zero is none (RFC 9260 section 3.3.2)"
 
 
@@ -133,6 +135,12 @@ def test_a_cookie_is_sent_again_until_it_is_acknowledged() -> None:
     assert end.state is State.COOKIE_SENT
     assert end.deadline(0.1) == 0.1
     assert said(end, 0.1) == [(Type.COOKIE_ECHO, b"cake")]
+    hear(end, data(500))
+    greet(end)
+    assert said(end, 0.1) == [
+        (Type.INIT_ACK, wire.pack_init(end.init._replace(cookie=end._handshake._cookie)))
+    ]
+    assert end.take() == [Message(0, 53, b"x")], "a greeting that comes late takes nothing away"
     assert end.deadline(0.1) == pytest.approx(0.35)
     assert said(end, 0.35) == [(Type.COOKIE_ECHO, b"cake")]
     hear(end, wire.chunk(Type.COOKIE_ACK), now=0.4)
@@ -227,16 +235,32 @@ def test_a_peer_that_is_further_is_answered_shortly() -> None:
     assert said(end) == [(Type.HEARTBEAT_ACK, b"01234567")]
 
 
+def test_a_peer_that_asks_before_it_was_met_is_answered_too() -> None:
+    end = fresh()
+    end.start(0.0)
+    end.poll(0.0)
+    hear(end, wire.chunk(Type.HEARTBEAT, b"01234567"))
+    assert said(end) == [(Type.HEARTBEAT_ACK, b"01234567")]
+
+
 def test_silence_is_answered_with_a_question_and_ends_with_a_sentence() -> None:
     end = established()
     assert end.deadline(0.0) == 0.6
     assert kinds(end, 0.59) == []
-    assert kinds(end, 0.6) == [Type.HEARTBEAT]
+    assert said(end, 0.6) == [(Type.HEARTBEAT, b"\0\1\0\4")]
     for step in range(61, 240):
         end.poll(step / 100)
     assert end.state is State.ESTABLISHED
     assert kinds(end, 2.4) == [Type.ABORT]
     assert (end.state, end.reason) == (State.CLOSED, "the peer was silent for 2.4 seconds")
+
+
+def test_silence_counts_from_the_agreement_on() -> None:
+    end = fresh()
+    end.agree(PEER, 10.0, largest_packet=1188)
+    assert end.deadline(10.0) == 10.6
+    assert end.poll(10.0) == []
+    assert end.state is State.ESTABLISHED
 
 
 def test_any_packet_of_the_peer_breaks_its_silence() -> None:
@@ -271,12 +295,12 @@ def test_a_peer_that_ends_is_answered_once_and_nothing_follows(
 def test_closing_is_said_to_a_peer_that_is_known_and_nothing_is_queued_after() -> None:
     end = established()
     end.close("enough")
-    assert kinds(end) == [Type.ABORT]
+    assert said(end) == [(Type.ABORT, b"")]
     end.send(0, 53, b"too late")
     assert (end.reason, end.buffered) == ("enough", 0)
     alone = fresh()
     alone.close()
-    assert (alone.poll(0.0), alone.state) == ([], State.CLOSED)
+    assert (alone.poll(0.0), alone.state, alone.reason) == ([], State.CLOSED, "")
 
 
 def test_a_start_after_the_end_is_none() -> None:
@@ -294,6 +318,50 @@ def test_a_chunk_that_is_cut_ends_the_packet_and_what_was_before_it_counts() -> 
         end = established()
         hear(end, data(500), tail, data(501))
         assert end.take() == [Message(0, 53, b"x")], tail
+
+
+@pytest.mark.parametrize("tag", [0, fresh().init.tag], ids=["a greeting", "its own"])
+def test_a_packet_of_nothing_but_the_beginning_of_a_header_is_dropped(tag: int) -> None:
+    end = established()
+    for length in range(16):
+        end.receive(Header(5000, 5000, tag).packet(b"\4\0\0\4")[:length], 0.0)
+    assert kinds(end) == []
+
+
+def test_data_that_says_to_be_longer_than_its_packet_is_dropped_and_empty_data_breaks_the_protocol() -> None:
+    end = established()
+    hear(end, data(500, b"long")[:-1])
+    assert end.take() == []
+    assert end.state is State.ESTABLISHED
+    hear(end, data(500, b""))
+    assert end.reason == "the peer broke the protocol: a message has an empty piece"
+
+
+def test_the_longest_message_has_256_kib() -> None:
+    for extra, state in ((0, State.ESTABLISHED), (1, State.CLOSED)):
+        end = established()
+        for at in range(8):
+            hear(
+                end, data(500 + at, bytes(1 << 15), BEGIN if at == 0 else END if (at, extra) == (7, 0) else 0)
+            )
+        if extra:
+            hear(end, data(508, b"x", END))
+        assert end.state is state
+
+
+def test_however_many_gaps_and_duplicates_there_are_their_sack_fits_a_packet() -> None:
+    end = established()
+    for tsn in (*range(501, 1301, 2), *[501] * 10):
+        hear(end, data(tsn))
+    (packet,) = end.poll(0.0)
+    assert len(packet) == end.packet_size
+
+
+def test_what_follows_a_chunk_that_is_known_is_read_whether_or_not_that_means_anything_now() -> None:
+    for kind in (Type.HEARTBEAT, Type.INIT_ACK, Type.ERROR, Type.PAD):
+        end = established()
+        hear(end, wire.chunk(kind, b"what"), data(500))
+        assert end.take() == [Message(0, 53, b"x")], kind
 
 
 def test_data_before_anybody_was_met_is_dropped() -> None:
@@ -421,10 +489,17 @@ def test_a_stream_is_reset_only_once_all_that_was_queued_is_sent() -> None:
     end.reset(3)
     assert kinds(end) == [Type.DATA]
     assert end.buffered > 0
+    assert end.deadline(0.0) == 0.5, "there is no hurry"
     hear(end, sack(end, 1), now=0.1)
     assert kinds(end, 0.1) == [Type.DATA]
+    later = end.deadline(0.1)
+    assert later is not None
+    assert later <= 0.1
     assert kinds(end, 0.1) == [Type.RE_CONFIG]
     assert kinds(end, 0.2) == [], "it is asked again after a while only"
+    hear(end, sack(end, 2), now=0.2)
+    assert end.deadline(0.2) == pytest.approx(0.4)
+    assert kinds(end, 0.4) == [Type.RE_CONFIG]
 
 
 def test_before_anybody_was_met_there_is_nothing_to_take_free_or_reset() -> None:
@@ -451,14 +526,14 @@ class Fixed:
         self.timeouts += 1
 
 
-def controlled(**how: float) -> tuple[Association, Fixed]:
+def controlled(largest: int = 1188, **how: float) -> tuple[Association, Fixed]:
     made: list[Fixed] = []
 
     def make(piece: int) -> Fixed:
         made.append(Fixed(piece, **how))  # type: ignore[arg-type]
         return made[0]
 
-    end = Association(random.Random(1).randbytes, largest_packet=1188, controller=make)
+    end = Association(random.Random(1).randbytes, largest_packet=largest, controller=make)
     end.agree(PEER, 0.0)
     return end, made[0]
 
@@ -476,6 +551,14 @@ def test_a_paced_sender_sends_each_packet_when_the_one_before_it_has_had_its_tim
         assert later > now or not times, "no busy loop"
         now = later
     assert times == pytest.approx([0.5, 0.599, 0.699, 0.799]), "a millisecond ahead: timers are no finer"
+
+
+@pytest.mark.parametrize(("rate", "packets"), [(579_700.0, 1), (581_000.0, 2), (1e6, 2), (1.2e6, 3)])
+def test_after_a_pause_a_paced_sender_sends_what_two_milliseconds_hold(rate: float, packets: int) -> None:
+    """One that it is behind at most, one ahead; the last packet may exceed it."""
+    end, _ = controlled(rate=rate)
+    end.send(0, 53, bytes(1160 * 5))
+    assert kinds(end, 0.5) == [Type.DATA] * packets
 
 
 def test_one_poll_makes_256_kib_so_that_what_comes_has_its_turn() -> None:
@@ -537,6 +620,41 @@ def test_what_is_overtaken_by_much_is_lost_at_once() -> None:
     assert kinds(end, 0.3) == [Type.DATA]
 
 
+def missing(end: Association, first: int, last: int) -> bytes:
+    """That of those it sent, counted from 1, these came and none before them."""
+    return wire.chunk(Type.SACK, struct.pack("!IIHHHH", end.init.tsn - 1 & WORD, 1 << 20, 1, 0, first, last))
+
+
+@pytest.mark.parametrize(
+    ("room", "packets"),
+    [(0, 2), (1, 1), (1161, 2)],
+    ids=["a full window", "one with a byte to spare", "one with room for more than a packet"],
+)
+def test_what_arrived_is_replaced_twice_by_what_was_lost_where_the_window_is_full(
+    room: int, packets: int
+) -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(4 * 1160))
+    end.poll(0.0)
+    end.send(0, 53, bytes(3 * 1160))
+    end.poll(0.2)
+    controller.window = 2320 + room
+    hear(end, missing(end, 5, 5), now=0.3)
+    assert (end.unacknowledged, controller.lost) == (2320, [4640])
+    assert end.deadline(0.3) == 0.3
+    assert kinds(end, 0.3) == [Type.DATA] * packets
+
+
+def test_nothing_replaces_what_arrived_in_a_window_that_shrank_while_nothing_is_lost() -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(4 * 1160))
+    end.poll(0.0)
+    end.send(0, 53, bytes(1160))
+    controller.window = 1160
+    hear(end, sack(end, 1), now=0.1)
+    assert kinds(end, 0.1) == []
+
+
 def test_a_timeout_is_told_to_the_controller_and_a_probe_is_not() -> None:
     end, controller = controlled()
     end.send(0, 53, b"a")
@@ -548,6 +666,19 @@ def test_a_timeout_is_told_to_the_controller_and_a_probe_is_not() -> None:
     assert controller.timeouts == 0
     assert kinds(end, 0.41) == [Type.DATA]
     assert controller.timeouts == 1
+
+
+def test_a_probe_is_sent_though_the_window_is_full_and_nothing_with_it() -> None:
+    end, controller = controlled()
+    end.send(0, 53, bytes(1160))
+    end.send(0, 53, b"x")
+    assert kinds(end) == [Type.DATA] * 2
+    end.send(0, 53, b"y")
+    controller.window = 100
+    assert kinds(end, 0.49) == []
+    (again,) = said(end, 0.5)
+    assert again[1][-1:] == b"x"
+    assert end.sent_again == 1
 
 
 def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
@@ -573,6 +704,28 @@ def test_a_larger_packet_is_looked_for_and_used_once_it_was_answered() -> None:
     assert end.packet_size == 1356, "the answer to a question without a size says nothing of sizes"
 
 
-def test_a_controller_is_told_the_payload_of_a_packet() -> None:
-    end, controller = controlled()
+def test_a_larger_packet_is_given_three_round_trips_and_the_peers_delay_before_it_is_tried_again() -> None:
+    end, _ = controlled(largest=1356)
+    end.send(0, 53, b"x")
+    assert kinds(end) == [Type.HEARTBEAT, Type.PAD, Type.DATA]
+    hear(end, sack(end, 1), now=0.1)
+    assert kinds(end, 0.25) == [Type.HEARTBEAT, Type.PAD]
+    assert end.deadline(0.25) == pytest.approx(0.25 + 0.32)
+    assert kinds(end, 0.569) == []
+    assert kinds(end, 0.571) == [Type.HEARTBEAT, Type.PAD]
+
+
+def test_a_controller_is_told_the_payload_of_a_packet_whenever_it_changes() -> None:
+    end, controller = controlled(largest=1356)
+    assert controller.piece == end.packet_size - 12 - 16 == 1160
+    end.poll(0.0)
+    hear(end, wire.chunk(Type.HEARTBEAT_ACK, struct.pack("!HHI", 1, 8, 1356)))
+    assert controller.piece == end.packet_size - 12 - 16 == 1328
+    end.send(0, 53, bytes(5000))
+    for now in (0.1, 0.6, 1.1):
+        hear(end, wire.chunk(Type.PAD), now=now)
+        end.poll(now)
+        assert controller.piece == 1328, "a probe and one timeout say nothing of sizes"
+    hear(end, wire.chunk(Type.PAD), now=2.1)
+    end.poll(2.1)
     assert controller.piece == end.packet_size - 12 - 16 == 1160

@@ -16,6 +16,7 @@ import pytest
 
 from transfer import bus
 from transfer.api import SignedUrl
+from transfer.config import config_dir, to_trust
 from transfer.errors import NotConfigured, UntrustedServer
 from transfer.local import authority
 from transfer.local.credentials import make_nkey
@@ -109,6 +110,19 @@ def test_a_store_that_nobody_trusted_vouches_for_is_sent_nothing_and_not_tried_a
     assert raised.value.exit_code == 7
     assert "/part" not in raised.value.what
     assert store[1] == []
+    assert advised(raised.value, theirs if who == "another authority" else None)
+
+
+def advised(error: UntrustedServer, authority: Folder | None) -> bool:
+    """Whether what to do next fits one who was given an authority, or none, and no invite."""
+    fits = str(authority.authority) if authority else "name its certificate with --ca (XFER_CA)"
+    return fits in error.next_step and "invite" not in error.next_step
+
+
+def test_only_who_has_the_authority_of_an_invite_is_sent_for_a_new_one() -> None:
+    invited = config_dir() / "credentials" / "office.pem"
+    assert "new invite" in to_trust(invited)
+    assert "invite" not in to_trust(config_dir() / "office.pem")
 
 
 def test_a_store_of_another_name_is_not_trusted(store: tuple[str, list[str]], ours: Folder) -> None:
@@ -171,14 +185,16 @@ async def test_a_bus_that_nobody_trusted_vouches_for_is_told_nothing(
             await bus.connect(url, seed, "ann", "test", ca=ca)
     assert told.data == b""
     assert raised.value.exit_code == 7
+    assert advised(raised.value, theirs if ca else None)
 
 
 async def test_a_bus_that_pretends_to_have_no_tls_is_told_nothing(ours: Folder, seed: Path) -> None:
     """Whoever stands between could change the greeting, which is in the clear."""
     async with nats_like(ours, tls=False) as (url, told):
-        with pytest.raises(UntrustedServer, match="it does not speak TLS"):
+        with pytest.raises(UntrustedServer, match="it does not speak TLS") as raised:
             await bus.connect(url, seed, "ann", "test", ca=ours.authority)
     assert told.data == b""
+    assert "check its address" in raised.value.next_step
 
 
 async def test_a_bus_with_the_right_certificate_is_talked_to(ours: Folder, seed: Path) -> None:

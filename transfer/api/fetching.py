@@ -19,7 +19,10 @@ class Open(Request, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """owner: the user whose peer subject hears a hello. segments: how many are stored, from 0 on without a gap."""
+    """owner: the user whose peer subject hears a hello. segments: how many are stored, from 0 on without a gap.
+
+    store: as of `Created`.
+    """
 
     owner: str
     state: JobState
@@ -27,6 +30,7 @@ class Opened(msgspec.Struct, frozen=True):
     segments: int
     expires: float
     cancelled: bool = False
+    store: str = ""
 
 
 class Segments(Request, frozen=True):

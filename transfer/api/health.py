@@ -32,7 +32,8 @@ class Checkup(Request, frozen=True):
 class CheckupReport(msgspec.Struct, frozen=True):
     """clock: seconds since 1970. skew: how far that is ahead of the store's, seconds; None: it never answered.
 
-    store: what is wrong with it, "" for nothing. streams: name to what is wrong with it, likewise.
+    store: what is wrong with it, "" for nothing. streams: name to what is wrong with it, likewise. broker: which one
+    answers, for people. rights: what NATS forbids it of what it needs, as of `rights.missing`.
     """
 
     version: str
@@ -41,6 +42,8 @@ class CheckupReport(msgspec.Struct, frozen=True):
     bucket: str
     store: str
     streams: dict[str, str]
+    broker: str = ""
+    rights: list[str] = []
 
 
 class Probe(Request, frozen=True):
@@ -55,8 +58,11 @@ class Probe(Request, frozen=True):
 
 
 class ProbeUrls(msgspec.Struct, frozen=True):
+    """broker: as of `CheckupReport`; it signed them."""
+
     put: SignedUrl
     get: SignedUrl
+    broker: str = ""
 
 
 class ProbeEnd(Request, frozen=True):

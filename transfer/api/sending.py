@@ -31,10 +31,15 @@ class Create(Request, frozen=True):
 
 
 class Created(msgspec.Struct, frozen=True):
-    """expires: when an unfinished job is swept, seconds since 1970 by the broker's clock."""
+    """expires: when an unfinished job is swept, seconds since 1970 by the broker's clock.
+
+    store: scheme, host and port of the URLs that will be signed; empty if that is not known yet. A hint: connecting there
+    takes a round trip or three, which can pass while the first URL is asked for.
+    """
 
     job: str
     expires: float
+    store: str = ""
 
 
 class Begin(Request, frozen=True):

@@ -30,6 +30,7 @@ from transfer.broker.owner import OwnerVerbs
 from transfer.broker.pace import Pace
 from transfer.broker.quotas import Quotas
 from transfer.broker.records import Records
+from transfer.broker.rights import Rights
 from transfer.broker.room_records import RoomRecords
 from transfer.broker.rooms import RoomVerbs
 from transfer.broker.rules import RuleBook
@@ -43,11 +44,11 @@ from transfer.broker.watching import keep_looking, observed
 from transfer.broker.work import Queue
 from transfer.broker.workers import Workers
 from transfer.errors import Temporary, XferError
+from transfer.permissions import BROKER
 from transfer.tasks import AGAIN_SOON, ended, together
 
 log = logging.getLogger(__name__)
 
-USER = "broker"
 FIRST_RETRY, LAST_RETRY = 0.25, 5.0
 CONNECT_WITHIN = 2.0
 """Seconds until it is said that NATS is waited for."""
@@ -61,7 +62,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     NATS being down is ridden out, at start and later; without the store it starts and answers STORE.
 
     Args:
-        ready: called once requests are answered.
+        ready: called once requests are answered, and the store has been reached.
     Raises:
         NotAllowed: NATS does not accept the credentials. UntrustedServer: it is not the one that XFER_CA vouches for.
         NotConfigured: the credentials file is missing or is none, or the rules cannot be read.
@@ -98,8 +99,14 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         undo.callback(store.close)
         observer = await undo.enter_async_context(observed(settings.metrics, version))
         store.observer = observer
-        client = await _patiently("NATS", lambda: _connect(settings))
+        rights = Rights()
+        observer.lacks(lambda: rights.missing)
+        client = await _patiently("NATS", lambda: _connect(settings, rights))
         undo.push_async_callback(_leave, client)
+        trying = asyncio.create_task(
+            rights.keep(client)
+        )  # what follows may wait in vain for what is forbidden
+        undo.push_async_callback(ended, trying)
         records = await _patiently("JetStream", lambda: Records.attach(client, settings.replicas))
         quotas = await _patiently(
             "JetStream",
@@ -126,7 +133,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             RoomVerbs(rooms, records),
             dead.DeadLetters(queue, kinds, rulebook),
             usage,
-            Checkup(client, store, version=version),
+            Checkup(client, store, rights, version=version),
         )
         table = {name: verb for group in groups for name, verb in group.table().items()}
         pace = Pace(lambda user: rulebook.rules.quota.of(user).requests_per_minute)
@@ -134,8 +141,6 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         workers = Workers(client, queue, kinds, tries=settings.work_tries)
         undo.push_async_callback(lambda: asyncio.gather(service.drain(), workers.stop()))
         await _patiently("NATS", service.start)
-        if ready is not None:
-            ready()
         workers.start()
         sweeper = Sweeper(
             records,
@@ -150,7 +155,7 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
             rulebook.keep_current(),
             keep_looking(client, observer, usage.shares),
             quotas.keep(),
-            _meet_store(store, settings),
+            _meet_store(store, settings, ready),
             _patiently("the stream of events", lambda: streams.keep_events(client, settings.replicas)),
             lease.keep(
                 lambda: keep_sweeping(sweeper, every=settings.sweep_every, orphans_every=settings.orphan_age)
@@ -158,15 +163,23 @@ async def _run(settings: Settings, ready: Callable[[], None] | None) -> None:
         )
 
 
-async def _meet_store(store: Store, settings: Settings) -> None:
+async def _meet_store(store: Store, settings: Settings, met: Callable[[], None] | None) -> None:
     await _patiently("the store", store.check)
+    if met is not None:
+        met()
     if settings.lifecycle:
         await _patiently("the store", lambda: lifecycle.install(store, settings.unfinished_life))
 
 
-async def _connect(settings: Settings) -> Client:
+async def _connect(settings: Settings, rights: Rights) -> Client:
     return await bus.connect(
-        settings.nats_url, settings.nats_creds, USER, "xfer broker", within=CONNECT_WITHIN, ca=settings.ca
+        settings.nats_url,
+        settings.nats_creds,
+        BROKER,
+        "xfer broker",
+        within=CONNECT_WITHIN,
+        on_refusal=rights.heard,
+        ca=settings.ca,
     )
 
 

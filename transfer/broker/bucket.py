@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from transfer.broker.observer import SILENT, Observer
 from transfer.errors import ClockSkew, StoreUnreachable, Temporary, XferError
@@ -67,6 +68,8 @@ class Bucket:
     ) -> None:
         """endpoint_url: None means AWS. ca: PEM file of who may vouch for it, where it is not AWS; None: the system's."""
         self.bucket = bucket
+        self.origin = ""
+        """Scheme, host and port of the URLs that are signed here; empty until the store was first needed."""
         self.observer: Observer = SILENT
         self._ca = str(ca) if ca is not None and endpoint_url is not None else None
         self._endpoint_url, self._region = endpoint_url, region or "us-east-1"
@@ -205,7 +208,8 @@ class Bucket:
                     verify=self._ca,
                 )
                 client.meta.events.register("response-received.s3", self._learn_skew)
-                self._client = client
+                at = urlsplit(client.meta.endpoint_url)
+                self._client, self.origin = client, f"{at.scheme}://{at.netloc}"
             return self._client
 
     def _learn_skew(self, response_dict: Answer | None, **_event: object) -> None:

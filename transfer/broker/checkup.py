@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
+import socket
 import time
 from collections.abc import Callable
 
@@ -20,6 +22,7 @@ from transfer import api
 from transfer.api import ErrorCode
 from transfer.broker.job import Refusal
 from transfer.broker.keys import PROBES
+from transfer.broker.rights import Rights
 from transfer.broker.store import Store
 from transfer.broker.table import Table, verb
 from transfer.errors import XferError
@@ -35,10 +38,18 @@ class Checkup:
     """One method a verb, as in `Verbs`."""
 
     def __init__(
-        self, client: Client, store: Store, *, version: str, clock: Callable[[], float] = time.time
+        self,
+        client: Client,
+        store: Store,
+        rights: Rights,
+        *,
+        version: str,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """clock: seconds since 1970."""
-        self._client, self._store, self._version, self._clock = client, store, version, clock
+        self._client, self._store, self._rights = client, store, rights
+        self._version, self._clock = version, clock
+        self._name = f"{socket.gethostname()}, process {os.getpid()}"
 
     def table(self) -> Table:
         return {
@@ -56,6 +67,8 @@ class Checkup:
             bucket=self._store.bucket,
             store=store,
             streams=dict(zip(STREAMS, streams, strict=True)),
+            broker=self._name,
+            rights=self._rights.missing,
         )
 
     async def probe(self, user: str, request: api.Probe) -> api.ProbeUrls:
@@ -63,7 +76,7 @@ class Checkup:
         if not fits:
             raise Refusal(ErrorCode.BAD_REQUEST, f"a probe has 1 to {api.MAX_PROBE} bytes and their CRC32C")
         put, get = await self._store.sign_probe(_key(user, request.slot), request.length, request.crc32c)
-        return api.ProbeUrls(put, get)
+        return api.ProbeUrls(put, get, self._name)
 
     async def probe_end(self, user: str, request: api.ProbeEnd) -> api.ProbeEnded:
         await self._store.delete_probe(_key(user, request.slot))

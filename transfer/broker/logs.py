@@ -56,7 +56,7 @@ def configure(form: str, stream: TextIO | None = None) -> None:
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
-    """time: seconds since 1970."""
+    """time: seconds since 1970. refused, count: of `refused`."""
 
     time: float
     level: str
@@ -65,6 +65,8 @@ class _Line(msgspec.Struct, omit_defaults=True):
     verb: str = ""
     job: str = ""
     trace: str = ""
+    refused: str = ""
+    count: int = 0
 
 
 class _Json(logging.Formatter):
@@ -78,5 +80,7 @@ class _Json(logging.Formatter):
             verb=now.verb,
             job=now.job,
             trace=record.exc_text or "",
+            refused=getattr(record, "refused", ""),
+            count=getattr(record, "count", 0),
         )
         return msgspec.json.encode(line).decode()

@@ -5,7 +5,7 @@ Names are a contract with `scripts/deploy/`: dashboard and alerts. No user's nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -72,8 +72,13 @@ class Metrics(Observer):
             for stream, name in QUEUES.items()
         }
         self._connected: Callable[[], bool] = lambda: False
+        self._lacks: Callable[[], Sequence[str]] = lambda: ()
         up = Gauge("xfer_nats_connected", "Whether NATS can be reached (1) or not (0).", registry=own)
-        up.set_function(lambda: float(self.healthy))
+        up.set_function(lambda: float(self._connected()))
+        lacking = Gauge(
+            "xfer_missing_rights", "What NATS forbids the broker of all that it needs.", registry=own
+        )
+        lacking.set_function(lambda: float(len(self._lacks())))
         Gauge("xfer_broker_info", "Constant 1.", ["version"], registry=own).labels(version).set(1)
         self._quota = _Quotas()
         own.register(self._quota)
@@ -85,9 +90,11 @@ class Metrics(Observer):
                 self._passes.labels(what, outcome)
 
     @property
-    def healthy(self) -> bool:
-        """Whether it can be asked: NATS is there."""
-        return self._connected()
+    def trouble(self) -> str:
+        """Why it is of no use for now; "" where it is."""
+        if missing := self._lacks():
+            return f"NATS does not let the broker {', '.join(missing)}"
+        return "" if self._connected() else "NATS is away"
 
     def text(self) -> bytes:
         """All of it, as Prometheus scrapes it."""
@@ -128,6 +135,9 @@ class Metrics(Observer):
 
     def reach(self, connected: Callable[[], bool]) -> None:
         self._connected = connected
+
+    def lacks(self, source: Callable[[], Sequence[str]]) -> None:
+        self._lacks = source
 
     def quotas(self, source: QuotaSource) -> None:
         self._quota.source = source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from transfer.api import JobState
@@ -53,6 +53,9 @@ class Observer:
 
     def reach(self, connected: Callable[[], bool]) -> None:
         """Where to ask whether NATS can be reached; until then it cannot."""
+
+    def lacks(self, source: Callable[[], Sequence[str]]) -> None:
+        """Where to ask what NATS does not let the broker do, though it needs it."""
 
     def quotas(self, source: QuotaSource) -> None:
         """Where to ask what is used."""

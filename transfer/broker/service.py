@@ -24,6 +24,7 @@ from transfer.broker.doubts import LAST, Doubts
 from transfer.broker.fair import Fair
 from transfer.broker.job import Refusal
 from transfer.broker.observer import SILENT, Observer
+from transfer.broker.refused import Refused
 from transfer.broker.table import Answered, Later, Table
 from transfer.bus import api_subject, inbox_prefix
 from transfer.errors import (
@@ -80,6 +81,7 @@ class Service:
         self._woken = asyncio.Semaphore(AT_ONCE)
         self._context = contextvars.copy_context()
         self._doubts = Doubts()
+        self._refused = Refused()
         self._answering: set[asyncio.Task[None]] = set()
         self._leaving = asyncio.Event()
 
@@ -142,8 +144,8 @@ class Service:
     async def _turn_away(self, inquiry: Inquiry) -> None:
         user, verb = inquiry.subject.split(".")[-2:]
         if _is_inbox_of(user, reply_of(inquiry)):
-            self._observer.answered(verb if verb in self._verbs else "unknown", ErrorCode.BUSY.value, 0.0)
             error = ApiError(ErrorCode.BUSY, "the broker has too much to do", random.uniform(*COME_AGAIN))
+            self._count(user, verb, error, 0.0)
             with contextlib.suppress(NatsError):
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
 
@@ -183,11 +185,14 @@ class Service:
                 await inquiry.respond_error(error.code.value, error.message, msgspec.json.encode(error))
         except NatsError as failure:
             log.warning("an answer to %s is lost: %s", verb, type(failure).__name__)
-        self._count(verb, error, time.monotonic() - arrived - waited)
+        self._count(user, verb, error, time.monotonic() - arrived - waited)
 
-    def _count(self, verb: str, error: ApiError | None, seconds: float) -> None:
+    def _count(self, user: str, verb: str, error: ApiError | None, seconds: float) -> None:
         outcome = "ok" if error is None else error.code.value
-        self._observer.answered(verb if verb in self._verbs else "unknown", outcome, seconds)
+        known = verb if verb in self._verbs else "unknown"
+        self._observer.answered(known, outcome, seconds)
+        if error is not None:
+            self._refused.note(user, known, error)
         if verb in SHOW_A_TOKEN and error is not None and error.code is ErrorCode.NOT_FOUND:
             self._observer.wrong_token()
 

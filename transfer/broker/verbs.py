@@ -99,7 +99,7 @@ class Verbs:
         )
         if await self._records.create(record):
             self._quotas.confirm(user, charge)
-            return api.Created(record.job, record.expires)
+            return api.Created(record.job, record.expires, self._store.origin)
         await self._quotas.withdraw(user, request.job, charge)
         there = await self._created(user, request, now)
         if there is None:
@@ -115,12 +115,18 @@ class Verbs:
             or there.expired(now)
         ):
             return None
-        return api.Created(there.job, there.expires)
+        return api.Created(there.job, there.expires, self._store.origin)
 
     async def open(self, _user: str, request: api.Open) -> api.Opened:
         record = await self._held(request.job, request.token)
         return api.Opened(
-            record.owner, record.state, record.size, record.segments, record.expires, record.cancelled
+            record.owner,
+            record.state,
+            record.size,
+            record.segments,
+            record.expires,
+            record.cancelled,
+            self._store.origin,
         )
 
     async def segments(self, _user: str, request: api.Segments) -> api.SegmentPage:

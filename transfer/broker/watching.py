@@ -36,7 +36,8 @@ async def observed(port: int, version: str) -> AsyncIterator[Observer]:
     metrics = Metrics(version)
 
     def health() -> tuple[int, str, bytes]:
-        return (200, "text/plain", b"ok\n") if metrics.healthy else (503, "text/plain", b"NATS is away\n")
+        trouble = metrics.trouble
+        return 503 if trouble else 200, "text/plain", f"{trouble or 'ok'}\n".encode()
 
     pages = {"/metrics": lambda: (200, CONTENT_TYPE, metrics.text()), "/healthz": health}
     async with serving(port, pages):

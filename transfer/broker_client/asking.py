@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -32,7 +32,7 @@ Source: nats-server, raft.go."""
 class Asking:
     """How one client asks. Called many times at once. Raises as `BrokerClient`."""
 
-    def __init__(self, client: Client, user: str, patience: Patience, refusals: Sequence[str]) -> None:
+    def __init__(self, client: Client, user: str, patience: Patience, refusals: Collection[str]) -> None:
         """refusals: as of `BrokerClient`."""
         self._client, self._user, self._patience, self._refusals = client, user, patience, refusals
         self._hedge = Hedge(ANSWER_WITHIN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,30 +32,35 @@ class BrokerClient:
         client: Client,
         user: str,
         patience: Patience,
-        refusals: Sequence[str] = (),
+        refusals: Collection[str] = (),
         ca: Path | None = None,
     ) -> None:
         """refusals: grows with what the server's permissions forbade; a call that waits will get no answer then.
 
         ca: PEM file of the authorities that may vouch for the store that the broker's URLs name.
         """
-        self._client, self.user, self.patience, self._refusals = client, user, patience, refusals
+        self._client, self.user, self.patience, self.refusals = client, user, patience, refusals
         self._call = Asking(client, user, patience, refusals)
         self.ca = ca
+        self.store = ""
+        """Where the store is, as the broker said with the job that was created or opened last; empty: it did not."""
         self._run = secrets.token_urlsafe(12)
 
     def with_patience(self, patience: Patience) -> BrokerClient:
         """Another on the same connection."""
-        return BrokerClient(self._client, self.user, patience, self._refusals, self.ca)
+        return BrokerClient(self._client, self.user, patience, self.refusals, self.ca)
 
     async def create(self, request: api.Create) -> api.Created:
         """Ours to go on with, until `status` of another client says otherwise."""
-        return await self._call("create", replace(request, run=self._run), api.Created, first=True)
+        created = await self._call("create", replace(request, run=self._run), api.Created, first=True)
+        self.store = created.store
+        return created
 
     async def open(self, sealer: Sealer) -> api.Opened:
-        return await self._call(
-            "open", api.Open(job=sealer.job, token=sealer.token()), api.Opened, first=True
-        )
+        request = api.Open(job=sealer.job, token=sealer.token())
+        opened = await self._call("open", request, api.Opened, first=True)
+        self.store = opened.store
+        return opened
 
     async def segments(self, sealer: Sealer, start: int) -> api.SegmentPage:
         return await self._call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,9 @@ from transfer.config import Context
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+
+REFUSALS = 256
+"""Kept of what the server forbade; an announcement that is forbidden is so every few seconds, and a courtesy."""
 
 
 class Link(NamedTuple):
@@ -34,14 +38,9 @@ async def connected(
     if over is not None:
         yield Link(over.client, over.broker.with_patience(patience))
         return
-    said: list[str] = []
-
-    def refused(text: str) -> None:
-        if "xfer.events." not in text:  # announcements are a courtesy; a transfer goes on without
-            said.append(text)
-
+    said: deque[str] = deque(maxlen=REFUSALS)
     client = await bus.connect(
-        context.nats_url, context.nats_creds, context.user, name, on_refusal=refused, ca=context.ca
+        context.nats_url, context.nats_creds, context.user, name, on_refusal=said.append, ca=context.ca
     )
     broker = BrokerClient(client, context.user, patience, said, context.ca)
     try:

@@ -15,11 +15,16 @@ from urllib.parse import urlsplit
 from transfer import api, bus
 from transfer.broker_client import BrokerBusy, BrokerClient, Patience, connected
 from transfer.config import Context
+from transfer.doctor.brokers import ASKED, Seen, ask_all, named, worst_finding, worst_of
 from transfer.doctor.finding import Finding, away, failed
 from transfer.doctor.host import installed
 from transfer.errors import BrokerAbsent, BusUnreachable, NotAllowed, StoreUnreachable, XferError
+from transfer.rights import missing
 
-NATS, TLS, BROKER, JETSTREAM, S3, CLOCKS = CHECKS = ("NATS", "TLS", "broker", "JetStream", "S3", "clocks")
+NATS, TLS, RIGHTS, BROKER, JETSTREAM, S3, CLOCKS = CHECKS = (
+    *("NATS", "TLS", "rights"),
+    *("broker", "JetStream", "S3", "clocks"),
+)
 PING_WITHIN = 2.0
 PROBE = 64
 """Bytes."""
@@ -41,6 +46,7 @@ async def look(context: Context, tell: Tell) -> str:
             where = f"{context.public_url} as {context.user}"
             tell(Finding(NATS, "ok", f"{where}: {_ms(took)}, nats-server {facts.version}"))
             tell(_tls(facts))
+            tell(_rights(context.user, await missing(client, context.user, broker.refusals)))
             return await _behind(broker, tell)
     except XferError as error:
         tell(failed(NATS, error, hint=_nats_hint(context, error)))
@@ -76,6 +82,18 @@ def _tls(facts: bus.ServerFacts) -> Finding:
     )
 
 
+def _rights(user: str, lacking: list[str]) -> Finding:
+    if not lacking:
+        return Finding(RIGHTS, "ok", "NATS lets this user say and hear all that it needs")
+    return Finding(
+        RIGHTS,
+        "fail",
+        f"NATS does not let user {user} {', '.join(lacking)}",
+        "have the operator install the permissions anew that `xfer broker permissions` prints for this user",
+        NotAllowed.code,
+    )
+
+
 def _is_here(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -84,24 +102,25 @@ def _is_here(host: str) -> bool:
 
 
 async def _behind(broker: BrokerClient, tell: Tell) -> str:
-    begun = time.perf_counter()
     try:
-        report = await broker.checkup()
+        seen = await ask_all(broker)
     except XferError as error:
         tell(failed(BROKER, error, hint=_broker_hint(error)))
         return BROKER
-    heard = time.time()
-    took = time.perf_counter() - begun
-    tell(_broker(report, took))
-    tell(_jetstream(report))
-    tell(await _s3(broker, report))
-    tell(_clocks(heard - report.clock, report.skew))
+    tell(worst_of(seen, lambda one: _broker(one.report, one.took)))
+    tell(worst_of(seen, lambda one: _jetstream(one.report)))
+    tell(await _s3(broker, seen))
+    tell(worst_of(seen, lambda one: _clocks(one.ahead, one.report.skew)))
     return ""
 
 
 def _broker(report: api.CheckupReport, took: float) -> Finding:
     said = f"xfer {report.version} answers in {_ms(took)}, bucket {report.bucket}"
     ours = installed("xfer")
+    if report.rights:
+        lacking = f"NATS does not let the broker {', '.join(report.rights)}"
+        mend = "have the operator install the permissions anew that `xfer broker permissions` prints for it"
+        return Finding(BROKER, "fail", lacking, mend, NotAllowed.code)
     if report.version != ours:
         return Finding(BROKER, "note", said, f"this xfer is {ours}: upgrade the older one")
     return Finding(BROKER, "ok", said)
@@ -127,33 +146,56 @@ def _jetstream(report: api.CheckupReport) -> Finding:
     )
 
 
-async def _s3(broker: BrokerClient, report: api.CheckupReport) -> Finding:
-    if report.store:
-        return away(S3, report.store, "have the operator check the store, and the broker's AWS_* and clock")
+async def _s3(broker: BrokerClient, seen: list[Seen]) -> Finding:
+    """What the brokers see of the store, else a round trip by what each of them signs, as likely as can be."""
+    found = worst_of(seen, lambda one: _store(one.report))
+    if found.state == "fail":
+        return found
     import transfer.transports.s3.connections  # noqa: F401  # urllib3, whose import is not the store's time
 
-    data, slot = os.urandom(PROBE), secrets.randbelow(api.PROBE_SLOTS)
+    slots = secrets.SystemRandom().sample(range(api.PROBE_SLOTS), ASKED if len(seen) > 1 else 1)
+    return worst_finding(await asyncio.gather(*(_probe(broker, slot) for slot in slots)))
+
+
+def _store(report: api.CheckupReport) -> Finding:
+    if report.store:
+        return away(S3, report.store, "have the operator check the store, and the broker's AWS_* and clock")
+    return Finding(S3, "ok", "")
+
+
+async def _probe(broker: BrokerClient, slot: int) -> Finding:
+    from transfer.transports.s3.http import crc32c
+
+    data = os.urandom(PROBE)
     begun = time.perf_counter()
     try:
-        host = await _round_trip(broker, data, slot)
+        urls = await broker.probe(slot, len(data), crc32c([data]))
     except XferError as error:
-        hint = (
-            ""
-            if not isinstance(error, StoreUnreachable)
-            else "the broker reaches the store, this machine does not: check name, firewall, proxy"
-        )
-        return failed(S3, error, hint=hint)
-    return Finding(
-        S3, "ok", f"{host}: {PROBE} bytes put, read and deleted in {_ms(time.perf_counter() - begun)}"
-    )
+        return failed(S3, error)
+    try:
+        host = await _round_trip(broker, urls, data, slot)
+    except XferError as error:
+        return named(failed(S3, error, hint=_store_hint(error)), urls.broker)
+    took = _ms(time.perf_counter() - begun)
+    return Finding(S3, "ok", f"{host}: {PROBE} bytes put, read and deleted in {took}")
 
 
-async def _round_trip(broker: BrokerClient, data: bytes, slot: int) -> str:
+def _store_hint(error: XferError) -> str:
+    """Empty where the error itself says it best."""
+    from transfer.transports.s3.http import SignatureRefused
+
+    if isinstance(error, SignatureRefused):
+        return "have the operator check the broker's AWS_* keys, what they are allowed in the bucket, and its clock"
+    if isinstance(error, StoreUnreachable):
+        return "the broker reaches the store, this machine does not: check name, firewall, proxy"
+    return ""
+
+
+async def _round_trip(broker: BrokerClient, urls: api.ProbeUrls, data: bytes, slot: int) -> str:
     """Put, read, compare, delete; the store's scheme and host, and the proxy on the way there."""
-    from transfer.transports.s3.http import StoreHttp, crc32c
+    from transfer.transports.s3.http import StoreHttp
     from transfer.transports.s3.proxies import proxy_for, shown
 
-    urls = await broker.probe(slot, len(data), crc32c([data]))
     http = StoreHttp(1, ca=broker.ca)
     try:
         await _in_thread(lambda: http.put(urls.put, [data]))

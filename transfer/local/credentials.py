@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,6 +39,18 @@ def users(folder: Folder) -> dict[str, str]:
         return msgspec.json.decode(folder.users.read_bytes(), type=dict[str, str])
     except FileNotFoundError:
         return {}
+
+
+def removed(folder: Folder) -> set[str]:
+    """Users that were there once, and are to be let in by nothing but an operator who says so."""
+    try:
+        return msgspec.json.decode(folder.removed.read_bytes(), type=set[str])
+    except FileNotFoundError:
+        return set()
+
+
+def write_removed(folder: Folder, names: Iterable[str]) -> None:
+    write_private(folder.removed, json.dumps(sorted(names), indent=1).encode())
 
 
 def new_key(folder: Folder, user: str) -> str:

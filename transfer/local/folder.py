@@ -76,6 +76,11 @@ class Folder:
         return self.root / "users.json"
 
     @property
+    def removed(self) -> Path:
+        """Names of users that were removed and not added again."""
+        return self.root / "removed.json"
+
+    @property
     def nats_config(self) -> Path:
         return self.root / "nats.conf"
 

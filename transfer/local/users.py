@@ -85,6 +85,7 @@ async def add(folder: Folder, name: str) -> bool:
             if other.lower() == name.lower():  # their seed files would be one on some file systems
                 raise UsageError(f"{name} differs from the user {other} in letter case only")
         credentials.new_key(folder, name)
+        credentials.write_removed(folder, credentials.removed(folder) - {name})
     return await _in_force(folder, name, folder.seed(name), welcome=True)
 
 
@@ -113,6 +114,7 @@ async def remove(folder: Folder, name: str) -> bool:
         known = _known(folder, name)
         del known[name]
         credentials.write_users(folder, known)
+        credentials.write_removed(folder, credentials.removed(folder) | {name})
         try:
             folder.seed(name).replace(gone)
             proof: Path | None = gone
@@ -125,9 +127,10 @@ async def remove(folder: Folder, name: str) -> bool:
 
 
 async def invite(folder: Folder, name: str) -> Invite:
-    """What lets a user in, with the key that it has; one that is not there is added.
+    """What lets a user in, with the key that it has; one that never was there is added.
 
-    Raises as `add`, and NotConfigured if the servers have never run: nothing says where they are.
+    Raises as `add`; NotConfigured if the servers have never run: nothing says where they are; UsageError for a user that
+    was removed: that is taken back by `add` only.
     """
     _check(name)
     block = ports.remembered(folder.ports)
@@ -137,6 +140,11 @@ async def invite(folder: Folder, name: str) -> Invite:
             hint="start them with `xfer up --listen HOST`",
         )
     if name not in credentials.users(folder):
+        if name in credentials.removed(folder):
+            raise UsageError(
+                f"user {name} was removed, and an invite does not take that back",
+                hint=f"`xfer user add {name}` lets it in again, with a new key",
+            )
         await add(folder, name)
     where = listening.remembered(folder)
     try:

@@ -30,7 +30,6 @@ AT_ONCE = 256 << 10
 AHEAD = 0.001
 """Seconds for which a paced sender sends at once: timers are no finer."""
 _HEAD = struct.Struct("!BBH")
-_LATER = 1 << 32
 _QUESTION = struct.pack("!HH", 1, 4)
 """A HEARTBEAT's parameter without content; those of the path-MTU search hold a size."""
 _KNOWN = frozenset(Type)
@@ -69,7 +68,7 @@ class Association:
         self._out = Outbox(Header(port, peer_port, 0))
         self._mtu = PathMtu(largest_packet)
         self._controller = controller(self._piece)
-        self._sender = Sender(_LATER + self.init.tsn, 0)
+        self._sender = Sender(self.init.tsn, 0)
         self._receiver: Receiver | None = None
         self._liveness = Liveness()
         self._silence = Silence()
@@ -247,7 +246,7 @@ class Association:
     def _meet(self, peer: Init) -> None:
         self._handshake.peer = peer._replace(cookie=b"")
         self._out.header = Header(*self._ports, peer.tag)
-        self._receiver = Receiver(_LATER + peer.tsn, self._window, self._largest)
+        self._receiver = Receiver(peer.tsn, self._window, self._largest)
         self._sender.window = peer.window
         self._resets = Resets(self.init.tsn, peer.tsn)
 
@@ -255,7 +254,6 @@ class Association:
         if self.state is not State.ESTABLISHED:
             self.state = State.ESTABLISHED
             self._liveness.heard = now
-            self._silence.begin(now)
 
     def _chunk(self, kind: int, value: bytes, now: float) -> bool:
         """Whether the rest of the packet is to be read."""
@@ -313,7 +311,7 @@ class Association:
 
     @property
     def _piece(self) -> int:
-        return self._mtu.size - HEADER - CHUNK_HEADER & ~3
+        return self._mtu.size - HEADER - CHUNK_HEADER
 
     @property
     def _full(self) -> bool:

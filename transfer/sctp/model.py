@@ -138,8 +138,7 @@ class Model:
         self.bandwidth = rates[0][1]
 
     def _round_passed(self, sample: Sample, now: float) -> None:
-        total = self._acked + self._lost
-        loss = self._lost / total if total else 0.0
+        loss = self._lost / (self._acked + self._lost)
         self._standing = self._queue > STANDING[0] * self.shortest + STANDING[1]
         began = self.phase in (Phase.STARTUP, Phase.DRAIN)
         if not self._standing and not began:

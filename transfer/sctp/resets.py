@@ -23,12 +23,12 @@ class Resets:
     by_peer: the streams that the peer will send no more on.
 
     Args:
-        ours, theirs: the initial TSNs, from which requests are counted.
+        ours, theirs: the initial TSNs as 32-bit words, from which requests are counted.
     """
 
     def __init__(self, ours: int, theirs: int) -> None:
         self.by_peer: set[int] = set()
-        self._number, self._expected = ours & WORD, theirs & WORD
+        self._number, self._expected = ours, theirs
         self._wanted: list[int] = []
         self._asking: bytes | None = None
         self._again = 0.0

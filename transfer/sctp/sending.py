@@ -132,7 +132,7 @@ class Sender:
         self._numbers.pop(stream, None)
 
     def packets(self, header: Header, room: int, budget: int, now: float) -> list[bytes]:
-        """Packets to send now.
+        """Packets to send now; called while something waits.
 
         room: bytes of chunks in a packet. budget: bytes of payload that may be sent, of lost chunks and new ones;
         the last packet may exceed it.
@@ -144,7 +144,7 @@ class Sender:
         if self._queue:
             spent += self._fresh(header, room, min(budget - spent, self.window - self.flight), now, made)
         if not self._queue and spent < budget:
-            self._limited_until = self.delivered + self.flight or 1
+            self._limited_until = self.delivered + self.flight
         return made
 
     def _again(self, header: Header, room: int, budget: int, now: float, made: list[bytes]) -> int:
@@ -175,7 +175,7 @@ class Sender:
         standing = self.delivered, self._delivered_at, self._first_at, self.delivered < self._limited_until
         tsn, spent, position, space = self._next, 0, self._position, whole
         bundle: list[bytes] = []
-        if not flying and budget <= 0 and self.window < whole:
+        if not flying and not self.window:
             budget = 1  # a closed window is asked for with what it may refuse (RFC 9260 section 6.1, rule A)
         while queue and spent < budget:
             stream, protocol, ordered, data = queue[0]
@@ -299,12 +299,11 @@ class Sender:
         self._overdue = None
         if not self._holes:
             return 0
-        window, lost = self._reordering.window(self.trip), 0
-        trip = self.trip.latest or self.trip.smoothed
+        wait, lost = self.trip.latest + self._reordering.window(self.trip), 0
         for hole in self._holes:
             if hole.lost or (hole.at, hole.tsn) > self._newest:
                 continue
-            due = hole.at + trip + window
+            due = hole.at + wait
             if now >= due:
                 lost += self._give_up(hole)
             elif self._overdue is None or due < self._overdue:

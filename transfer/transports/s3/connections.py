@@ -1,4 +1,7 @@
-"""urllib3's connections to the store, each of which looks at its TCP connection as it goes."""
+"""urllib3's connections to the store, each of which looks at its TCP connection as it goes, made before they are needed.
+
+For the latter it takes a connection out of urllib3's pool and puts it back, which is not public there.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from transfer.transports.s3.congestion import NetworkPath, Watch
 from transfer.transports.s3.proxies import credentials
 
+CHECKED = "2."
+"""Versions of urllib3 whose insides these are."""
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 
 
@@ -66,13 +71,26 @@ class _WatchedTls(_Watched, HTTPSConnection):
     pass
 
 
+class _Ready(HTTPConnectionPool):
+    def ready(self) -> None:
+        """Have one more connection there, for the next request. Raises what connecting does."""
+        connection: Any = self._get_conn()
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._put_conn(connection)
+
+
 def _pool_classes(path: NetworkPath) -> dict[str, type[HTTPConnectionPool]]:
     """By scheme. urllib3 makes connections by their class and nothing else that is ours."""
 
-    class Plain(HTTPConnectionPool):
+    class Plain(_Ready):
         ConnectionCls = type("Watched", (_Watched,), {"_path": path})
 
-    class Tls(HTTPSConnectionPool):
+    class Tls(_Ready, HTTPSConnectionPool):
         ConnectionCls = type("WatchedTls", (_WatchedTls,), {"_path": path})
 
     return {"http": Plain, "https": Tls}

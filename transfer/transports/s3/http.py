@@ -18,6 +18,7 @@ import google_crc32c
 from transfer.api import SignedUrl
 from transfer.broker_client import JobPaused
 from transfer.bwlimit import BwLimit
+from transfer.config import to_trust
 from transfer.errors import DamagedData, JobGone, StoreUnreachable, Temporary, UntrustedServer, XferError
 from transfer.hold import Hold
 from transfer.model import Bytes
@@ -102,13 +103,20 @@ class StoreHttp:
         self._connections, self._limit, self._hold = connections, limit, hold
         self.path = NetworkPath()
         self._closed = False
-        self._counting = threading.Lock()
+        self._counting, self._making = threading.Lock(), threading.Lock()
         self.moved = 0
 
     def close(self) -> None:
         self._closed = True
         for pool in self._pools.values():
             pool.clear()
+
+    def connect(self, origin: str) -> None:
+        """Have one more connection there, for a request to come. What goes wrong is that request's to tell, and a proxy is
+        left to it, too."""
+        with contextlib.suppress(XferError, *_failures()):
+            if not self._closed and not proxy_for(origin):
+                self._pool(origin).connection_from_url(origin).ready()  # type: ignore[attr-defined]  # `connections`
 
     def put(self, url: SignedUrl, body: Sequence[Bytes], moved: Moved | None = None) -> str:
         """Store a part, piece by piece; returns its ETag. moved: kept up to date.
@@ -219,7 +227,8 @@ class StoreHttp:
         except _failures() as error:
             if (distrust := _distrust(error)) is not None:
                 raise UntrustedServer(
-                    f"the store at {_place(url.url)} is not to be trusted: {distrust}"
+                    f"the store at {_place(url.url)} is not to be trusted: {distrust}",
+                    hint=to_trust(self._ca),
                 ) from None
             raise StoreUnreachable(
                 f"the store at {_place(url.url)} does not answer ({_plain(error)})"
@@ -238,11 +247,12 @@ class StoreHttp:
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy = proxy_for(url)
-        if proxy not in self._pools:
-            from transfer.transports.s3.connections import make_pool
+        with self._making:
+            if proxy not in self._pools:
+                from transfer.transports.s3.connections import make_pool
 
-            self._pools[proxy] = make_pool(self._connections, proxy, self.path, self._ca)
-        return self._pools[proxy]
+                self._pools[proxy] = make_pool(self._connections, proxy, self.path, self._ca)
+            return self._pools[proxy]
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -189,6 +189,10 @@ class S3Inbound:
             self._refs[ref.number] = ref
         self._news.set()
 
+    def expect(self, size: int | None) -> None:
+        """Connect to the store, before it is known where in it so many bytes lie."""
+        self._store.expect(self._broker.store, self._pace.limit if size is None else size // READ_AT_ONCE + 2)
+
     async def frames(self, wanted: FrameSet) -> AsyncGenerator[Frame, None]:
         reads = _Reads()
         producer = asyncio.create_task(self._produce(wanted, reads))

@@ -138,6 +138,17 @@ class S3Outbound:
         """Parts that the store has not taken yet, and how many bytes of each have left."""
         return [(part, min(moved.bytes, part.length)) for part, moved in self._moving]
 
+    async def begin(self) -> None:
+        """Open the first segment, and connect to the store, before there is a frame for it: meanwhile others may wait for
+        the network, too. Only where something will be put, and nothing was yet."""
+        total = self._pace.limit * MIN_PART if self._total is None else self._total
+        self._store.expect(self._broker.store, total // MIN_PART + 1)
+        await self._whole(self._begin())
+
+    async def _begin(self) -> None:
+        async with self._turn:
+            self._current = await self._open()
+
     def followed(self) -> None:
         """Somebody reads what we write, and waits for the slowest part of each segment."""
         self._store.hurry()

@@ -55,6 +55,15 @@ class Store:
         self._on_tick = on_tick
         self._ticking: asyncio.Task[None] | None = None
 
+    def expect(self, origin: str, requests: int) -> None:
+        """Have connections there for so many requests to come, or for as many as may run at once.
+
+        origin: scheme, host and port; empty: unknown, nothing is done.
+        """
+        if origin:
+            for _ in range(min(requests, self.pace.limit)):
+                self._threads.submit(self._http.connect, origin)
+
     async def put(self, sign: Sign, body: Sequence[Bytes], moved: Moved | None = None) -> str:
         return await self._signed(sign, sum(map(len, body)), lambda url: self._http.put(url, body, moved))
 
