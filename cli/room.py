@@ -47,6 +47,7 @@ def new(
     ] = 5,
     ticket_file: Annotated[str | None, options.ticket_file("Write the ticket to F (0600)")] = None,
     context: ContextName = None,
+    quiet: Quiet = False,
 ) -> None:
     """Make a room; its ticket, which lets others in, stands on stdout."""
     import sys
@@ -73,7 +74,8 @@ def new(
     else:
         sys.stdout.write(f"{room.ticket}\n")
         sys.stdout.flush()
-    confirm(f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`")
+    told = f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`"
+    confirm(told, quiet=quiet)
 
 
 def join(
