@@ -45,7 +45,9 @@ def new(
             help="Of an item that is shared (--work)",
         ),
     ] = 5,
-    ticket_file: Annotated[str | None, options.ticket_file("Write the ticket to F (0600)")] = None,
+    ticket_file: Annotated[
+        str | None, options.ticket_file("Write the ticket to F (0600); one there goes to F~")
+    ] = None,
     context: ContextName = None,
     quiet: Quiet = False,
 ) -> None:
