@@ -90,6 +90,17 @@ def test_a_watcher_shows_what_the_sender_shows() -> None:
     assert watch.summary_of(None, since=None).outcome == "stored"
 
 
+def test_only_what_is_seen_as_it_happens_counts_for_the_speed() -> None:
+    def moved(*heard: Heard) -> list[int]:
+        return [e.done + e.under_way - e.kept for e in told_of(*heard) if isinstance(e, Progress)]
+
+    replayed = [Heard(replace(SAID, done=done), number) for number, done in enumerate((10, 30), start=5)]
+    live = [Heard(replace(SAID, done=done, under_way=1)) for done in (50, 52)]
+    anew = [Heard(replace(SAID, run="b", done=done)) for done in (40, 45)]
+    assert moved(*replayed, *live) == [0, 0, 0, 2]
+    assert moved(*live, *anew) == [0, 2, 0, 5]
+
+
 def test_a_run_that_ended_badly_is_waited_for_and_another_one_is_said() -> None:
     failed = replace(SAID, event="end", state="failed", code=5, kind="BusUnreachable")
     told = told_of(Heard(failed), Heard(replace(SAID, run="b")))
