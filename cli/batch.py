@@ -90,7 +90,7 @@ def batch(
     ] = None,
     expire: Annotated[str, options.expire("How long each is kept")] = "7d",
     fetches: Fetches = None,
-    patience: Patience = "10m",
+    patience: Patience = None,
     concurrency: Annotated[int, options.concurrency("Transfers at once")] = 4,
     bwlimit: Bwlimit = None,
     error_on_nothing: ErrorOnNothing = False,
@@ -155,7 +155,7 @@ def batch(
             pack=pack,
             only_failed=retry_failed,
             concurrency=concurrency,
-            max_duration=None if max_duration is None else given.duration("max_duration", max_duration),
+            max_duration=given.duration_if("max_duration", max_duration),
         )
         sending = partial(
             room_sender,
@@ -163,7 +163,7 @@ def batch(
             context=context,
             expire=kept,
             fetches=fetches,
-            patience=given.duration("patience", patience),
+            patience=given.duration_if("patience", patience),
             bwlimit=given.limit("bwlimit", bwlimit),
         )
         scope = Scope(where.name or where.ticket.id, where.ticket.id, root, lock, wait_lock)

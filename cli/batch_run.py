@@ -62,12 +62,12 @@ def run_batch(
     async def work(report: Report) -> None:
         path = lock_path(state_dir / "locks", scope.room_id, scope.root)
         async with (
-            alone(path, "sends this batch to that room", wait=scope.wait),
+            alone(path, "sends this batch to that room", wait=scope.wait, on_wait=telling.locked_out),
             sending(listener=telling.heard) as sender,
             sender.alone(scope.lock, wait=scope.wait),
         ):
             with contextlib.closing(State(state_dir / "batch.db", scope.room_id, scope.root)) as state:
-                await run_whole(asked, state, items, sender, report)
+                await run_whole(asked, state, items, sender, report, lambda: telling.waits)
 
     with Report(report, scope.room, scope.root, telling.line, sums) as kept:
         try:
@@ -88,8 +88,10 @@ class _Telling:
         self._json, self._quiet, self._tty = json, quiet, sys.stderr.isatty()
         self._said = time.monotonic()
         self._begun = False
+        self.waits = ""  # what for, at the moment
 
     def line(self, line: Line) -> None:
+        self.waits = ""
         if self._json:
             self._tell_json("file", msgspec.to_builtins(line))
         elif self._tty and not self._quiet and line.outcome not in _SILENT:
@@ -97,7 +99,11 @@ class _Telling:
             sys.stderr.write(f"{outcome:9}  {size:>9}  {path}\n")
         self._tick()
 
+    def locked_out(self, what: str) -> None:
+        self.heard(Waiting(what=what))
+
     def heard(self, event: Event) -> None:
+        self.waits = event.what if isinstance(event, Waiting) else ""
         if isinstance(event, Waiting) and not self._json and not self._quiet:
             if self._tty:
                 sys.stderr.write(f"{waiting(event, None, 0.0)}\n")

@@ -79,7 +79,7 @@ def fetch(
     ] = None,
     follow: Annotated[bool, Option("--follow", envvar="XFER_FOLLOW", help="Go on waiting for more")] = False,
     error_on_nothing: ErrorOnNothing = False,
-    patience: Patience = "10m",
+    patience: Patience = None,
     concurrency: Concurrency = None,
     bwlimit: Bwlimit = None,
     interface: Interface = None,
@@ -111,7 +111,7 @@ def fetch(
     if overwrite and rename:
         raise UsageError("--overwrite and --rename contradict each other", hint="choose one of them")
     given = Given(arguments)
-    seconds, rate = given.duration("patience", patience), given.limit("bwlimit", bwlimit)
+    seconds, rate = given.duration_if("patience", patience), given.limit("bwlimit", bwlimit)
     where = sys.stdout.buffer if output == "-" else output
     a_ticket, a_room = given.typed("ticket", "ticket_file"), given.typed("room", "room_file")
     if a_room and a_ticket:

@@ -35,6 +35,10 @@ class Given:
         """Seconds."""
         return parse_duration(text, option=self.called(name), command=self._command)
 
+    def duration_if(self, name: str, text: str | None) -> float | None:
+        """Seconds; None for no text."""
+        return None if text is None else self.duration(name, text)
+
     def size(self, name: str, text: str) -> int:
         """Bytes."""
         return parse_size(text, option=self.called(name), command=self._command)

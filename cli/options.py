@@ -62,7 +62,13 @@ Quiet = Annotated[bool, quiet("Only errors")]
 # those that move bytes
 
 Patience = Annotated[
-    str, Option("--patience", metavar="TIME", envvar="XFER_PATIENCE", help="How long to ride out outages")
+    str | None,
+    Option(
+        "--patience",
+        metavar="TIME",
+        envvar="XFER_PATIENCE",
+        help="How long to ride out outages [10m; at start 3s]",
+    ),
 ]
 
 
@@ -159,4 +165,5 @@ def watched(arguments: Context, deadline: str | None, events: int | None) -> flo
     begun, given = time.monotonic(), Given(arguments)
     if events is not None:
         events_fd.attach(events, option=given.called("events_fd"))
-    return None if deadline is None else begun + given.duration("deadline", deadline)
+    seconds = given.duration_if("deadline", deadline)
+    return None if seconds is None else begun + seconds

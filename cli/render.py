@@ -22,6 +22,7 @@ from transfer.events import (
     Notice,
     Posted,
     Progress,
+    Receipt,
     RoomSummary,
     RouteChosen,
     Stored,
@@ -214,13 +215,26 @@ def far_of(event: Progress) -> int:
     return event.done + event.under_way
 
 
+def standing(event: Event, before: str) -> str:
+    """What a run waits for, or else how far it is, as of this event; empty if it does not say. before: as of the last one."""
+    if isinstance(event, Waiting):
+        return event.what
+    if isinstance(event, Progress):
+        return f"{_share(event)} done"
+    return before if isinstance(event, Notice | Receipt) else ""
+
+
+def _share(event: Progress) -> str:
+    """`12.3 MB of 45.6 MB`."""
+    total = "" if event.total is None else f" of {show_size(event.total)}"
+    return show_size(far_of(event)) + total
+
+
 def moving(event: Progress, speed: float) -> str:
     """`12.3 MB of 45.6 MB (27 %), 40 of 200 files, 4.1 MB/s, 8 s left, s3`. speed: bytes per second."""
-    far = far_of(event)
-    parts = [show_size(far)]
+    far, parts = far_of(event), [_share(event)]
     if event.total is not None:
-        share = 100 * far // event.total if event.total else 100
-        parts[0] += f" of {show_size(event.total)} ({share} %)"
+        parts[0] += f" ({100 * far // event.total if event.total else 100} %)"
     if event.files > 1:
         parts.append(of_files(event))
     parts.append(f"{show_size(speed)}/s")
@@ -262,8 +276,8 @@ def told(event: Event, stored: Stored | None) -> str | None:
 
 def came(event: RoomSummary) -> str:
     """What became of a room's items."""
-    if not event.items and not event.failed and not event.gone:
-        return "nothing new in the room"
+    if event.nothing is not None:
+        return event.nothing
     items = "1 item" if event.items == 1 else f"{event.items} items"
     failed = f", {event.failed} failed" if event.failed else ""
     gone = f", {event.gone} expired before" if event.gone else ""

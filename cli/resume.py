@@ -42,7 +42,7 @@ def resume(
     list_only: Annotated[
         bool, Option("--list", envvar="XFER_LIST", help="Only list what is unfinished on this host")
     ] = False,
-    patience: Patience = "10m",
+    patience: Patience = None,
     concurrency: Concurrency = None,
     bwlimit: Bwlimit = None,
     interface: Interface = None,
@@ -68,7 +68,7 @@ def resume(
 
     until = watched(arguments, deadline, events_fd)
     given = Given(arguments)
-    seconds, rate = given.duration("patience", patience), given.limit("bwlimit", bwlimit)
+    seconds, rate = given.duration_if("patience", patience), given.limit("bwlimit", bwlimit)
     jobs = unfinished() if job is None else _named(job, unfinished())
     if job is not None and list_only and not jobs:
         raise _gone(job)

@@ -26,7 +26,11 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 def run(
-    make: Callable[[], Coroutine[None, None, T]], *, resume: str | None = None, until: float | None = None
+    make: Callable[[], Coroutine[None, None, T]],
+    *,
+    resume: str | None = None,
+    until: float | None = None,
+    standing: Callable[[], str] = lambda: "",
 ) -> T:
     """asyncio.run(make()), in the main thread, with signals as cancellation.
 
@@ -36,6 +40,7 @@ def run(
     Args:
         resume: the hint for whoever interrupted it.
         until: the deadline, seconds of time.monotonic; it cancels as a signal does. None: none.
+        standing: what it waits for, or how far it is, at the moment, for the sentence about the deadline; empty if unknown.
 
     Raises:
         Interrupted: a signal came and the coroutine ended by the cancellation.
@@ -69,7 +74,8 @@ def run(
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise OutOfTime("the deadline passed before it was done", hint=resume) from None
+            at = f": {said}" if (said := standing()) else ""
+            raise OutOfTime(f"the deadline passed before it was done{at}", hint=resume) from None
 
     # signal.signal and not loop.add_signal_handler: Windows lacks the latter, and both event loops
     # wake up for a Python-level handler. A signal that our parent had us ignore stays ignored: SIGHUP under nohup.

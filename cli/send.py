@@ -107,7 +107,7 @@ def send(
             help="Every run with this KEY is one transfer",
         ),
     ] = None,
-    patience: Patience = "10m",
+    patience: Patience = None,
     concurrency: Concurrency = None,
     bwlimit: Bwlimit = None,
     interface: Interface = None,
@@ -165,7 +165,7 @@ def send(
     smallest = given.size("threshold", threshold)
     lull = None if wait == "forever" else given.duration("wait", wait)
     kept = given.duration("expire", expire or (EXPIRE_IN_ROOM if room is not None else EXPIRE))
-    outage = given.duration("patience", patience)
+    outage = given.duration_if("patience", patience)
     servers = load(context) if room is None else servers_of(find(room), context)
     resume = same_command()
     if stdin or from_command is not None:

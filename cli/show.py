@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Protocol, TypeVar
 
 from cli import events_fd, memory
-from cli.render import View, choose
+from cli.render import View, choose, standing
 from cli.run import run
 from transfer.events import Event, Listener
 
@@ -56,10 +56,12 @@ def show(
             terse=terse,
         )
 
-    shown_by = view(make)
+    shown_by, last = view(make), ""
 
     def on_event(event: Event) -> None:
+        nonlocal last
         shown = first(event) if first is not None else event
+        last = standing(shown, last)
         events_fd.tell(shown)
         shown_by(shown)
 
@@ -71,7 +73,7 @@ def show(
             clock.cancel()
 
     with shown_by:
-        return run(work, resume=resume, until=until)
+        return run(work, resume=resume, until=until, standing=lambda: last)
 
 
 async def _tick(view: View) -> None:

@@ -19,6 +19,7 @@ from transfer.errors import (
     NotConfigured,
     UntrustedServer,
 )
+from transfer.redact import redact
 from transfer.tasks import AGAIN_SOON, ended
 from transfer.unreachable import why
 
@@ -97,7 +98,7 @@ async def connect(
     """
     from transfer.sturdy import PlainServer, SturdyClient
 
-    errors: list[Exception] = []
+    shown, errors = redact(url), list[Exception]()
     refused = asyncio.Event()
     distrust: list[tuple[str, str]] = []  # what is wrong, and what to do
 
@@ -145,12 +146,12 @@ async def connect(
             return client
         if distrust:
             what, hint = distrust[0]
-            raise UntrustedServer(f"NATS at {url} is not to be trusted: {what}", hint=hint)
+            raise UntrustedServer(f"NATS at {shown} is not to be trusted: {what}", hint=hint)
         if refused.is_set():
-            raise NotAllowed(f"NATS at {url} does not accept these credentials")
-        raise BusUnreachable(f"cannot reach NATS at {url} ({_cause(errors)})")
+            raise NotAllowed(f"NATS at {shown} does not accept these credentials")
+        raise BusUnreachable(f"cannot reach NATS at {shown} ({_cause(errors)})")
     except (OSError, ValueError) as error:
-        raise BusUnreachable(f"cannot reach NATS at {url} ({error})") from None
+        raise BusUnreachable(f"cannot reach NATS at {shown} ({error})") from None
     finally:
         await ended(dialling, watching, again=AGAIN_SOON)
 

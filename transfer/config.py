@@ -114,7 +114,7 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
 
     Raises:
         NotConfigured: nothing says where the servers are.
-        UsageError: there is no context of that name, or one of its fields makes no sense.
+        UsageError: there is no context of that name, one of its fields makes no sense, or nothing says who we are.
     """
     env = os.environ if environ is None else environ
     url, creds_name = env.get("NATS_URL"), env.get("NATS_CREDS")
@@ -135,7 +135,7 @@ def load(name: str | None = None, *, environ: Mapping[str, str] | None = None) -
             turn=base.turn,
         )
     elif url:
-        user = env.get("XFER_USER") or default_user(creds)
+        user = env.get("XFER_USER") or user_of(creds, url)
         found = Context(name=NAMELESS, nats_url=url, nats_creds=creds, ca=ca, user=user)
     else:
         raise NotConfigured("nothing says where the servers are")
@@ -186,29 +186,28 @@ def remove(name: str) -> None:
             file.current = None
 
 
-def default_user(creds: Path | None) -> str:
-    """Who we are on the bus unless told: the name in a .creds file's JWT, else the system's user name."""
-    name = creds and _jwt_name(creds)
-    if name:
-        return name
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no account for this uid: common in containers
-        name = "user"
-    return _sanitise(name)
-
-
 def user_of(creds: Path | None, nats_url: str) -> str:
-    """Who these credentials say that we are: the name in a .creds file, or that in the address; without any, as `default_user`.
+    """Who we are on the bus unless told: the name in a .creds file, or that in the address; without any, the system's.
 
     Raises UsageError for a bare seed: the server knows whose it is, and does not say.
     """
-    if creds is not None and _jwt_name(creds) is None:
-        raise UsageError(
-            f"the seed in {creds} does not say who you are on the bus", hint="name the user with --user"
-        )
+    if creds is not None:
+        name = _jwt_name(creds)
+        if name is None:
+            raise UsageError(
+                f"the seed in {creds} does not say who you are on the bus",
+                hint="name the user in XFER_USER, or with --user of `xfer context add`",
+            )
+        return name
     named = urlsplit(nats_url.split(",")[0]).username
-    return _sanitise(named) if creds is None and named else default_user(creds)
+    return _sanitise(named or _account())
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no account for this uid: common in containers
+        return "user"
 
 
 def _jwt_name(creds: Path) -> str | None:

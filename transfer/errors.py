@@ -76,6 +76,8 @@ class XferError(Exception):
     Args:
         what: one sentence without a final full stop: what happened, to what.
         hint: what to do next, one sentence; the class has a default.
+
+    retry_after: seconds that whoever refused wants to be left alone; None: it did not say.
     """
 
     code: ClassVar[int] = 1
@@ -85,6 +87,7 @@ class XferError(Exception):
         super().__init__(what)
         self.what = what
         self.next_step = hint if hint is not None else self.hint
+        self.retry_after: float | None = None
 
     @property
     def exit_code(self) -> int:

@@ -158,13 +158,15 @@ class ItemFailed(Event, frozen=True, tag="item_failed"):
 
 
 class RoomSummary(Event, frozen=True, tag="room"):
-    """How fetching from a room ended. gone: items that expired, or were cancelled, before they were fetched."""
+    """How fetching from a room ended. gone: items that expired, or were cancelled, before they were fetched. nothing: why
+    nothing was there to fetch; null if something was."""
 
     items: int
     bytes: int
     failed: int
     gone: int
     seconds: float
+    nothing: str | None = None
 
 
 class Unfinished(Event, frozen=True, tag="unfinished"):

@@ -67,7 +67,7 @@ async def fetch(
     overwrite: bool = False,
     rename: bool = False,
     unsafe_links: bool = False,
-    patience: float = 600.0,
+    patience: float | None = None,
     concurrency: int | None = None,
     bwlimit: Rate | BwLimit | None = None,
     interfaces: Sequence[str] = (),
@@ -81,7 +81,7 @@ async def fetch(
             empty: the current folder. A str may end in "/" to say that it is a folder.
         overwrite, rename: what to do about existing targets; without either they are an error.
         unsafe_links: also make links that lead out of the folder.
-        patience: seconds that an outage, or a sender who is away before the job is complete, is waited for.
+        patience: seconds that an outage (as for `send`), or a sender who is away before the job is complete, is waited for.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be taken, or what tells how many just now, or a limit that several
             share; None: all that come.
@@ -108,7 +108,7 @@ async def fetch(
         context=context.name,
     ) as job:
         try:
-            waiting = Patience(patience, meter.waiting)
+            waiting = Patience.asked(patience, meter.waiting)
             async with connected(context, "xfer fetch", waiting, over=over) as (client, broker):
                 opened = await broker.open(sealer)
                 if opened.state is api.JobState.VOID:

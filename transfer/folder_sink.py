@@ -6,6 +6,7 @@ Everything is written in a private staging folder beside its final place and is 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from transfer.chunks import Extent, Manifest
-from transfer.errors import DestinationExists, DiskFull, UsageError
+from transfer.errors import DestinationExists, DiskFull, UsageError, XferError
 from transfer.folder import Folder, explained, trouble
 from transfer.handles import Handles, OpenFile, Turns
 from transfer.left_over import left_over
@@ -29,6 +30,10 @@ DIRECT_FROM = 64 << 20
 """Bytes from which on a file is written past the page cache: a smaller one is soon read again, from there."""
 _LEFT = "{} was left by another run that fetched this to here"
 _AGAIN = "then run the same command again; what has arrived is kept"
+_NO_PLACE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.ENOSYS, errno.ENOTSUP}
+)
+"""What a system says where nothing can be made: below /proc, under a name that is too long."""
 
 
 class FolderSink:
@@ -126,9 +131,10 @@ class FolderSink:
             if not self._resumed:
                 undo.callback(self.abandon)
                 base = self._choose_base(manifest)
-                with self._room_named(base), explained(f"the folder {printable(str(base))}"):
+                with self._room_named(base):
                     _check_room(base, manifest.total)
-                    self._staging = Staging.create(base, self.staging_name)
+                    with _a_place(f"the folder {printable(str(base))}"):
+                        self._staging = Staging.create(base, self.staging_name)
             staging = self._open_staging()
             with explained(f"the folder {printable(staging.base.path)}"):
                 flavour = staging.flavour()
@@ -251,15 +257,17 @@ class FolderSink:
     def _choose_base(self, manifest: Manifest) -> Path:
         path = Path(self._output)
         shown = printable(self._output)
-        if path.is_dir():
+        if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
             return path
         entries = manifest.entries
         alone = len(entries) == 1 and entries[0].kind is EntryKind.FILE and b"/" not in entries[0].path
         if alone and not self._output.endswith(("/", os.sep)):
-            if not path.parent.is_dir():
+            if not os.path.isdir(path.parent):
                 raise UsageError(
                     f"the folder of {shown} does not exist", hint="make it first, or name another -o"
                 )
+            with _a_place(f"the file {shown}"), suppress(FileNotFoundError):
+                os.lstat(path)  # a name that is too long is said before a byte comes
             self._file = path.name
             return path.parent
         if os.path.lexists(path):
@@ -272,7 +280,7 @@ class FolderSink:
             raise DestinationExists(
                 f"{printable(str(missing))} is there and is no folder", hint="choose a folder with -o"
             )
-        with explained(f"the folder {shown}"):
+        with _a_place(f"the folder {shown}"):
             path.mkdir(parents=True)
         return path
 
@@ -329,9 +337,22 @@ class FolderSink:
         return f"the file {printable(self._entries[number].path)}"
 
 
+@contextmanager
+def _a_place(what: str) -> Iterator[None]:
+    """As `explained`, of what is to be made: that nothing can be there is for the caller to mend."""
+    try:
+        with explained(what):
+            yield
+    except XferError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_PLACE:
+            raise UsageError(error.what, hint="choose another folder with -o") from error
+        raise
+
+
 def _check_room(base: Path, total: int | None) -> None:
-    free = shutil.disk_usage(base).free
-    if total is not None and total > free:
+    with explained(f"the folder {printable(str(base))}"):
+        size, _, free = shutil.disk_usage(base)
+    if total is not None and total > free and size:  # /proc has no size at all
         needs, has = show_size(total), show_size(free)
         if needs == has:
             needs, has = f"{total:,} bytes", f"{free:,}"

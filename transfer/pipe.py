@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transfer.chunks import Extent, Manifest
-from transfer.errors import CutShort, Interrupted, ProtocolError, UsageError
-from transfer.folder import trouble
+from transfer.errors import NO_ROOM, CutShort, DiskFull, Interrupted, ProtocolError, UsageError, XferError
 from transfer.model import EntryKind
 from transfer.sink import Raw
 
@@ -110,4 +109,10 @@ class PipeSink:
 def _stream_trouble(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # Windows says EINVAL
         return Interrupted(_SIGPIPE, hint="whatever read the output has closed it; fetch again, or to a file")
-    return trouble("the output", error)
+    reason = (error.strerror or type(error).__name__).lower()
+    if error.errno in NO_ROOM:
+        return DiskFull(
+            f"there is no room left where the output goes: {reason}",
+            hint="free some space and run it again; a stream is fetched from its beginning",
+        )
+    return XferError(f"the output cannot be written: {reason}", hint="check where it goes, and fetch again")

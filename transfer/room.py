@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
@@ -156,7 +156,9 @@ class Member:
         with _named(self.room):
             return await self._broker.room_mark(self._sealer, mark)
 
-    def alone(self, name: str, *, wait: bool) -> AbstractAsyncContextManager[None]:
+    def alone(
+        self, name: str, *, wait: bool, on_wait: Callable[[str], object] = lambda _what: None
+    ) -> AbstractAsyncContextManager[None]:
         """Be the only one of all members' hosts that does what goes by that name; see `room_lock.held`."""
         hashed = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
         holder = secrets.token_hex(8)
@@ -165,7 +167,7 @@ class Member:
             with _named(self.room):
                 return await self._broker.room_lock(self._sealer, hashed, holder, life)
 
-        return held(ask, name, wait=wait)
+        return held(ask, name, wait=wait, on_wait=on_wait)
 
     async def leave(self, consumer: str) -> None:
         """Have the room forget what this consumer has had."""

@@ -19,7 +19,13 @@ LETTING_GO = 2.0
 
 
 @contextlib.asynccontextmanager
-async def held(ask: Callable[[float], Awaitable[bool]], name: str, *, wait: bool) -> AsyncIterator[None]:
+async def held(
+    ask: Callable[[float], Awaitable[bool]],
+    name: str,
+    *,
+    wait: bool,
+    on_wait: Callable[[str], object] = lambda _what: None,
+) -> AsyncIterator[None]:
     """Be the only one that does `name`, while the block runs.
 
     It is cancelled, and ends as Locked, if the lock was lost: nobody could be asked for LIFE seconds. Of a host
@@ -28,10 +34,16 @@ async def held(ask: Callable[[float], Awaitable[bool]], name: str, *, wait: bool
     Args:
         ask: whether it is ours for so many seconds from now on; 0 gives it back. Raises XferError.
         wait: for whoever has it. Raises Locked if it is not to be waited for.
+        on_wait: told once if it is.
     """
+    told = False
     while not await ask(LIFE):
+        locked = f"another host does {name} in this room"
         if not wait:
-            raise Locked(f"another host does {name} in this room")
+            raise Locked(locked)
+        if not told:
+            on_wait(f"{locked}; waiting for its end")
+        told = True
         await asyncio.sleep(LIFE / 20)
     lost = False
     doing = asyncio.current_task()

@@ -74,7 +74,7 @@ async def send(
     room: Room | str | None = None,
     idempotency_key: str | None = None,
     on_pause: OnPause = "wait",
-    patience: float = 600.0,
+    patience: float | None = None,
     concurrency: int | None = None,
     bwlimit: Rate | BwLimit | None = None,
     interfaces: Sequence[str] = (),
@@ -102,7 +102,8 @@ async def send(
             is there, every call with the same key by the same user on this host is about one job. See
             `transfer.idempotency` for what that means.
         on_pause: what to do about a job that its owner has paused: `wait` for its end, `lift` it, or `refuse` to run.
-        patience: seconds that an outage of bus, broker or store is ridden out.
+        patience: seconds that an outage of bus, broker or store is ridden out, from the start; None: ten minutes once it
+            has begun, but not while nothing has answered yet.
         concurrency: requests to the store at once; None: as many as pay.
         bwlimit: bytes per second that may be sent, or what tells how many just now, or a limit that several
             share; None: all that go.
@@ -144,7 +145,7 @@ async def send(
     with contextlib.closing(material), contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         for notice in material.notices:
             meter.notice(notice, warning=True)
-        waiting = Patience(patience, meter.waiting)
+        waiting = Patience.asked(patience, meter.waiting)
         async with connected(context, "xfer send", waiting, over=over) as (client, broker):
             locks = config.state_dir() / "locks"
             opening = partial(open_job, broker, ledger, locks, material, again, meter, on_pause=on_pause)
@@ -389,7 +390,7 @@ class _Sender:
 
     async def _post(self, room: Room) -> None:
         """Whoever is killed before this has not ended: the next run does it, and again is the same as once."""
-        item = Item.of(self._job.ticket, self._names, self._meter.files, self._meter.total)
+        item = Item.of(self._job.ticket, self._names, self._meter.files, self._meter.done)
         number = await Member(self._broker, room).post(item)
         self._listener(Posted(job=self._job.ticket.job, room=room.name, number=number))
 

@@ -40,7 +40,7 @@ def unfinished() -> list[Unfinished]:
 async def resume(
     job: Unfinished,
     *,
-    patience: float = 600.0,
+    patience: float | None = None,
     concurrency: int | None = None,
     bwlimit: Rate | None = None,
     interfaces: Sequence[str] = (),

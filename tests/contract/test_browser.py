@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from interop import both_ways
+from sdp_channel import answer_sdp, offer_sdp
 
 from transfer.errors import PeerLost, ProtocolError
 from transfer.ice_urls import IceServers
 from transfer.sctp.association import Association
 from transfer.sctp.dcep import Line, Protocol
 from transfer.transports import ice
-from transfer.transports.browser import answer_sdp, offer_sdp
 from transfer.transports.data_channel import DataChannel
 from transfer.transports.webrtc import DEADLINE
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from chromium import Page, browsing
 from interop import PIECE, SIZE, both_ways
+from sdp_channel import answer_sdp, offer_sdp
 
 from transfer.errors import PeerLost
 from transfer.ice_urls import IceServers
 from transfer.transports import sdp
-from transfer.transports.browser import answer_sdp, offer_sdp
 from transfer.transports.data_channel import DataChannel
 
 PAGE = """<!doctype html><title>xfer</title><script>

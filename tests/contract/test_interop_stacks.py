@@ -18,10 +18,10 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from interop import PIECE, SIZE, both_ways
 from routes import until
+from sdp_channel import answer_sdp, offer_sdp
 
 from transfer.errors import PeerLost
 from transfer.ice_urls import IceServers
-from transfer.transports.browser import answer_sdp, offer_sdp
 
 
 class Far(Protocol):

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,24 +197,51 @@ def test_no_nats_exits_5_long_before_patience_is_over(two: Two) -> None:
 
 
 @pytest.fixture
-def alone(two: Two, servers: Servers, tmp_path: Path) -> Iterator[Place]:
-    """A NATS server without a broker yet, and what a broker on it needs to know."""
+def nowhere(two: Two, servers: Servers, tmp_path: Path) -> Place:
+    """Where the machines look for NATS, which does not run yet, and what a broker on it needs to know."""
     folder = tmp_path / "alone"
     folder.mkdir()
-    with nats_server(folder, free_port()) as url:
-        env = {
-            **servers.env,
-            "NATS_URL": url,
-            "XFER_S3_ENDPOINT": servers.s3_endpoint,
-            "XFER_BUCKET": "alone",
-            "AWS_SHARED_CREDENTIALS_FILE": str(servers.dir / "aws_credentials"),
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        for machine in (two.here, two.there):
-            machine.update(NATS_URL=url)
-            machine.pop("NATS_CREDS")
-        yield Place(url, servers.s3_endpoint, env, folder)
+    url = f"nats://127.0.0.1:{free_port()}"
+    env = {
+        **servers.env,
+        "NATS_URL": url,
+        "XFER_S3_ENDPOINT": servers.s3_endpoint,
+        "XFER_BUCKET": "alone",
+        "AWS_SHARED_CREDENTIALS_FILE": str(servers.dir / "aws_credentials"),
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for machine in (two.here, two.there):
+        machine.update(NATS_URL=url)
+        machine.pop("NATS_CREDS")
+    return Place(url, servers.s3_endpoint, env, folder)
+
+
+def nats_at(place: Place) -> AbstractContextManager[str]:
+    return nats_server(place.folder, int(place.nats_url.rpartition(":")[2]))
+
+
+@pytest.fixture
+def alone(nowhere: Place) -> Iterator[Place]:
+    """The same, and NATS runs."""
+    with nats_at(nowhere):
+        yield nowhere
+
+
+def test_patience_that_was_asked_for_holds_from_the_start(two: Two, nowhere: Place) -> None:
+    """Without NATS, then without a broker; each is named while it is waited for. A fetch has it from a variable."""
+    source = two.file("f", 10)
+    sending = two.send("--wait", "0", "--patience", "10m", source)
+    fetching = two.fetch(str(Ticket.new()), env={**two.there, "XFER_PATIENCE": "10m"})
+    for run in (sending, fetching):
+        waits = run.event(events.Waiting, lambda event: event.on == "bus")
+        assert waits.what.startswith(f"cannot reach NATS at {nowhere.nats_url} (")
+    with nats_at(nowhere):
+        for run in (sending, fetching):
+            run.event(events.Waiting, lambda event: event.on == "broker")
+        with broker_process(nowhere, nowhere.folder / "log"):
+            assert sending.summary.outcome == "stored"
+            assert complaint(fetching).code == 4
 
 
 def until_a_broker_answers(two: Two) -> None:

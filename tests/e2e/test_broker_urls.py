@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -40,6 +41,13 @@ async def test_a_put_url_is_good_for_exactly_its_bytes(
 async def test_a_signed_url_does_not_show_itself(job: Job) -> None:
     [signed] = await job.sign(await job.begin(), b"x")
     assert "X-Amz" not in repr(signed)
+
+
+async def test_where_urls_will_point_is_said_with_a_job(job: Job) -> None:
+    [signed] = await job.sign(await job.begin(), b"x")
+    at = urlsplit(signed.url)
+    for answer in (await job.create(), await job.open()):
+        assert getattr(answer, "store", None) == f"{at.scheme}://{at.netloc}"
 
 
 async def test_urls_live_as_long_as_the_setting_says(job: Job, store: Store, place: Place) -> None:

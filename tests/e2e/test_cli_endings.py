@@ -142,6 +142,30 @@ def test_the_command_that_resumes_withholds_a_ticket_where_a_log_may_listen(
     assert f"carry on with `xfer {' '.join(shown)} -o d/`" in said
 
 
+def test_a_deadline_says_what_was_waited_for_or_how_far_it_was(child: Child) -> None:
+    """One that has passed already strikes at the first wait: whatever was told before that is in the sentence."""
+    process = child("""
+    import time
+    from cli.show import show
+    from transfer.events import Notice, Progress, Waiting
+    lost, aside = Waiting(what="the connection to NATS is lost", left=9.0, on="bus"), Notice(text="by the way")
+    some = Progress(done=3_000_000, total=10_000_000, wire=0, files=1, route="s3", under_way=1_000_000)
+    def work():
+        for told in ([], [some, lost], [lost, aside], [lost, some]):
+            async def call(*, on_event):
+                for event in told:
+                    on_event(event)
+                await asyncio.sleep(60)
+            try:
+                show(call, json=False, quiet=True, resume="go on", until=time.monotonic())
+            except errors.OutOfTime as late:
+                print(late.what.removeprefix("the deadline passed before it was done"))
+    """)
+    out, err = process.communicate(timeout=60)
+    lost = ": the connection to NATS is lost"
+    assert (out.splitlines(), err) == (["", lost, lost, ": 4.0 MB of 10.0 MB done"], "")
+
+
 @posix_only
 def test_a_second_signal_ends_it_at_once(child: Child) -> None:
     process = child("""

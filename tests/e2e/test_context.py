@@ -52,7 +52,9 @@ def test_who_a_context_is_comes_from_its_credentials_or_is_asked_for(xfer: Run, 
     seed.write_text(make_nkey()[0])
     told = xfer(*ADD, "office", "--nats-url", "nats://bus.example", "--nats-creds", str(seed))
     assert told.returncode == 2
-    assert told.stderr.endswith("does not say who you are on the bus; name the user with --user\n")
+    assert told.stderr.endswith(
+        "does not say who you are on the bus; name the user in XFER_USER, or with --user of `xfer context add`\n"
+    )
     assert xfer(*ADD, "office", "--nats-url", "nats://hal:pw@bus.example").returncode == 0
     [shown] = json.loads(xfer("context", "ls", "--json").stdout)
     assert shown["user"] == "hal"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import MIB, SOON
+import pytest
+from helpers import MIB, SOON, Two
 from stand import ROOT, Stand
 
 import transfer
+from transfer.broker_client import BrokerClient
+from transfer.events import Event, TicketReady
+from transfer.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from tests.conftest import Servers
@@ -76,6 +81,35 @@ def test_the_examples_of_the_api_run_as_they_stand(stand: Stand) -> None:
     assert not said, "an example that nothing is said about"
     for folder in ("inbox", "direct", "archive"):
         assert (where / folder / "report.pdf").read_bytes() == b"a report"
+
+
+async def test_a_new_job_is_announced_and_begun_at_the_same_time(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round trips that do not need each other are made together: here each waits until the other one is under way."""
+    for name, value in two.here.items():
+        monkeypatch.setenv(name, value)
+    begun, opened = asyncio.Event(), asyncio.Event()
+    begin, open_ = BrokerClient.begin, Mailbox.open
+
+    async def begin_late(client: BrokerClient, job: str, segment: int) -> str:
+        begun.set()
+        await opened.wait()
+        return await begin(client, job, segment)
+
+    async def open_late(mailbox: Mailbox) -> None:
+        opened.set()
+        await begun.wait()
+        await open_(mailbox)
+
+    monkeypatch.setattr(BrokerClient, "begin", begin_late)
+    monkeypatch.setattr(Mailbox, "open", open_late)
+    events: list[Event] = []
+    async with asyncio.timeout(SOON):
+        sent = await transfer.send([two.file("f", 1000)], wait=0, on_event=events.append)
+    assert sent.outcome == "stored"
+    assert isinstance(events[0], TicketReady), "nothing is said before the ticket"
+    assert two.fetch(str(events[0].ticket)).code == 0
 
 
 def test_the_page_names_what_the_package_exports() -> None:

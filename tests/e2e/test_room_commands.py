@@ -111,6 +111,20 @@ def test_a_pipe_goes_through_a_room(two: Two, room: str) -> None:
     fetched = two.start("fetch", "--room", "backups", "--latest", "-o", "-", "--quiet", env=two.there)
     assert (fetched.code, fetched.stdout) == (0, data), fetched.stderr
     assert labels(take(two)) == [], "that one was had"
+    assert [item["size"] for item in said(two, "room", "show", "backups")["items"]] == [len(data)]
+    doomed = post(two, two.file("doomed", 10)).event(TicketReady).job
+    assert two.start("cancel", doomed).code == 0
+    for expect, code, why in (
+        ((), 0, "nothing new in the room can be fetched: 1 item expired, or cancelled"),
+        (
+            ("--error-on-nothing",),
+            9,
+            "nothing new in the room: what lies there was had, or is gone (2 items)",
+        ),
+    ):
+        fetched = take(two, *expect)
+        assert (fetched.code, end_of(fetched).nothing) == (code, why)
+        assert (why in fetched.stderr) == bool(code)
     refused = two.start("fetch", "--room", "backups", "-o", "-", env=two.there)
     assert refused.code == 2
     assert "--latest" in refused.stderr

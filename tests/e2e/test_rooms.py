@@ -352,13 +352,21 @@ async def test_who_is_alone_keeps_others_out_and_ends_where_its_lock_is_lost(
         with pytest.raises(Locked):
             await other.alone("night", wait=False).__aenter__()
 
+    told: list[str] = []
+
     async def work_in_vain() -> None:
-        async with other.alone("night", wait=True):
+        async with other.alone("night", wait=True, on_wait=told.append):
             await room.say("remove")
             await asyncio.sleep(60)
 
+    async with one.alone("night", wait=False):
+        waiting = asyncio.ensure_future(work_in_vain())
+        async with asyncio.timeout(30):
+            while not told:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
     with pytest.raises(Locked, match="was lost"):
-        await work_in_vain()
+        await waiting
+    assert told == ["another host does night in this room; waiting for its end"]
 
 
 async def test_more_than_a_broker_answers_at_once_wait_for_a_room_and_hear_of_the_next_item(

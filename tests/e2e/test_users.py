@@ -180,8 +180,8 @@ async def test_signed_urls_name_the_advertised_address_over_tls(team: Team) -> N
 
 def test_join_saves_a_context_and_keeps_its_secrets_private(team: Team) -> None:
     ann = team.invited("ann")
-    told = at_a_terminal("join", "-", env=ann.env, input=ann.line)
-    assert told == (0, f"logged in as ann, saved the context {HOST}; now `xfer send FILE`\n")
+    shown = at_a_terminal("join", "-", env=ann.env, input=ann.line)
+    assert shown == (0, f"logged in as ann, saved the context {HOST}; now `xfer send FILE`\n")
     told = ann.join()
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
     shown = json.loads(ann.xfer("context", "show", "--json").stdout)

@@ -204,5 +204,13 @@ def killed_after(count: int, real: object) -> object:
     return call
 
 
+def publish_killed(sink: FolderSink, count: int, owner: object = Folder, name: str = "move") -> None:
+    """`sink.publish`, killed at its next call of `owner.name` after `count` good ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, killed_after(count, getattr(owner, name)))
+        with pytest.raises(Killed):
+            sink.publish()
+
+
 def _no_link(*_: object, **__: object) -> None:
     raise PermissionError(errno.EPERM, "no hard links here")

@@ -119,18 +119,25 @@ class Spool:
         return State(self.db, "room", os.path.realpath(self.root))
 
     def run(self, sender: FakeSender | None = None, **asked: Any) -> dict[str, dict[str, Any]]:
-        """The report's lines by path. asked: also `rules` or `items`."""
+        """The report's lines by path. asked: also `rules`, `items` or `waits`."""
         given = asked.pop("rules", Rules())
         items = asked.pop("items", lambda _pause: from_folder(self.root, given))
-        asyncio.run(self._run(sender or FakeSender(self.room), items, Asked(**asked)))
+        waits = asked.pop("waits", lambda: "")
+        asyncio.run(self._run(sender or FakeSender(self.room), items, Asked(**asked), waits))
         return self.told()
 
     def told(self) -> dict[str, dict[str, Any]]:
         return {line["path"]: line for line in json.loads(self.report.read_bytes())["files"]}
 
-    async def _run(self, sender: FakeSender, items: Callable[[Pause], Iterator[Item]], asked: Asked) -> None:
+    async def _run(
+        self,
+        sender: FakeSender,
+        items: Callable[[Pause], Iterator[Item]],
+        asked: Asked,
+        waits: Callable[[], str] = lambda: "",
+    ) -> None:
         with closing(self.state()) as state, Report(self.report, "room", state.root) as report:
-            await run(asked, state, items, sender, report)
+            await run(asked, state, items, sender, report, waits)
 
 
 @pytest.fixture

@@ -110,8 +110,8 @@ def test_the_end_of_the_time_is_a_checkpoint_with_a_report(spool: Spool) -> None
                 await asyncio.Event().wait()
             await super().send(order)
 
-    with pytest.raises(OutOfTime) as caught:
-        spool.run(Slow(spool.room), concurrency=1, max_duration=0.5)
+    with pytest.raises(OutOfTime, match=r"files: the store is away$") as caught:
+        spool.run(Slow(spool.room), waits=lambda: "the store is away", concurrency=1, max_duration=0.5)
     assert caught.value.exit_code == 10
     assert json.loads(spool.report.read_bytes())["outcome"] == "late"
     assert "third" not in spool.told()

@@ -90,13 +90,15 @@ async def test_an_overlapping_run_is_locked_out_or_waits(tmp_path: Path) -> None
     held = FileLock(path, "x")
     entered = asyncio.Event()
 
+    told: list[str] = []
+
     async def wait() -> None:
-        async with alone(path, "sends this folder", wait=True):
+        async with alone(path, "sends this folder", wait=True, on_wait=told.append):
             entered.set()
 
     waiting = asyncio.ensure_future(wait())
     await asyncio.sleep(0)
-    assert not entered.is_set()
+    assert (entered.is_set(), told) == (False, ["another run sends this folder; waiting for its end"])
     held.close()
     await waiting
     assert entered.is_set()

@@ -110,13 +110,19 @@ def test_the_user_is_the_name_in_the_creds_file_made_fit_for_a_subject(tmp_path:
     assert config.load(environ=environ).user == "Dr__Ann____"
 
 
-def test_a_bare_seed_leaves_the_operating_systems_user_name(
+def test_a_bare_seed_does_not_say_who_we_are_and_an_address_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = tmp_path / "seed"
     seed.write_text("SUA")
     monkeypatch.setattr("getpass.getuser", lambda: "DOMAIN\\ann.b")
-    assert config.load(environ={"NATS_URL": URL, "NATS_CREDS": str(seed)}).user == "DOMAIN_ann_b"
+    with pytest.raises(UsageError, match="who you are") as told:
+        config.load(environ={"NATS_URL": URL, "NATS_CREDS": str(seed)})
+    assert "XFER_USER" in told.value.next_step
+    told_by = {"NATS_URL": URL, "NATS_CREDS": str(seed), "XFER_USER": "ann"}
+    assert config.load(environ=told_by).user == "ann"
+    assert config.load(environ={"NATS_URL": "nats://eve:secret@bus:1"}).user == "eve"
+    assert config.load(environ={"NATS_URL": URL}).user == "DOMAIN_ann_b"
 
 
 def test_a_uid_without_an_account_still_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +137,8 @@ def test_a_uid_without_an_account_still_has_a_name(monkeypatch: pytest.MonkeyPat
 def test_a_damaged_creds_file_does_not_crash(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "creds"
     path.write_text(f"-----BEGIN NATS USER JWT-----\na.{damage}.b\n")
-    assert config.default_user(path)
+    with pytest.raises(UsageError, match="who you are"):
+        config.user_of(path, URL)
 
 
 def test_a_missing_creds_file_is_named(tmp_path: Path) -> None:

@@ -121,14 +121,14 @@ async def test_what_is_no_outage_is_not_tried_again(clock: Clock) -> None:
 
 async def test_a_retry_after_is_honoured(clock: Clock) -> None:
     error = BrokerAbsent("slow down")
-    error.retry_after = 7.0  # type: ignore[attr-defined]
+    error.retry_after = 7.0
     assert await ask(Patience(60), clock, Broker(clock, 3, error)) == "answer"
     assert clock.slept == [7.0] * 3
 
 
 async def test_a_retry_after_beyond_the_patience_is_given_up_at_once(clock: Clock) -> None:
     error = BrokerAbsent("slow down")
-    error.retry_after = 3600.0  # type: ignore[attr-defined]
+    error.retry_after = 3600.0
     with pytest.raises(BrokerAbsent):
         await ask(Patience(60), clock, Broker(clock, float("inf"), error))
     assert clock.slept == []
@@ -150,7 +150,7 @@ async def test_a_short_hiccup_is_not_worth_a_word(clock: Clock) -> None:
 async def test_a_wait_that_the_other_side_asked_for_is_told_at_once(clock: Clock) -> None:
     told: list[tuple[str, float, str | None]] = []
     error = StoreUnreachable("the store at h cannot serve now (503 SlowDown)")
-    error.retry_after = 7.0  # type: ignore[attr-defined]
+    error.retry_after = 7.0
     patience = Patience(60, lambda what, left, on: told.append((what, left, on)))
     await ask(patience, clock, Broker(clock, 1, error), StoreUnreachable)
     assert told == [("the store at h cannot serve now (503 SlowDown)", 60.0, "store")]

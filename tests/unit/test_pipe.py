@@ -80,5 +80,6 @@ def test_a_full_disk_behind_the_pipe_is_said() -> None:
     with open("/dev/full", "wb", buffering=0) as stream:
         sink = PipeSink(stream)
         sink.begin(one_file(3))
-        with pytest.raises(DiskFull):
+        with pytest.raises(DiskFull) as full:
             sink.write([Extent(0, 0, 3)], b"abc")
+    assert "kept" not in full.value.next_step, "of a stream nothing is"

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.leaks import secrets_in
 from transfer.local.credentials import make_nkey
-from transfer.redact import WITHHELD, redact, redact_logs, secrets_in
+from transfer.redact import WITHHELD, redact, redact_logs
 from transfer.seal import Sealer
 from transfer.ticket import RoomTicket, Ticket
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transfer.errors import (
     BrokerAbsent,
     DamagedData,
     DestinationExists,
+    DiskFull,
     JobGone,
     Locked,
     NothingToDo,
@@ -63,6 +65,7 @@ class Room:
         self.had: set[int] = set()
         self.held: dict[int, str] = {}
         self.failed: dict[int, str] = {}
+        self.given_up: dict[int, str] = {}
         self.known = True
         self.steps = 0
         self.kill_at: int | None = None
@@ -89,7 +92,7 @@ class Room:
 
     async def about(self) -> rooms_api.RoomInfo:
         lines = [
-            rooms_api.ConsumerLine(name="me", user="ann", left=0, held=[], given_up={}, seen=0.0)
+            rooms_api.ConsumerLine(name="me", user="ann", left=0, held=[], given_up=self.given_up, seen=0.0)
         ] * self.known
         return rooms_api.RoomInfo(
             room="r", owner="bob", name="", created=0.0, tries=5, items=len(self.tickets), consumers=lines
@@ -99,7 +102,7 @@ class Room:
         self, _consumer: str, *, work: bool, after: int, wait: float
     ) -> AsyncGenerator[Posted, None]:
         for number in range(after + 1, len(self.tickets) + 1):
-            if number not in self.had:
+            if number not in self.had and number not in self.given_up:
                 yield self.posted(number)
 
     async def mark(
@@ -200,6 +203,7 @@ async def run(
     match: Sequence[str] = (),
     latest: bool = False,
     work: bool = False,
+    expect: bool = False,
 ) -> list[Event]:
     events: list[Event] = []
     with closing(Ledger(path)) as ledger:
@@ -207,8 +211,10 @@ async def run(
 
         consumer, deliveries, tally = parts(room, disk, ledger, events.append, work=work)
         await deliveries.settle()
-        await Rounds(consumer, deliveries, chooser(match), "latest" if latest else "all").all(follow=False)
-        tally.end(expect=False)
+        await Rounds(consumer, deliveries, tally, chooser(match), "latest" if latest else "all").all(
+            follow=False
+        )
+        tally.end(expect)
     return events
 
 
@@ -322,6 +328,28 @@ def test_an_outage_ends_the_run_and_gives_nothing_up(path: Path) -> None:
     assert disk.published == [1, 2, 3]
 
 
+def test_a_disk_that_is_too_full_for_one_takes_the_others_and_gives_that_one_back(path: Path) -> None:
+    """What a disk lacks is no fault of the item: to those who share the room it does not count."""
+    for work in (False, True):
+        room = Room(3)
+        disk = Disk(room)
+        full = DiskFull("the transfer needs more than there is")
+        disk.wrong[2] = full
+        here = path.with_name(str(work))
+        with pytest.raises(PartialDelivery, match="1 of 3 items"):
+            asyncio.run(run(room, disk, here, work=work))
+        assert (disk.published, room.failed, room.held, room.had) == ([1, 3], {}, {}, {1, 3})
+        with closing(Ledger(here)) as ledger:
+            assert ledger.deliveries(OWN) == {}, "a folder on another disk may be named for it"
+        room.tickets.append(Ticket.new())
+        disk.wrong[4] = full
+        with pytest.raises(DiskFull):  # nothing fits: as if there was one item
+            asyncio.run(run(room, disk, here, work=work))
+        disk.wrong.clear()
+        asyncio.run(run(room, disk, here, work=work))
+        assert disk.published == [1, 3, 2, 4]
+
+
 def test_what_expired_is_told_once(path: Path) -> None:
     room = Room(3)
     room.gone = {1}
@@ -372,12 +400,48 @@ def test_the_latest_leaves_the_others(path: Path) -> None:
     assert disk.published == [3, 1, 2]
 
 
-def test_nothing_new_may_be_an_error(path: Path) -> None:
-    room = Room(0)
-    with closing(Ledger(path)) as ledger:
-        _, _, tally = parts(room, Disk(room), ledger, lambda _: None)
-        with pytest.raises(NothingToDo):
-            tally.end(expect=True)
+def _all_had(room: Room) -> None:
+    room.had = {1, 2}
+
+
+def _all_gone(room: Room) -> None:
+    room.gone = {1, 2}
+
+
+def _all_gone_before(room: Room) -> None:
+    room.gone, room.known = {1, 2}, False
+
+
+def _all_given_up(room: Room) -> None:
+    room.had, room.given_up = {1}, {2: "no"}  # those are offered no more
+
+
+def _all_busy(room: Room) -> None:
+    room.held = {1: "another", 2: "another"}
+
+
+@pytest.mark.parametrize(
+    ("count", "change", "match", "why"),
+    [
+        (0, _all_had, "*", "nothing lies in the room yet"),
+        (2, _all_had, "*", "nothing new in the room: what lies there was had, or is gone (2 items)"),
+        (2, _all_gone, "*", "nothing new in the room can be fetched: 2 items expired, or cancelled"),
+        (2, _all_gone_before, "*", "nothing new in the room can be fetched: 2 items expired, or cancelled"),
+        (2, _all_given_up, "*", "nothing new in the room: what is left was given up (1 item)"),
+        (2, _all_busy, "*", "what is new in the room is with others already (2 items)"),
+        (2, lambda _room: None, "x*", "nothing new in the room matches: 2 items of other names"),
+    ],
+)
+def test_that_there_was_nothing_is_no_failure_unless_asked_for_and_is_said_with_its_reason(
+    path: Path, count: int, change: Callable[[Room], None], match: str, why: str
+) -> None:
+    for expect in (False, True):
+        room = Room(count)
+        change(room)
+        with pytest.raises(NothingToDo, match=re.escape(why)) if expect else contextlib.nullcontext():
+            events = asyncio.run(run(room, Disk(room), path, match=[match], expect=expect))
+            assert isinstance(events[-1], RoomSummary)
+            assert (events[-1].nothing, events[-1].items) == (why, 0)
 
 
 async def test_what_was_begun_as_a_stream_goes_to_the_folder_that_the_next_run_says(path: Path) -> None:
@@ -387,9 +451,9 @@ async def test_what_was_begun_as_a_stream_goes_to_the_folder_that_the_next_run_s
     with closing(Ledger(path)) as ledger:
         disk.ledger = ledger
         for place in (b"", b"/out/", b"/elsewhere/", b""):
-            consumer, deliveries, _ = parts(room, disk, ledger, lambda _: None, place=place)
+            consumer, deliveries, tally = parts(room, disk, ledger, lambda _: None, place=place)
             with pytest.raises(StoreUnreachable):
-                await Rounds(consumer, deliveries, chooser([]), "all").all(follow=False)
+                await Rounds(consumer, deliveries, tally, chooser([]), "all").all(follow=False)
     assert disk.places == [b"", b"/out/", b"/out/", b""], "and what has begun in a folder goes on there"
 
 
@@ -435,7 +499,7 @@ async def test_what_keeps_failing_is_tried_ever_less_often_and_counts_no_more_on
     with closing(Ledger(path)) as ledger:
         disk.ledger = ledger
         consumer, deliveries, tally = parts(room, disk, ledger, lambda _: None)
-        this = Rounds(consumer, deliveries, chooser([]), "all")
+        this = Rounds(consumer, deliveries, tally, chooser([]), "all")
         began = time.monotonic()
         for tries in (1, 2, 3):
             while this._tries[1] < tries:

@@ -110,6 +110,33 @@ def sized(request: BaseHTTPRequestHandler, status: int, body: bytes = b"") -> No
     request.wfile.write(body)
 
 
+def test_a_connection_that_was_made_early_serves_the_first_request(
+    store: Start, http: StoreHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transfer.transports.s3 import connections
+
+    made: list[object] = []
+
+    class Counted(connections._Watched):
+        def connect(self) -> None:
+            made.append(self)
+            super().connect()
+
+    monkeypatch.setattr(connections, "_Watched", Counted)
+    url = store(lambda request: sized(request, 200))
+    http.connect(url.url.removesuffix("/o"))
+    assert len(made) == 1
+    assert http.put(url, [b"part"]) == "e"
+    assert len(made) == 1
+    assert http.put(url, [b"part"]) == "e"
+    assert len(made) == 2, "this store closes each after its answer"
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:9", "ftp://nobody", "https://", "nonsense"])
+def test_connecting_early_is_never_an_error(http: StoreHttp, origin: str) -> None:
+    http.connect(origin)
+
+
 class Clock:
     """In place of `time`: who sleeps moves it."""
 

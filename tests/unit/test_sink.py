@@ -92,6 +92,15 @@ def test_a_folder_that_may_not_be_written_is_said(unprivileged: Path) -> None:
         started(tree(), locked)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("where", ["/proc/x/", "/proc/x", "/proc/", "{out}/{long}/", "{out}/{long}"])
+def test_where_nothing_can_be_made_is_a_usage_error(out: Path, where: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written: ") as told:
+        started(Content({"a": b"x"}), where.format(out=out, long="n" * 300))
+    assert told.value.next_step == "choose another folder with -o"
+    assert os.listdir(out) == []
+
+
 # names
 
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from sinks import JOB, WHEN, Content, Killed, fetch, killed_after, posix, staging_in, started, taken_up, tree
+from sinks import JOB, WHEN, Content, fetch, posix, publish_killed, staging_in, started, taken_up, tree
 
 from transfer.chunks import make_manifest
 from transfer.folder import Folder
@@ -91,17 +91,12 @@ def test_modes_that_lock_the_owner_out_do_not_hinder_writing(unprivileged: Path)
 @pytest.mark.parametrize(
     ("step", "good"), [("touch", 2), ("touch", 4), ("move", 0), ("chmod", 3), ("chmod", 4), ("chmod", 5)]
 )
-def test_a_kill_before_or_between_the_late_modes_is_mended(
-    unprivileged: Path, step: str, good: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_before_or_between_the_late_modes_is_mended(unprivileged: Path, step: str, good: int) -> None:
     content = locked_tree()
     sink = started(content, unprivileged)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, step, killed_after(good, getattr(Folder, step)))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, good, Folder, step)
     again = taken_up(state, content, unprivileged)
     if not again.publishing:
         content.write_to(again)

@@ -12,11 +12,10 @@ import pytest
 from sinks import (
     JOB,
     Content,
-    Killed,
     _plan_without_looking,
     files_in,
-    killed_after,
     posix,
+    publish_killed,
     staging_in,
     started,
     taken_up,
@@ -56,21 +55,16 @@ def many_pieces() -> Content:
 
 
 @pytest.mark.parametrize("moves", range(10))
-def test_a_kill_between_renames_is_finished_by_the_next_run(
-    out: Path, moves: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_renames_is_finished_by_the_next_run(out: Path, moves: int) -> None:
     (out / "m").mkdir()
     content = many_pieces()
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", killed_after(moves, Folder.move))
-        if moves < 9:
-            with pytest.raises(Killed):
-                sink.publish()
-        else:
-            sink.publish()  # and killed before `close`
+    if moves < 9:
+        publish_killed(sink, moves)
+    else:
+        sink.publish()  # and killed before `close`
     again = taken_up(state, content, out)
     assert again.publishing
     assert all(content.read_back(again))
@@ -90,10 +84,7 @@ def test_a_kill_between_link_and_unlink_is_finished_by_the_next_run(
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", killed_after(0, os.unlink))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, 0, os, "unlink")
     again = taken_up(state, content, out)
     again.publish()
     again.close()
@@ -102,15 +93,12 @@ def test_a_kill_between_link_and_unlink_is_finished_by_the_next_run(
 
 
 @pytest.mark.parametrize("late", [0, 3, 9])
-def test_a_kill_while_settling_is_taken_up(out: Path, late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_settling_is_taken_up(out: Path, late: int) -> None:
     content = many_pieces()
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "touch", killed_after(late, Folder.touch))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, late, Folder, "touch")
     again = taken_up(state, content, out)
     assert not again.publishing
     assert all(content.read_back(again))
@@ -120,17 +108,12 @@ def test_a_kill_while_settling_is_taken_up(out: Path, late: int, monkeypatch: py
 
 
 @pytest.mark.parametrize("how", ["gone", "replaced"])
-def test_what_was_published_and_is_gone_since_is_said(
-    out: Path, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_published_and_is_gone_since_is_said(out: Path, how: str) -> None:
     content = many_pieces()
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", killed_after(2, Folder.move))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, 2)
     (out / "f0").rename(out / "elsewhere")
     if how == "replaced":
         (out / "f0").write_bytes(content.data[0])
@@ -148,16 +131,13 @@ def test_a_staging_file_that_vanished_is_not_published_as_zeros(out: Path) -> No
     sink.abandon()
 
 
-def test_a_rename_chosen_before_a_kill_is_kept_after_it(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_chosen_before_a_kill_is_kept_after_it(out: Path) -> None:
     (out / "a").write_bytes(b"mine")
     content = Content({"a": b"theirs", "b": b"b"})
     sink = started(content, out, rename=True)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", killed_after(1, Folder.move))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, 1)
     again = taken_up(state, content, out, rename=True)
     assert all(content.read_back(again))
     assert again.publish() == [out / "a (1)", out / "b"]
@@ -172,10 +152,7 @@ def test_what_is_half_merged_is_not_renamed_by_the_next_run(
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", killed_after(1, Folder.move))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, 1)
     (out / "m" / "y").write_bytes(b"mine")
     for look in (plan, _plan_without_looking):
         monkeypatch.setattr(publishing, "plan", look)

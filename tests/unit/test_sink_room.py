@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from sinks import (
@@ -76,7 +75,7 @@ def test_sizes_are_told_as_everywhere_and_to_the_byte_only_where_that_makes_the_
         (2_000_000, "needs 31.5 MB, and {} has 2.0 MB left"),
         (31_457_279, "needs 31,457,280 bytes, and {} has 31,457,279 left"),
     ):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: SimpleNamespace(free=free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: (1 << 40, 0, free))
         with pytest.raises(DiskFull) as full:
             FolderSink(out, job=JOB).begin(manifest)
         assert full.value.what == f"the transfer {told.format(out)}"
@@ -116,7 +115,7 @@ def test_what_a_run_without_its_ledger_left_is_named_where_room_lacks_and_at_the
     sink.close()
     (notice,) = sink.notices
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1))
+        patch.setattr(shutil, "disk_usage", lambda _path: (1 << 40, 0, 1))
         with pytest.raises(DiskFull) as at_the_start:
             started(content, out)
     for text in (midway.value.next_step, notice, at_the_start.value.next_step):

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from sinks import (
     Content,
-    Killed,
     _no_link,
     _plan_without_looking,
     fetch,
     files_in,
-    killed_after,
+    publish_killed,
     started,
     taken_up,
 )
@@ -124,25 +123,17 @@ def test_a_name_in_a_shared_folder_that_is_taken_meanwhile_is_not_replaced(
         sink.abandon()
 
 
-def test_what_is_left_for_a_shared_folder_is_renamed_there_by_the_next_run(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_for_a_shared_folder_is_renamed_there_by_the_next_run(out: Path) -> None:
     (out / "m").mkdir()
     content = Content({"m/x": b"x", "m/y": b"y", "m/z": b"z"})
     sink = started(content, out)
     content.write_to(sink)
     state = sink.state()
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", killed_after(1, Folder.move))
-        with pytest.raises(Killed):
-            sink.publish()
+    publish_killed(sink, 1)
     for name in "yz":
         (out / "m" / name).write_bytes(b"mine")
     again = taken_up(state, content, out, rename=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", killed_after(1, Folder.move))
-        with pytest.raises(Killed):
-            again.publish()
+    publish_killed(again, 1)
     last = taken_up(state, content, out, rename=True)
     assert all(content.read_back(last)), "also what has another name by now"
     assert last.publish() == [out / "m"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from blake3 import blake3
@@ -24,15 +24,21 @@ def lock_path(locks: Path, room: str, root: str) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def alone(path: Path, what: str, *, wait: bool) -> AsyncIterator[None]:
-    """Hold the lock of a scope. Raises Locked if another run does, unless it is to be waited for."""
+async def alone(
+    path: Path, what: str, *, wait: bool, on_wait: Callable[[str], object] = lambda _what: None
+) -> AsyncIterator[None]:
+    """Hold the lock of a scope. Raises Locked if another run does, unless it is to be waited for; then `on_wait` is told."""
+    told = False
     while True:
         try:
             lock = FileLock(path, what)
             break
-        except Locked:
+        except Locked as locked:
             if not wait:
                 raise
+            if not told:
+                on_wait(f"{locked.what}; waiting for its end")
+            told = True
         await asyncio.sleep(LOOK_AGAIN)
     with lock:
         yield

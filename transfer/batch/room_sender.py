@@ -16,7 +16,7 @@ from transfer.batch.state import Order
 from transfer.broker_client import Link, Patience, connected
 from transfer.bwlimit import Rate, limit_of
 from transfer.errors import DamagedData, JobGone
-from transfer.events import Event, Listener, Waiting
+from transfer.events import Event, Listener, Progress, Waiting
 from transfer.ledger import Ledger
 from transfer.lock import FileLock
 from transfer.model import ReceiptBody
@@ -44,7 +44,7 @@ class RoomSender:
         *,
         expire: float,
         fetches: int | None,
-        patience: float,
+        patience: float | None,
         bwlimit: Rate | None,
         listener: Listener,
     ) -> None:
@@ -56,7 +56,9 @@ class RoomSender:
 
     def alone(self, name: str | None, *, wait: bool) -> AbstractAsyncContextManager[None]:
         """The only host of the room's members that holds that name; None: there is nothing to hold. As `Member.alone`."""
-        return contextlib.nullcontext() if name is None else self._member.alone(name, wait=wait)
+        if name is None:
+            return contextlib.nullcontext()
+        return self._member.alone(name, wait=wait, on_wait=lambda what: self._listener(Waiting(what=what)))
 
     async def send(self, order: Order) -> None:
         fresh = not order.again or not await self._begun(order.ticket)
@@ -118,8 +120,8 @@ class RoomSender:
         return state is not api.JobState.VOID
 
     def _heard(self, event: Event) -> None:
-        """A batch tells of files, by its report, and not of the steps of each."""
-        if isinstance(event, Waiting):
+        """A batch tells of files, by its report, and not of the steps of each; but of what is waited for, and that it is over."""
+        if isinstance(event, Waiting | Progress):
             self._listener(event)
 
 
@@ -130,7 +132,7 @@ async def room_sender(
     context: str | None,
     expire: float,
     fetches: int | None,
-    patience: float,
+    patience: float | None,
     bwlimit: Rate | None,
     listener: Listener,
 ) -> AsyncIterator[RoomSender]:
@@ -139,7 +141,7 @@ async def room_sender(
     Raises RoomGone before anything is sent, and as `connected`.
     """
     servers = servers_of(room, context)
-    waiting = Patience(patience, lambda what, left, on: listener(Waiting(what=what, left=left, on=on)))
+    waiting = Patience.asked(patience, lambda what, left, on: listener(Waiting(what=what, left=left, on=on)))
     with contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger:
         async with connected(servers, "xfer batch", waiting) as link:
             sender = RoomSender(

@@ -52,11 +52,16 @@ Pause = Callable[[float], None]
 
 
 async def run(
-    asked: Asked, state: State, items: Callable[[Pause], Iterator[Item]], sender: Sender, report: Report
+    asked: Asked,
+    state: State,
+    items: Callable[[Pause], Iterator[Item]],
+    sender: Sender,
+    report: Report,
+    waits: Callable[[], str] = lambda: "",
 ) -> None:
     """Returns when all that could be done was done; the report is finished in any case.
 
-    items: makes the selection, which runs in a thread.
+    items: makes the selection, which runs in a thread. waits: what is waited for at the moment; empty for nothing.
 
     Raises:
         PartialSource: some files failed; they are in the report.
@@ -67,7 +72,7 @@ async def run(
     outcome: Ended = "interrupted"
     told: str | None = None
     try:
-        await _within(asked.max_duration, batch.whole(items), report)
+        await _within(asked.max_duration, batch.whole(items), report, waits)
         if report.sums.counts["failed"]:
             raise _partial(report)
         outcome = "complete"
@@ -82,7 +87,9 @@ async def run(
         report.finish(outcome, told)
 
 
-async def _within(seconds: float | None, whole: Awaitable[None], report: Report) -> None:
+async def _within(
+    seconds: float | None, whole: Awaitable[None], report: Report, waits: Callable[[], str]
+) -> None:
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -90,8 +97,9 @@ async def _within(seconds: float | None, whole: Awaitable[None], report: Report)
     except TimeoutError:
         if not limit.expired():
             raise
+        at = f": {said}" if (said := waits()) else ""
         raise OutOfTime(
-            f"the time was over after {report.sums.counts.total()} files",
+            f"the time was over after {report.sums.counts.total()} files{at}",
             hint="the next run goes on from there",
         ) from None
 

@@ -22,7 +22,8 @@ Answer = TypeVar("Answer")
 ANSWER_WITHIN = 10.0
 """Seconds for one try and its copies (`hedge`); a broker that signs and asks the store answers in milliseconds."""
 FIRST_CONTACT = 3.0
-"""Seconds before a call that begins a transfer gives up: nothing is under way yet, so say at once what is wrong."""
+"""Seconds before a call that begins a transfer gives up, unless patience holds from the start: nothing is under way yet,
+so say at once what is wrong."""
 ELECTED_WITHIN = 30.0
 """The same while a broker answers that it has no records at hand, or gave up waiting for them (8 s). In a cluster whose
 leading server died that lasts as long as the others take to notice and elect: 4 to 9 s, once more if they disagree.
@@ -41,9 +42,9 @@ class Asking:
         self, verb: str, request: api.Request, answer: type[Answer], *, first: bool = False, wait: float = 0.0
     ) -> Answer:
         """first: of a run, see FIRST_CONTACT. wait: seconds that the broker is asked to wait before it answers."""
-        if not first:
+        if not first or self._patience.from_start:
             return await self._retried(self._patience, verb, request, answer, wait)
-        contact = Patience(min(FIRST_CONTACT, self._patience.seconds))
+        contact = Patience(min(FIRST_CONTACT, self._patience.seconds), self._patience.on_wait)
         election = Patience(min(ELECTED_WITHIN, self._patience.seconds), self._patience.on_wait)
         async for attempt in election.retrying(BrokerBusy):
             with attempt:

@@ -12,6 +12,7 @@ from transfer import bus
 from transfer.broker_client.client import BrokerClient
 from transfer.broker_client.patience import Patience
 from transfer.config import Context
+from transfer.errors import BusUnreachable
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -33,15 +34,24 @@ async def connected(
 ) -> AsyncIterator[Link]:
     """The bus and the broker of a context, for as long as the block lasts.
 
-    name: shown in the NATS server's connection list. over: use that connection, and leave it open. Raises as `bus.connect`.
+    name: shown in the NATS server's connection list. over: use that connection, and leave it open. Raises as `bus.connect`,
+    BusUnreachable after one try unless patience holds from the start.
     """
     if over is not None:
-        yield Link(over.client, over.broker.with_patience(patience))
+        yield Link(over.client, over.broker.with_patience(patience.under_way))
         return
     said: deque[str] = deque(maxlen=REFUSALS)
-    client = await bus.connect(
-        context.nats_url, context.nats_creds, context.user, name, on_refusal=said.append, ca=context.ca
-    )
+    at_first = patience if patience.from_start else Patience(0.0)
+    async for attempt in at_first.retrying(BusUnreachable):
+        with attempt:
+            client = await bus.connect(
+                context.nats_url,
+                context.nats_creds,
+                context.user,
+                name,
+                on_refusal=said.append,
+                ca=context.ca,
+            )
     broker = BrokerClient(client, context.user, patience, said, context.ca)
     try:
         yield Link(client, broker)

@@ -18,18 +18,36 @@ OUTAGES: dict[type[Exception], WaitedFor] = {
 """What is ridden out, and who is away then."""
 
 
+UNASKED = 600.0
+"""Seconds for which a transfer rides out an outage where nobody said how long."""
+OnWait = Callable[[str, float, WaitedFor | None], None]
+
+
 class Patience:
     """How long outages are ridden out, counted anew from every success.
 
     seconds: 0 gives up at the first failure. on_wait: told what is waited for, the seconds left, and who is away.
+    from_start: also before anything has answered, where a wrong address looks like an outage.
     """
 
     def __init__(
         self,
         seconds: float,
-        on_wait: Callable[[str, float, WaitedFor | None], None] = lambda _what, _left, _on: None,
+        on_wait: OnWait = lambda _what, _left, _on: None,
+        *,
+        from_start: bool = False,
     ) -> None:
-        self.seconds, self.on_wait = seconds, on_wait
+        self.seconds, self.on_wait, self.from_start = seconds, on_wait, from_start
+
+    @classmethod
+    def asked(cls, seconds: float | None, on_wait: OnWait) -> Patience:
+        """As a caller asks for: from the start if it says how long. None: it does not."""
+        return cls(UNASKED if seconds is None else seconds, on_wait, from_start=seconds is not None)
+
+    @property
+    def under_way(self) -> Patience:
+        """The same, of one who has been answered already."""
+        return Patience(self.seconds, self.on_wait, from_start=True)
 
     def retrying(self, *kinds: type[Exception]) -> AsyncRetrying:
         """Exponential with full jitter, 0.1 to 10 s; a Retry-After in the error's `retry_after` is honoured."""
@@ -37,7 +55,8 @@ class Patience:
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            return max(0.05 + exponential(state), getattr(error, "retry_after", None) or 0.0)
+            asked = error.retry_after if isinstance(error, XferError) else None
+            return max(0.05 + exponential(state), asked or 0.0)
 
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None

@@ -60,8 +60,7 @@ def refusal(body: bytes, headers: dict[str, str]) -> XferError:
         return XferError(f"the broker failed: {headers.get('Nats-Service-Error', 'no reason given')}")
     kind = _ERRORS.get(stated.code, XferError)
     error = kind(stated.message, hint=_more_often(stated.retry_after) if stated.paced else None)
-    if stated.retry_after is not None:
-        error.retry_after = stated.retry_after  # type: ignore[attr-defined]
+    error.retry_after = stated.retry_after
     return error
 
 

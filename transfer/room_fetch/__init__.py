@@ -50,7 +50,7 @@ async def fetch_room(
     overwrite: bool = False,
     rename: bool = False,
     unsafe_links: bool = False,
-    patience: float = 600.0,
+    patience: float | None = None,
     concurrency: int | None = None,
     bwlimit: Rate | None = None,
     interfaces: Sequence[str] = (),
@@ -70,8 +70,8 @@ async def fetch_room(
         expect: raise NothingToDo if there was nothing.
         others: as for `fetch`, for each item.
     Raises:
-        XferError: as `fetch` if there was one item; PartialDelivery if others than it were fetched; Locked if another
-            run of this host fetches for this consumer; JobGone for a room that is no more.
+        XferError: as `fetch` if there was one item; PartialDelivery if others than it were fetched; DiskFull if there was
+            no room for any; Locked if another run of this host fetches for this consumer; JobGone for a room that is no more.
     """
     room = find(room)
     servers = servers_of(room, context)
@@ -84,7 +84,9 @@ async def fetch_room(
         _slot(own, work) as slot,
         contextlib.closing(Ledger(config.state_dir() / "ledger.db")) as ledger,
     ):
-        waiting = Patience(patience, lambda what, left, on: on_event(Waiting(what=what, left=left, on=on)))
+        waiting = Patience.asked(
+            patience, lambda what, left, on: on_event(Waiting(what=what, left=left, on=on))
+        )
         async with connected(servers, "xfer fetch", waiting) as link:
             again = partial(fetch, context=servers, patience=patience, over=link)
 
@@ -108,7 +110,7 @@ async def fetch_room(
             tally = Tally(on_event)
             deliveries = Deliveries(us, ledger, own, place, tally, on_event, one, give)
             await deliveries.settle()
-            await Rounds(us, deliveries, chooser(match), which).all(follow)
+            await Rounds(us, deliveries, tally, chooser(match), which).all(follow)
     return tally.end(expect)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from transfer.room import Member, Posted
-from transfer.rooms_api import RoomMarked
+from transfer.rooms_api import ConsumerLine, RoomMarked
 
 
 class Consumer(NamedTuple):
@@ -26,11 +26,12 @@ class Consumer(NamedTuple):
         """What it has not had, from the number behind `after` on."""
         return self.member.items(self.name, work=self.work, after=after, wait=wait)
 
-    async def known(self) -> bool:
-        """Whether the room has seen this consumer before: what was gone by then never was for it."""
+    async def standing(self) -> tuple[int, ConsumerLine | None]:
+        """How many items lie in the room, and what it knows of this consumer; None if it has not seen it before."""
         user = "" if self.work else self.member.user
-        lines = (await self.member.about()).consumers
-        return any((line.name, line.user) == (self.name, user) for line in lines)
+        info = await self.member.about()
+        ours = (line for line in info.consumers if (line.name, line.user) == (self.name, user))
+        return info.items, next(ours, None)
 
     async def take(self, number: int) -> bool:
         """Whether it is ours now: somebody else may have been quicker."""

@@ -8,7 +8,16 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 
 from transfer import rooms_api
-from transfer.errors import BrokerAbsent, Interrupted, JobGone, Locked, OutOfTime, Temporary, XferError
+from transfer.errors import (
+    BrokerAbsent,
+    DiskFull,
+    Interrupted,
+    JobGone,
+    Locked,
+    OutOfTime,
+    Temporary,
+    XferError,
+)
 from transfer.events import Event, Listener, Summary
 from transfer.ledger import JobRow, Ledger
 from transfer.received import owed
@@ -63,13 +72,14 @@ class Deliveries:
 
     async def miss(self, posted: Posted, *, quietly: bool) -> None:
         """It expired, or was cancelled, before this consumer had it."""
-        if not quietly:
-            self._tally.gone(posted)
+        self._tally.gone(posted, quietly=quietly)
         await self._acknowledge([posted.number])
 
     async def take(self, posted: Posted) -> None:
-        """Fetch it, unless another has it. Raises what the next run goes on after: Temporary, OutOfTime, Interrupted."""
+        """Fetch it, unless another has it. Raises what the next run goes on after: Temporary (but DiskFull), OutOfTime,
+        Interrupted."""
         if not await self._consumer.take(posted.number):
+            self._tally.busy(posted)
             return
         if posted.wrong is not None:
             await self._fail(posted, posted.wrong)
@@ -81,12 +91,16 @@ class Deliveries:
         except JobGone:
             await self.miss(posted, quietly=False)
             return
+        except DiskFull as error:  # a smaller one may fit, and another host may have more room
+            await self._put_back(posted, error)
+            return
         except (Temporary, OutOfTime, Interrupted, asyncio.CancelledError):
             raise  # the next run goes on with it, and holds it still
         except Locked as error:
             if not self._consumer.work:
                 await self._fail(posted, error)
             else:  # a run beside us has it, and hung for so long that it lost it: no fault of the item
+                self._tally.busy(posted)
                 await self._consumer.drop(posted.number)
             return
         except XferError as error:
@@ -128,6 +142,12 @@ class Deliveries:
         self._tally.failed(posted, error)
         self._ledger.end_deliveries(self._own, [posted.number])  # the next run may be told of another place
         await self._consumer.failed(posted.number, error.what)
+
+    async def _put_back(self, posted: Posted, error: XferError) -> None:
+        """It failed here by no fault of its own."""
+        self._tally.failed(posted, error)
+        self._ledger.end_deliveries(self._own, [posted.number])
+        await self._consumer.drop(posted.number)
 
     async def _acknowledge(self, numbers: Sequence[int]) -> None:
         await self._consumer.had(numbers)

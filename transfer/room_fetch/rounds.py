@@ -14,6 +14,7 @@ from transfer import rooms_api
 from transfer.room import Posted
 from transfer.room_fetch.consumer import Consumer
 from transfer.room_fetch.delivery import Deliveries
+from transfer.room_fetch.tally import Tally
 
 Which = Literal["all", "latest"]
 RESCAN, SELDOM = 60.0, 3600.0
@@ -35,16 +36,23 @@ class Rounds:
     """chosen: whether an item is to be taken; others are left where they are. which: `latest` takes the newest only."""
 
     def __init__(
-        self, consumer: Consumer, deliveries: Deliveries, chosen: Callable[[Posted], bool], which: Which
+        self,
+        consumer: Consumer,
+        deliveries: Deliveries,
+        tally: Tally,
+        chosen: Callable[[Posted], bool],
+        which: Which,
     ) -> None:
-        self._consumer, self._deliveries = consumer, deliveries
+        self._consumer, self._deliveries, self._tally = consumer, deliveries, tally
         self._chosen, self._which = chosen, which
         self._tries: Counter[int] = Counter()
         self._tried: dict[int, float] = {}  # number to when it may be tried again
 
     async def all(self, follow: bool) -> None:
         """Until everything was looked at; follow: until cancelled."""
-        first, newest = not await self._consumer.known(), 0
+        there, known = await self._consumer.standing()
+        self._tally.begins(there, len(known.given_up) if known is not None else 0)
+        first, newest = known is None, 0  # what was gone before it came never was for it
         scanned = -RESCAN
         while True:
             again = (
@@ -67,7 +75,9 @@ class Rounds:
                 after = posted.number
                 if posted.gone and not self._deliveries.begun(posted.number):
                     await self._deliveries.miss(posted, quietly=quietly)
-                elif self._tried.get(posted.number, 0.0) > time.monotonic() or not self._chosen(posted):
+                elif not self._chosen(posted):
+                    self._tally.left(posted)
+                elif self._tried.get(posted.number, 0.0) > time.monotonic():
                     continue
                 elif self._which == "latest":
                     latest = posted

@@ -279,7 +279,7 @@ def _refusal(response: Any, host: str) -> XferError:
     error = kind(f"the store at {host} cannot serve now ({said})")
     after = response.headers.get("Retry-After", "")
     if after.isascii() and after.isdigit():
-        error.retry_after = float(after)  # type: ignore[attr-defined]
+        error.retry_after = float(after)
     return error
 
 

@@ -1,4 +1,4 @@
-"""A channel to one who speaks SDP and DCEP, as browsers do: the seam for whatever carries the two texts.
+"""A channel of ours to one who speaks SDP and DCEP, as browsers and other stacks do; tests carry the two texts.
 
 Nothing is agreed beforehand: SCTP's handshake runs, and who offers opens the data channel by DCEP. There are no
 late candidates in an SDP: servers are asked first, for a while.
