@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from transfer.errors import UnsafeName
 from transfer.folder import Folder
 from transfer.paths import printable
 from transfer.staging import Staging, stem
@@ -22,7 +23,7 @@ _NAMED = 3
 def left_over(base: Path, job: str, own: str) -> str:
     """The others of this job that no run holds, for a sentence: `«path» (400 MB)`; empty if there is none. own: ours."""
     found = []
-    with suppress(OSError), Folder.at(base) as here:
+    with suppress(OSError, UnsafeName), Folder.at(base) as here:  # the latter: replaced in this moment
         names = sorted(name for name in os.listdir(here.path) if name.startswith(stem(job)) and name != own)
         found = [name for name in names if Staging.is_idle(here, name)]
     told = [f"{printable(str(base / name))} ({show_size(_taken(base / name))})" for name in found[:_NAMED]]
