@@ -28,7 +28,7 @@ from sinks import (
 from transfer import folder_sink as sinks
 from transfer.chunks import MIB, Extent, make_manifest
 from transfer.errors import DiskFull
-from transfer.folder import trouble
+from transfer.folder import Folder, trouble
 from transfer.folder_sink import FolderSink
 from transfer.model import Entry, EntryKind
 
@@ -121,6 +121,18 @@ def test_what_a_run_without_its_ledger_left_is_named_where_room_lacks_and_at_the
     for text in (midway.value.next_step, notice, at_the_start.value.next_step):
         assert text.startswith(f"{out / left} (1.0 MB) was left by another run that fetched this to here")
     assert staging_in(out) == [left]
+
+
+def test_its_own_folder_is_not_left_over_where_nobody_can_tell_what_is_held(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Folder, "is_held", lambda _self: False)
+    content = Content({"f": b"f"})
+    sink = started(content, out)
+    content.write_to(sink)
+    sink.publish()
+    sink.close()
+    assert sink.notices == []
 
 
 @posix
