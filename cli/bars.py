@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.render import Clock, Quiet, deadline, far_of, of_files, told, waiting
-from cli.units import show_size
+from cli.units import show_duration, show_size
 from cli.wrap import shorten, wrap
 from transfer.events import Event, FileProgress, Progress, Stored, Summary, TicketReady, Waiting
 from transfer.paths import printable
@@ -27,6 +27,8 @@ SMALL_BAR = 12
 WIDE = 50
 """Columns from which on each file has a bar, too."""
 _GAP = 2
+STILL = 3.0
+"""Seconds without a byte after which that is said, and no speed of before."""
 
 
 class Bars(Quiet):
@@ -47,6 +49,7 @@ class Bars(Quiet):
         self._tasks.add_task("")
         self._live: Live | None = None
         self._now: Progress | None = None
+        self._moved: float = clock()
         self._event: Waiting | None = None
         self._until: float | None = None
         self._stored: Stored | None = None
@@ -65,6 +68,8 @@ class Bars(Quiet):
             super().__call__(event)
         elif isinstance(event, Progress):
             first = self._now is None or self._event is not None
+            if self._now is None or first or far_of(event) != far_of(self._now):
+                self._moved = self._clock()
             self._now, self._event = event, None
             total = None if event.total is None else event.total - event.kept
             task = self._tasks.tasks[0]
@@ -114,7 +119,7 @@ class Bars(Quiet):
             )
         if self._now is None:
             return ""
-        total = _total(self._now, self._tasks.tasks[0], width)
+        total = _total(self._now, self._tasks.tasks[0], width, self._clock() - self._moved)
         return Group(total, *(self._file(each, width) for each in self._now.moving))
 
     def _file(self, each: FileProgress, width: int) -> RenderableType:
@@ -135,10 +140,10 @@ class Bars(Quiet):
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _total(event: Progress, task: Task, width: int) -> RenderableType:
-    """What is least needed is left out where it does not fit. task: its speed, and the time left."""
+def _total(event: Progress, task: Task, width: int, still: float) -> RenderableType:
+    """What is least needed is left out where it does not fit. task: its speed, and the time left. still: as of `_fields`."""
     far, total = far_of(event), event.total
-    fields = dict(_fields(event, task))
+    fields = dict(_fields(event, task, still))
     least = BAR[0] if total is not None else 0
     for name in ("route", "share", "left", "speed", "files"):
         if least + _taken(fields) <= width:
@@ -149,7 +154,8 @@ def _total(event: Progress, task: Task, width: int) -> RenderableType:
     return _row(*bar, *fields.values())
 
 
-def _fields(event: Progress, task: Task) -> Iterator[tuple[str, Text]]:
+def _fields(event: Progress, task: Task, still: float) -> Iterator[tuple[str, Text]]:
+    """still: seconds since something moved."""
     far, total = far_of(event), event.total
     yield "size", Text("/".join(show_size(count) for count in (far, total) if count is not None))
     if total is not None:
@@ -157,7 +163,10 @@ def _fields(event: Progress, task: Task) -> Iterator[tuple[str, Text]]:
     if event.files > 1:
         yield "files", Text(of_files(event))
     speed = task.finished_speed or task.speed
-    if speed is not None:
+    if still >= STILL and far != total:
+        yield "speed", Text("0 B/s", style="progress.data.speed")
+        yield "left", Text(f"no byte for {show_duration(still)}")
+    elif speed is not None:
         yield "speed", Text(f"{show_size(speed)}/s", style="progress.data.speed")
         if total is not None:
             yield "left", TimeRemainingColumn(compact=True).render(task)

@@ -16,11 +16,13 @@ def cancel(job: Job, json: Json = False, quiet: Quiet = False, context: ContextN
     say_changed(changed, f"{changed.job} is void{forget_here(changed.job)}", json=json, quiet=quiet)
 
 
-def forget_here(job: str) -> str:
-    """Have this host forget what it has begun of a job that is no more; what to say of that."""
+def forget_here(job: str, *, name: bool = False) -> str:
+    """Have this host forget what it has begun of a job that is no more; what to say of that. name: also what it was of."""
     from transfer.abandoned import forget
 
     places = [
-        f"; what had arrived in {which.label} is removed" for which in forget(job) if which.side == "fetch"
+        f"; what had arrived in {which.label} is removed"
+        for which in forget(job, name=name)
+        if which.side == "fetch"
     ]
     return "".join(places)

@@ -10,7 +10,7 @@ import typer
 
 from cli import options
 from cli.confirm import confirm
-from cli.options import Ca, Json, NatsCreds
+from cli.options import Ca, Json, NatsCreds, Quiet
 
 if TYPE_CHECKING:
     from transfer.config import Context
@@ -83,6 +83,7 @@ def add(
             help="Holds the password",
         ),
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Save a context, replacing one of that name; the first becomes current."""
     from transfer import config
@@ -101,7 +102,7 @@ def add(
         )
     )
     rest = "it is current" if config.current() == name else f"`xfer context use {name}` makes it current"
-    confirm(f"saved the context {name}; {rest}")
+    confirm(f"saved the context {name}; {rest}", quiet=quiet)
 
 
 def use(name: Name) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from cli import options
 from cli.confirm import confirm
-from cli.options import ContextName, Json
+from cli.options import ContextName, Json, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,14 +49,26 @@ def ls(json: Json = False, context: ContextName = None) -> None:
         sys.stderr.write(f"and {found.more} more\n")
 
 
-def retry(job: Job = None, all: All = False, json: Json = False, context: ContextName = None) -> None:
+def retry(
+    job: Job = None,
+    all: All = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    context: ContextName = None,
+) -> None:
     """Try again what a dead letter is about."""
-    _settle("retried", lambda broker, which: broker.dead_retry(which), job, all, json, context)
+    _settle("retried", lambda broker, which: broker.dead_retry(which), job, all, json, quiet, context)
 
 
-def drop(job: Job = None, all: All = False, json: Json = False, context: ContextName = None) -> None:
+def drop(
+    job: Job = None,
+    all: All = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    context: ContextName = None,
+) -> None:
     """Give up for good what a dead letter is about; what is left in the store ages away."""
-    _settle("dropped", lambda broker, which: broker.dead_drop(which), job, all, json, context)
+    _settle("dropped", lambda broker, which: broker.dead_drop(which), job, all, json, quiet, context)
 
 
 async def _find(broker: BrokerClient, job: str) -> str | None:
@@ -71,7 +83,13 @@ async def _find(broker: BrokerClient, job: str) -> str | None:
 
 
 def _settle(
-    done: str, settle: Settle, job: str | None, all_of_them: bool, json: bool, context: str | None
+    done: str,
+    settle: Settle,
+    job: str | None,
+    all_of_them: bool,
+    json: bool,
+    quiet: bool,
+    context: str | None,
 ) -> None:
     """Raises UsageError, JobGone."""
     from cli.ask import ask, print_json
@@ -99,4 +117,4 @@ def _settle(
     if json:
         print_json({done: jobs})
     else:
-        confirm(f"{done} {len(jobs)}")
+        confirm(f"{done} {len(jobs)}", quiet=quiet)

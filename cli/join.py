@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.confirm import confirm
-from cli.options import Json
+from cli.options import Json, Quiet
 
 if TYPE_CHECKING:
     from transfer.invite import Invite
@@ -39,6 +39,7 @@ def join(
         ),
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Log in with an invite, and save it as a context."""
     from cli.ask import print_json
@@ -50,7 +51,7 @@ def join(
     if json:
         print_json(joined)
     else:
-        confirm(_said(joined))
+        confirm(_said(joined), quiet=quiet)
         if joined.trouble:
             sys.stderr.write(f"no transfers yet: {joined.trouble}\n")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transfer.api import JobLine
 
 EXAMPLES = ("xfer ls", "xfer ls --state paused --json")
-HEADINGS = ("JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED")
+HEADINGS = ("JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED", "WHAT")
 
 
 def ls(
@@ -27,32 +27,37 @@ def ls(
     json: Json = False,
     context: ContextName = None,
 ) -> None:
-    """List your jobs, wherever they were begun."""
+    """List your jobs, wherever they were begun; WHAT of those begun here."""
+
+    import msgspec
 
     from cli.ask import ask, print_json
     from cli.table import write
     from transfer.api import JobState
-    from transfer.jobs import Jobs
+    from transfer.jobs import Jobs, names
 
     shown = [JobState(state)] if state is not None else []
     states = shown or ([] if every else [state for state in JobState if not state.settled])
     lines = ask(context, lambda broker: Jobs(broker).list(states))
+    known = names() if lines else {}
     if json:
-        print_json(lines, times=("created", "expires"))
+        told = [{**msgspec.to_builtins(line), "what": known.get(line.job)} for line in lines]
+        print_json(told, times=("created", "expires"))
     elif lines:
-        write(HEADINGS, [*map(row, lines)], numbers=("SIZE",))
+        rows = [row(line, known.get(line.job, "")) for line in lines]
+        write(HEADINGS, rows, numbers=("SIZE",), whole=("JOB",))
     else:
         confirm("no jobs")
 
 
-def row(job: JobLine) -> list[Cell]:
-    """Under HEADINGS."""
+def row(job: JobLine, what: str = "") -> list[Cell]:
+    """Under HEADINGS. what: was sent, if this host knows."""
     from cli.table import When
     from cli.units import show_size
 
     size = "?" if job.size is None else show_size(job.size)
     fetched = count(job.fetched, job.fetches)
-    return [job.job, job.state.value, size, When(job.created), When(job.expires), fetched]
+    return [job.job, job.state.value, size, When(job.created), When(job.expires), fetched, what]
 
 
 def count(fetched: int, fetches: int | None) -> str:

@@ -14,4 +14,6 @@ def rm(job: Job, json: Json = False, quiet: Quiet = False, context: ContextName 
     from transfer.jobs import Jobs
 
     changed = ask(context, lambda broker: Jobs(broker).remove(job))
-    say_changed(changed, f"{changed.job} is forgotten{forget_here(changed.job)}", json=json, quiet=quiet)
+    say_changed(
+        changed, f"{changed.job} is forgotten{forget_here(changed.job, name=True)}", json=json, quiet=quiet
+    )

@@ -45,8 +45,11 @@ def new(
             help="Of an item that is shared (--work)",
         ),
     ] = 5,
-    ticket_file: Annotated[str | None, options.ticket_file("Write the ticket to F (0600)")] = None,
+    ticket_file: Annotated[
+        str | None, options.ticket_file("Write the ticket to F (0600); one there goes to F~")
+    ] = None,
     context: ContextName = None,
+    quiet: Quiet = False,
 ) -> None:
     """Make a room; its ticket, which lets others in, stands on stdout."""
     import sys
@@ -73,7 +76,8 @@ def new(
     else:
         sys.stdout.write(f"{room.ticket}\n")
         sys.stdout.flush()
-    confirm(f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`")
+    told = f"room {name} is made; whoever has its ticket may read and post: `xfer room join TICKET`"
+    confirm(told, quiet=quiet)
 
 
 def join(

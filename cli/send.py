@@ -78,7 +78,7 @@ def send(
         ),
     ] = None,
     ticket_file: Annotated[
-        Path | None, options.ticket_file("Write the ticket to F (0600), not to stdout")
+        Path | None, options.ticket_file("Write the ticket to F (0600); one there goes to F~")
     ] = None,
     no_resume: Annotated[
         bool,

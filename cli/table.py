@@ -28,10 +28,17 @@ class When(NamedTuple):
 Cell = str | When
 
 
-def write(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: Collection[str] = ()) -> None:
+def write(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    numbers: Collection[str] = (),
+    whole: Collection[str] = (),
+) -> None:
     """As `table`, to stdout, as wide as it is; nothing where there are no rows."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    sys.stdout.writelines(line + "\n" for line in table(headings, rows, width, time.time(), numbers=numbers))
+    lines = table(headings, rows, width, time.time(), numbers=numbers, whole=whole)
+    sys.stdout.writelines(line + "\n" for line in lines)
 
 
 def table(
@@ -41,6 +48,7 @@ def table(
     now: float,
     *,
     numbers: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> list[str]:
     """The headings and a line for each row; no headings alone.
 
@@ -50,14 +58,15 @@ def table(
     Args:
         width: columns of the terminal; None: there is none, and nothing is cut or goes on.
         now: seconds since 1970.
-        numbers: the headings of the columns that stand to the right.
+        numbers: the headings of the columns that stand to the right. whole: of others that are not cut.
     """
     if not rows:
         return []
     cells = [[_shown(cell, width, now) for cell in row] for row in [headings, *rows]]
     widths = [max(_columns(row[at]) for row in cells) for at in range(len(headings))]
     if width is not None:
-        _fit(widths, [name not in numbers for name in headings], width - len(_GAP) * (len(widths) - 1))
+        giving = [name not in numbers and name not in whole for name in headings]
+        _fit(widths, giving, width - len(_GAP) * (len(widths) - 1))
     told: list[str] = []
     for row in cells:
         last = textwrap.wrap(row[-1], widths[-1], break_long_words=False, break_on_hyphens=False) or [""]

@@ -27,12 +27,24 @@ def check_target(path: Path) -> None:
     """See now, and not when the job exists, that a ticket can be written there. Raises UsageError.
 
     Only a plain file is ever replaced: through a link or a device the ticket would end up elsewhere. And only
-    one that is empty or holds a ticket: whoever mistook the option's meaning named the file to send.
+    one that is empty or holds a ticket: whoever mistook the option's meaning named the file to send. What it
+    holds moves to `kept_aside`, of which the same is true.
     """
     if not path.parent.is_dir():
         raise UsageError(
             f"--ticket-file {str(path)!r}: its folder is not there", hint="make the folder first"
         )
+    if _held(path):
+        _held(kept_aside(path))
+
+
+def kept_aside(path: Path) -> Path:
+    """Where a ticket goes whose file gets another one: it may be all that leads to what was sent before."""
+    return path.with_name(f"{path.name}~")
+
+
+def _held(path: Path) -> bytes:
+    """The ticket in there; empty if it is not there or empty. Raises UsageError."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise UsageError(
@@ -41,7 +53,7 @@ def check_target(path: Path) -> None:
         with path.open("rb") as file:
             held = file.read(_MAX_TICKET)
     except FileNotFoundError:
-        return
+        return b""
     except OSError as error:
         raise UsageError(
             f"--ticket-file {str(path)!r}: {error.strerror}", hint="name a file elsewhere"
@@ -51,6 +63,7 @@ def check_target(path: Path) -> None:
             f"--ticket-file {str(path)!r} is there and holds something else than a ticket",
             hint="name a new file, or remove that one",
         )
+    return held
 
 
 def _is_ticket(raw: bytes) -> bool:
@@ -63,7 +76,19 @@ def _is_ticket(raw: bytes) -> bool:
 
 
 def write_ticket(path: Path, ticket: str) -> None:
-    """Put the ticket there, mode 0600, whole or not at all. Raises UsageError, DiskFull."""
+    """Put the ticket there, mode 0600, whole or not at all; another one that is there is kept aside.
+
+    Raises UsageError, DiskFull.
+    """
+    held = ""
+    with contextlib.suppress(UsageError):  # it came between, and is no ticket to be kept
+        held = _held(path).decode("ascii", errors="replace").strip()
+    if held and held != ticket:
+        _put(kept_aside(path), held)
+    _put(path, ticket)
+
+
+def _put(path: Path, ticket: str) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(

@@ -71,7 +71,8 @@ Watching. --json writes events as NDJSON to stdout; --events-fd 3 to descriptor
   xfer fetch -o - --events-fd 3 3>events.ndjson | tar x
 
 Secrets. Give tickets in XFER_TICKET, or with --ticket-file: arguments can be
-seen by others on the machine. `xfer send --ticket-file F` writes one, 0600.
+seen by others on the machine. `xfer send --ticket-file F` writes one, 0600; the
+ticket of another transfer that stood there is kept in F~.
 """
 
 

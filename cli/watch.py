@@ -69,6 +69,7 @@ class _Teller:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._before: Announcement | None = None
+        self._unseen: int | None = None  # raw bytes that moved before what is seen as it happens
         self.since: float | None = None
 
     def __call__(self, heard: Heard) -> None:
@@ -80,14 +81,18 @@ class _Teller:
             self._listener(Notice(text=GAP))
         if before is not None and before.run != said.run:
             self._listener(Notice(text="another run goes on with it"))
-            before = None
-        for event in events_of(said, before):
+            before = self._unseen = None
+        far = said.done + said.under_way
+        unseen = far if self._unseen is None else min(self._unseen, far)
+        for event in events_of(said, before, unseen):
             self._listener(event)
+        if heard.sequence is None:
+            self._unseen = unseen
         self._before = said
 
 
-def events_of(said: Announcement, before: Announcement | None) -> list[Event]:
-    """before: of the same run."""
+def events_of(said: Announcement, before: Announcement | None, unseen: int) -> list[Event]:
+    """before: of the same run. unseen: raw bytes that count for no speed."""
     from transfer.events import Progress, RouteChosen, Stored, Waiting
 
     told: list[Event] = []
@@ -104,6 +109,7 @@ def events_of(said: Announcement, before: Announcement | None) -> list[Event]:
                 files_done=said.files_done,
                 route=said.route,
                 under_way=said.under_way,
+                kept=unseen,
             )
         )
     if said.segments is not None and said.expires is not None and (before is None or before.segments is None):

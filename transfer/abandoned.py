@@ -41,11 +41,14 @@ class _Begun(NamedTuple):
     owed: bool
 
 
-def forget(job: str) -> list[Unfinished]:
+def forget(job: str, *, name: bool = False) -> list[Unfinished]:
     """Give up what is unfinished of a job here, and remove what a fetch had written; what runs ends by itself.
 
-    Raises XferError if that cannot be removed.
+    name: forget as well what it was of. Raises XferError if anything cannot be removed.
     """
+    if name:
+        with contextlib.closing(ledger()) as opened:
+            opened.drop_label(job)
     return [begun.job for begun in _begun() if begun.job.job == job and _forget(begun)]
 
 

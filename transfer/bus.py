@@ -21,6 +21,7 @@ from transfer.errors import (
 )
 from transfer.redact import redact
 from transfer.tasks import AGAIN_SOON, ended
+from transfer.unreachable import why
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -160,11 +161,9 @@ def _cause(errors: list[Exception]) -> str:
     if not errors:
         return "no answer"
     last = errors[-1]
-    if isinstance(last, ConnectionRefusedError):
-        return "connection refused"
     if isinstance(last, TimeoutError):
         return "no answer"
-    return (last.strerror if isinstance(last, OSError) else str(last)) or type(last).__name__
+    return why(last) or (last.strerror if isinstance(last, OSError) else str(last)) or type(last).__name__
 
 
 def _credentials(creds: Path | None) -> dict[str, Any]:

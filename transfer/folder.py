@@ -15,13 +15,16 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from transfer.errors import NO_ROOM, DiskFull, NotAllowed, UnsafeName, XferError
 from transfer.paths import printable
+
+if sys.platform != "win32":
+    import fcntl
 
 HAS_DIR_FD: Final = {os.open, os.mkdir, os.stat, os.rename, os.symlink, os.unlink} <= os.supports_dir_fd
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -85,6 +88,23 @@ class Folder:
             with here:
                 here = here.folder(name)
         return here
+
+    def hold(self) -> None:
+        """Until it is closed, or the process dies, `is_held` says so on this system, if the file system can."""
+        if sys.platform != "win32" and self._fd is not None:
+            with suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def is_held(self) -> bool:
+        """By another holding of it. False also where nobody can tell."""
+        if sys.platform == "win32" or self._fd is None:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EWOULDBLOCK, errno.EAGAIN)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
 
     def make(self, name: str) -> None:
         """A new private folder (0700). Raises FileExistsError."""
@@ -215,7 +235,8 @@ def trouble(what: str, error: OSError) -> XferError:
             f"{what} is larger than the file system allows", hint="choose another file system with -o"
         )
     if error.errno in NO_ROOM:
-        return DiskFull(f"there is no room left for {what}: {reason}")
+        why = "" if error.errno == errno.ENOSPC else f": {reason}"  # which says no more
+        return DiskFull(f"there is no room left for {what}{why}")
     if error.errno in _FORBIDDEN:
         return NotAllowed(
             f"{what} cannot be written: {reason}",

@@ -17,15 +17,19 @@ from transfer.chunks import Extent, Manifest
 from transfer.errors import DestinationExists, DiskFull, UsageError, XferError
 from transfer.folder import Folder, explained, trouble
 from transfer.handles import Handles, OpenFile, Turns
+from transfer.left_over import left_over
 from transfer.merge import Node, final_parts, lay_out
 from transfer.model import EntryKind
 from transfer.paths import Place, admit, printable
 from transfer.publish import Publisher, is_private_file, replaced
 from transfer.sink import Raw, absolute
 from transfer.staging import Mark, Staging, new_name, read_mark, remove_forgotten, write_mark
+from transfer.units import show_size
 
 DIRECT_FROM = 64 << 20
 """Bytes from which on a file is written past the page cache: a smaller one is soon read again, from there."""
+_LEFT = "{} was left by another run that fetched this to here"
+_AGAIN = "then run the same command again; what has arrived is kept"
 _NO_PLACE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.ENOSYS, errno.ENOTSUP}
 )
@@ -127,9 +131,10 @@ class FolderSink:
             if not self._resumed:
                 undo.callback(self.abandon)
                 base = self._choose_base(manifest)
-                _check_room(base, manifest.total)
-                with _a_place(f"the folder {printable(str(base))}"):
-                    self._staging = Staging.create(base, self.staging_name)
+                with self._room_named(base):
+                    _check_room(base, manifest.total)
+                    with _a_place(f"the folder {printable(str(base))}"):
+                        self._staging = Staging.create(base, self.staging_name)
             staging = self._open_staging()
             with explained(f"the folder {printable(staging.base.path)}"):
                 flavour = staging.flavour()
@@ -156,7 +161,8 @@ class FolderSink:
                     with view[at : at + extent.length] as part, self._opened(extent) as file:
                         file.write_sparse(part, extent.start)
                 except OSError as error:
-                    raise trouble(self._name(extent.entry), error) from error
+                    with self._room_named(Path(self._open_staging().base.path)):
+                        raise trouble(self._name(extent.entry), error) from error
                 at += extent.length
 
     def read(self, extents: Sequence[Extent]) -> bytearray:
@@ -187,6 +193,8 @@ class FolderSink:
             finally:
                 self._publishing = staging.journal() is not None
             self.notices += publisher.notices
+        if others := left_over(self.folder, self._job, staging.name):
+            self.notices.append(f"{_LEFT.format(others)}; remove it if that will not go on")
         self._published = True
         return [Path(staging.base.path) / name for name in names]
 
@@ -214,6 +222,17 @@ class FolderSink:
                 staging.remove()
         elif staging is not None:
             staging.close()
+
+    @contextmanager
+    def _room_named(self, base: Path) -> Iterator[None]:
+        """Where a full disk is told, say as well what of this very transfer takes room there for nothing."""
+        try:
+            yield
+        except DiskFull as full:
+            own = self._staging.name if self._staging is not None else ""
+            if others := left_over(base, self._job, own):
+                full.next_step = f"{_LEFT.format(others)}; if that will not go on, remove it; {_AGAIN}"
+            raise
 
     def _mark(self, staging: Staging) -> Mark:
         return staging.mark(self._job, absolute(self._output), self._file, self._made)
@@ -334,7 +353,10 @@ def _check_room(base: Path, total: int | None) -> None:
     with explained(f"the folder {printable(str(base))}"):
         size, _, free = shutil.disk_usage(base)
     if total is not None and total > free and size:  # /proc has no size at all
-        raise DiskFull(f"the transfer needs {total:,} bytes, and {printable(str(base))} has {free:,} left")
+        needs, has = show_size(total), show_size(free)
+        if needs == has:
+            needs, has = f"{total:,} bytes", f"{free:,}"
+        raise DiskFull(f"the transfer needs {needs}, and {printable(str(base))} has {has} left")
 
 
 def _make_folders(node: Node, here: Folder) -> None:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from transfer import api, config
 from transfer.bech32m import ALPHABET
 from transfer.broker_client import FIRST_CONTACT, BrokerClient, Conflict, Patience, connected
-from transfer.errors import JobGone, UsageError
+from transfer.errors import JobGone, UsageError, XferError
+from transfer.ledger import Ledger
 from transfer.ticket import JOB_SYMBOLS, is_job_id
 
 _SHOWN = 4
@@ -25,6 +26,18 @@ async def jobs(context: config.Context | None = None) -> AsyncIterator[Jobs]:
     where = context or config.load()
     async with connected(where, "xfer", Patience(FIRST_CONTACT)) as (_client, broker):
         yield Jobs(broker)
+
+
+def names() -> dict[str, str]:
+    """By job: what was sent from this host, for people, a year back; empty if its ledger cannot be read."""
+    path = config.state_dir() / "ledger.db"
+    if not path.exists():
+        return {}
+    try:
+        with contextlib.closing(Ledger(path)) as ledger:
+            return ledger.labels()
+    except XferError:  # the jobs are told without
+        return {}
 
 
 def only(start: str, ids: Collection[str]) -> str:

@@ -18,9 +18,9 @@ import msgspec
 from transfer.database import Database
 from transfer.model import FrameId, IndexedFrame, Kind
 
-SCHEMA_VERSION = 3
-KEYS_KEPT = 365 * 86_400.0
-"""Seconds for which an idempotency key is remembered after its job was begun."""
+SCHEMA_VERSION = 4
+KEYS_KEPT = LABELS_KEPT = 365 * 86_400.0
+"""Seconds for which an idempotency key, and what was sent, is remembered after its job was begun."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, side TEXT NOT NULL, job TEXT NOT NULL, key BLOB NOT NULL, secret BLOB NOT NULL,
@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS self (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS idempotency (
   scope TEXT, key TEXT, job TEXT NOT NULL, secret BLOB NOT NULL, source BLOB NOT NULL, created REAL NOT NULL,
   summary BLOB NOT NULL, PRIMARY KEY (scope, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS labels (job TEXT PRIMARY KEY, label TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS labels_by_age ON labels (created);
 """
 
 
@@ -131,17 +133,22 @@ class Ledger(Database):
         source: SourceRow | None = None,
         blocks: Mapping[int, bytes] | None = None,
         stored: Iterable[PartRow] = (),
+        created: float | None = None,
     ) -> JobRow:
         """side: `send` or `fetch`. The same job, side and key again gives the row that is there.
 
         state, source, blocks, stored: what is known of it from the start, in the same commit. stored: a
-        complete segment each, as one part.
+        complete segment each, as one part. created: seconds since 1970, None for now.
         """
+        now = time.time()
+        begun = now if created is None else created
         with self._transaction():
             added = self._db.execute(
                 "INSERT OR IGNORE INTO jobs (side, job, key, secret, receiver, created, label, state) VALUES (?,?,?,?,?,?,?,?)",
-                (side, job, key, secret, receiver, time.time(), label, state),
+                (side, job, key, secret, receiver, begun, label, state),
             )
+            if side == "send":
+                self._insert_label(job, label, begun, now)
             if added.rowcount:
                 number = added.lastrowid
                 if source is not None:
@@ -192,6 +199,22 @@ class Ledger(Database):
         with self._transaction():
             for table in ("frames", "blocks", "segments", "parts", "sources", "jobs"):
                 self._db.execute(f"DELETE FROM {table} WHERE id = ?", (job.id,))
+
+    # what was sent: it outlives the job's own row as well
+
+    def keep_label(self, job: str, label: str) -> None:
+        """Of a send that has no row."""
+        now = time.time()
+        with self._transaction():
+            self._insert_label(job, label, now, now)
+
+    def labels(self) -> dict[str, str]:
+        """By job: what was sent from here, for people."""
+        return dict(self._query("SELECT job, label FROM labels", ()))
+
+    def drop_label(self, job: str) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM labels WHERE job = ?", (job,))
 
     # idempotency keys: they outlive the job's own row
 
@@ -330,6 +353,11 @@ class Ledger(Database):
             if self._db.execute("SELECT count(*) FROM self").fetchone()[0] == 0:
                 self._db.execute("INSERT INTO self VALUES (?)", (secrets.token_hex(8),))
         return str(self._query("SELECT name FROM self", ())[0][0])
+
+    def _insert_label(self, job: str, label: str, created: float, now: float) -> None:
+        """Forgets those of long ago."""
+        self._db.execute("DELETE FROM labels WHERE created < ?", (now - LABELS_KEPT,))
+        self._db.execute("INSERT OR REPLACE INTO labels VALUES (?,?,?)", (job, label, created))
 
     def _insert_stored(self, job: int | None, parts: Iterable[PartRow]) -> None:
         for part in parts:

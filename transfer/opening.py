@@ -17,12 +17,13 @@ from transfer.lock import FileLock
 from transfer.meter import Meter
 from transfer.seal import Sealer
 from transfer.sent import SendAgain, SentJob, ask, lock_path
-from transfer.snapshot import difference, pack
+from transfer.snapshot import difference, only_touched, pack
 from transfer.source import Tree
 from transfer.stored import StoreReader
 from transfer.ticket import Ticket
 
 _ANEW = "send it as a new transfer"
+_GIVE_UP = "pass --no-resume to give that up and send what is there now"
 OnPause = Literal["wait", "lift", "refuse"]
 """What to do about a job that its owner has paused."""
 
@@ -59,7 +60,9 @@ async def open_job(
             raise UsageError(
                 "a stream cannot be continued", hint="send it as a new transfer, without a ticket"
             )
-        return SentJob(await _create(broker, material, again, new), ledger, None, None)
+        ticket = await _create(broker, material, again, new)
+        ledger.keep_label(ticket.job, material.label)
+        return SentJob(ticket, ledger, None, None)
     opening = _Opening(broker, ledger, locks, material, material.tree, again, meter, on_pause)
     if new is not None:
         return await opening.new(new)
@@ -85,6 +88,11 @@ async def _create(
         )
     )
     return ticket
+
+
+def _given_up(ticket: Ticket) -> str:
+    """How to give up a job that was begun here with other files."""
+    return f"send what is there now with --no-resume, which gives this up, or end it with `xfer cancel {ticket.job}`"
 
 
 class _Opening:
@@ -198,12 +206,20 @@ class _Opening:
         if found.learnt:
             with contextlib.closing(StoreReader(self._broker, sealer)) as store:
                 blocks = await store.manifest((part.segment, part.frames) for part in found.learnt)
-            manifest = manifest_of(manifest, blocks)
-            await compare(self._tree, manifest, found.digests, self._meter)
+            try:
+                manifest = manifest_of(manifest, blocks)
+                await compare(self._tree, manifest, found.digests, self._meter)
+            except SourceChanged as changed:
+                if rows:
+                    changed.next_step = _given_up(ticket)
+                raise
         elif rows and status.state.unfinished and not self._again.room:
             # A peer may have a part of what was there before, and nothing tells whether this is the same.
-            raise SourceChanged(f"{self._change(rows[0])} since this transfer was begun", hint=_ANEW)
-        row = self._add(ticket, blocks, found.learnt)
+            raise SourceChanged(
+                f"{self._change(rows[0])} since this transfer was begun", hint=_given_up(ticket)
+            )
+        begun = min((old.created for old in rows), default=None)
+        row = self._add(ticket, blocks, found.learnt, begun)
         for old in rows:
             self._ledger.end(old)
         self._material.manifest = manifest
@@ -223,7 +239,7 @@ class _Opening:
             if refuse and self._ledger.segments(row):
                 raise SourceChanged(
                     f"{change} since an earlier run stored a part of this",
-                    hint="pass --no-resume to give that up and send what is there now",
+                    hint=self._ways_on(row),
                 )
             with contextlib.suppress(Conflict, JobGone):  # it ended in this very moment
                 await self._broker.status(row.job, take_over=True)  # who else goes on with it may not end it
@@ -248,7 +264,11 @@ class _Opening:
         return status
 
     def _add(
-        self, ticket: Ticket, blocks: Mapping[int, bytes] | None = None, stored: Sequence[PartRow] = ()
+        self,
+        ticket: Ticket,
+        blocks: Mapping[int, bytes] | None = None,
+        stored: Sequence[PartRow] = (),
+        begun: float | None = None,
     ) -> JobRow:
         return self._ledger.add(
             "send",
@@ -260,7 +280,15 @@ class _Opening:
             source=self._source,
             blocks=blocks,
             stored=stored,
+            created=begun,
         )
+
+    def _ways_on(self, row: JobRow) -> str:
+        """What to do about an unfinished job of files that have changed."""
+        source = self._ledger.source(row)
+        if source is None or not only_touched(source.facts, self._tree):
+            return _GIVE_UP
+        return f"`xfer resume {row.job}` compares the bytes and goes on if they are the same; else {_GIVE_UP}"
 
     def _change(self, row: JobRow) -> str:
         source = self._ledger.source(row)

@@ -139,8 +139,9 @@ class ReceivedJob:
         self.ledger = self._stack.enter_context(contextlib.closing(Ledger(config.state_dir() / "ledger.db")))
         row = self.ledger.find("fetch", key, ticket.job)
         kept = _unpack(self.ledger.state(row)) if row else None
-        sink = None
+        sink = begun = None
         if row is not None:
+            begun = row.created
             self.receiver = row.receiver
             if kept is not None and kept.again.context != self._again.context:
                 self.begun_with = kept.again.context
@@ -177,6 +178,7 @@ class ReceivedJob:
             receiver=self.receiver,
             label=printable(where),
             state=msgspec.msgpack.encode(_Kept(self._again, sink.staging_name)),
+            created=begun,
         )
         self.sink = sink
 

@@ -61,6 +61,16 @@ def difference(packed: bytes, tree: Tree) -> str:
     return "what is to be sent has changed" if found is None else found[2]
 
 
+def only_touched(packed: bytes, tree: Tree) -> bool:
+    """Whether the bytes may still be the same: nothing is new, gone, or of another kind or size."""
+    before, now = _unpack(packed), _seen(tree)
+    return before.keys() == now.keys() and all(
+        was.kind is now[path].kind
+        and (was.kind is not EntryKind.FILE or was.facts.size == now[path].facts.size)
+        for path, was in before.items()
+    )
+
+
 def _differences(before: dict[bytes, Seen], now: dict[bytes, Seen]) -> Iterator[tuple[bool, bytes, str]]:
     """Each: whether it may be a mere consequence, its path, the sentence."""
     for path, was in before.items():

@@ -62,6 +62,7 @@ class Staging:
         self.name = name
         self._folder = folder
         self.tree = folder.folder(TREE)
+        folder.hold()
 
     @classmethod
     def create(cls, base: Path, name: str) -> Staging:
@@ -95,6 +96,15 @@ class Staging:
             base.close()
             return None
         return cls(base, mark.name, folder)
+
+    @staticmethod
+    def is_idle(base: Folder, name: str) -> bool:
+        """Whether it is a staging folder of this user's that no run on this system holds. Raises OSError."""
+        found = base.look(name)
+        if found is None or not _is_ours(found):
+            return False
+        with base.folder(name) as folder:
+            return not folder.is_held()
 
     def mark(self, job: str, output: str, file: str | None, made: list[str]) -> Mark:
         return Mark(1, job, output, file, self.base.path, self.name, _id(self._folder.facts()), made)
@@ -155,8 +165,13 @@ class Staging:
 
 def new_name(job: str) -> str:
     """For the staging folder of a job; no other has it."""
+    return stem(job) + secrets.token_hex(8)
+
+
+def stem(job: str) -> str:
+    """How the names of a job's staging folders begin."""
     label = re.sub(r"[^0-9A-Za-z]", "", job)[:32]
-    return f"{STAGING_PREFIX}{label}-{secrets.token_hex(8)}"
+    return f"{STAGING_PREFIX}{label}-"
 
 
 def remove_forgotten(base: Path, name: str) -> None:

@@ -11,6 +11,7 @@ from bare import TICKET, Xfer, posix_only
 
 from cli.tickets import check_target, read_ticket, write_ticket
 from transfer.errors import MistypedTicket, UsageError
+from transfer.ticket import Ticket
 
 
 def test_a_mistyped_ticket_is_told_locally(xfer: Xfer, configured: Mapping[str, str]) -> None:
@@ -76,6 +77,23 @@ def test_a_ticket_file_is_private_whole_and_replaces_an_old_one(tmp_path: Path) 
     if os.name == "posix":
         assert path.stat().st_mode & 0o777 == 0o600
     assert str(read_ticket(None, str(path))) == TICKET
+
+
+def test_the_ticket_of_an_earlier_transfer_is_kept_aside_and_the_same_one_again_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    path, aside = tmp_path / "t", tmp_path / "t~"
+    first, second = str(Ticket.new()), str(Ticket.new())
+    for ticket, kept in ((first, None), (first, None), (second, first), (second, first), (TICKET, second)):
+        check_target(path)
+        write_ticket(path, ticket)
+        assert path.read_text() == f"{ticket}\n"
+        assert (aside.read_text() if aside.exists() else None) == (kept and f"{kept}\n")
+    if os.name == "posix":
+        assert aside.stat().st_mode & 0o777 == 0o600
+    aside.write_text("precious\n")
+    with pytest.raises(UsageError, match="t~' is there and holds something else"):
+        check_target(path)
 
 
 def test_a_ticket_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transfer import api, events
 from transfer.api import JobState
 from transfer.broker_client import Patience, connected
 from transfer.events import Progress, Waiting
+from transfer.ledger import Ledger
 from transfer.seal import Sealer
 from transfer.ticket import Ticket
 
@@ -264,13 +266,16 @@ def test_jobs_are_listed_by_their_states_and_shown_one_by_one(two: Two, elsewher
     shown = two.start("ls", env=elsewhere)
     assert (shown.code, shown.stderr) == (0, "")
     lines = shown.stdout.decode().splitlines()
-    assert lines[0].split() == ["JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED"]
+    assert lines[0].split() == ["JOB", "STATE", "SIZE", "CREATED", "EXPIRES", "FETCHED", "WHAT"]
     rows = {line.split()[0]: line for line in lines[1:]}
     assert "stored" in rows[stored]
     assert rows[stored].endswith("0 of 2")
     assert "paused" in rows[job]
     listed = did(two, "ls", "--state", "paused", env=elsewhere)
     assert {line["state"] for line in listed} == {"paused"}
+    assert {line["what"] for line in listed} == {None}
+    here = {line["job"]: line["what"] for line in did(two, "ls", env=two.here)}
+    assert (here[stored], here[job]) == ("f", "h")
     assert [line["size"] for line in listed if line["job"] == job] == [2 * MIB]
     everything = did(two, "ls", "--all", env=elsewhere)
     assert "delivered" in {line["state"] for line in everything}
@@ -280,6 +285,9 @@ def test_jobs_are_listed_by_their_states_and_shown_one_by_one(two: Two, elsewher
     told = dict(line.split(maxsplit=1) for line in one.stdout.decode().splitlines())
     assert (told["state"], told["size"], told["fetched"]) == ("stored", "1.0 MB", "0 of 2")
     assert told["stored"].endswith("in 1 segment")
+    assert two.start("rm", stored).code == 0
+    with closing(Ledger(Path(two.here["XFER_HOME"], "state", "ledger.db"))) as ledger:
+        assert stored not in ledger.labels()
 
 
 def test_a_job_is_named_by_how_its_id_begins_if_that_is_one_alone(

@@ -291,11 +291,27 @@ def small_disk(two: Two) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", two.out], check=True)
 
 
+def test_a_fetch_whose_home_is_lost_starts_anew_and_names_what_was_left(two: Two) -> None:
+    ticket = two.store(two.file("f", 8 * MIB))
+    first = two.fetch(ticket, "--bwlimit", "2MiB")
+    first.moved(1)
+    first.signal(signal.SIGKILL)
+    first.end()
+    [left] = two.left_over
+    again = two.fetch(ticket, env={**two.there, "XFER_HOME": str(two.tmp / "a new home")})
+    assert again.summary.kept == 0
+    warned = [event.text for event in again.events if isinstance(event, events.Notice) and event.warning]
+    assert [text.startswith(f"{two.out / left} (") for text in warned] == [True]
+    assert two.left_over == [left]  # another host that shares the folder may go on with it
+    assert two.fetch(ticket, "--overwrite").code == 0  # that goes on with it
+    assert two.left_over == []
+
+
 @pytest.mark.root
 def test_a_disk_that_is_too_small_is_told_before_a_byte_comes(two: Two, small_disk: Path) -> None:
     said = complaint(two.fetch(two.store(two.file("f", 30 * MIB))))
     assert (said.code, said.kind) == (5, "DiskFull")
-    assert said.message.startswith("the transfer needs 31,457,280 bytes, and ")
+    assert said.message.startswith("the transfer needs 31.5 MB, and ")
     assert list(small_disk.iterdir()) == []
 
 

@@ -228,12 +228,19 @@ def test_a_file_that_changed_since_a_part_was_stored_ends_it_until_no_resume_voi
     two: Two, source: Path
 ) -> None:
     first = killed(two, source)
+    (begun,) = listed(two, two.here)
     with open(source, "r+b") as file:
         file.write(b"another")
     said = complaint(two.send("--wait", "0", source))
     assert (said.code, said.kind) == (6, "SourceChanged")
     assert said.message == "source has changed since an earlier run stored a part of this"
-    assert "--no-resume" in said.next
+    assert said.next.startswith(f"`xfer resume {begun.job}` compares the bytes and goes on if they are the ")
+    assert said.next.endswith("; else pass --no-resume to give that up and send what is there now")
+    compared = complaint(two.start("resume", "--json", begun.job))
+    assert (compared.code, compared.kind) == (6, "SourceChanged")
+    assert "--no-resume" in compared.next
+    assert compared.next.endswith(f"`xfer cancel {begun.job}`")
+    assert [job.begun for job in listed(two, two.here)] == [begun.begun]
     anew = two.send("--wait", "0", "--no-resume", source)
     assert anew.summary.outcome == "stored"
     assert anew.ticket != first.ticket
@@ -250,6 +257,7 @@ def test_of_a_folder_the_new_file_is_named_and_not_the_folder(two: Two, source: 
     (folder / "a new one").touch()
     said = complaint(two.send("--wait", "0", folder))
     assert said.message == "folder/a new one is new since an earlier run stored a part of this"
+    assert said.next == "pass --no-resume to give that up and send what is there now"
 
 
 def test_a_file_that_changed_before_anything_was_stored_is_a_new_job_and_the_old_one_void(two: Two) -> None:
@@ -391,6 +399,13 @@ def test_a_file_that_was_only_touched_goes_on_with_its_ticket(two: Two, source: 
     source.touch()
     assert complaint(two.send("--wait", "0", source)).code == 6
     (job,) = listed(two, two.here)
+    going = two.start("resume", "--json", "--bwlimit", "2MiB", job.job)
+    going.event(events.RouteChosen)
+    going.signal(signal.SIGKILL)
+    going.end()
+    (again,) = listed(two, two.here)
+    assert again.number != job.number, "it was taken up by its bytes"
+    assert again.begun == job.begun
     assert two.start("resume", "--json", job.job).summary.kept >= 8
     assert two.fetch(first.ticket).code == 0
     assert listed(two, two.here) == []

@@ -90,6 +90,27 @@ def test_many_files_get_one_bar_and_a_row_for_each_that_moves() -> None:
     assert moving == [f"  ━━━╸━━━━━━━━   30 %  {path}" for path in ("docs/a.txt", "docs/b.txt", "c")]
 
 
+def test_silence_is_no_speed_and_is_said_until_something_moves(screen: Screen) -> None:
+    clock = Clock()
+    with Bars(None, screen, clock) as bars:
+        for done in (0, MB, 2 * MB):
+            bars(one(done))
+            clock.now += 1
+        bars.tick()
+        assert "1.0 MB/s" in screen.shown[0]
+        clock.now += 4
+        bars(one(2 * MB))  # an event in which nothing has moved
+        bars.tick()
+        assert "  0 B/s  no byte for 5.0 s  webrtc" in screen.shown[0]
+        bars(one(3 * MB))
+        bars.tick()
+        assert "no byte" not in screen.shown[0]
+        bars(one(12 * MB))
+        clock.now += 60  # all is here: what is done now moves none
+        bars.tick()
+        assert "no byte" not in screen.shown[0]
+
+
 @pytest.mark.parametrize(
     ("width", "shown", "left_out"),
     [

@@ -174,3 +174,13 @@ def test_an_option_of_several_commands_is_defined_once() -> None:
                 found.setdefault((ast.unparse(node.args[0]), variable), []).append(file.name)
     assert len(found) > 30
     assert {option: files for option, files in found.items() if len(files) > 1} == {}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("cli/*.py")), ids=lambda path: path.stem)
+def test_what_is_confirmed_to_a_terminal_can_be_left_out(path: Path) -> None:
+    """But for empty lists: those are the answer."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id == "confirm":
+            empty = isinstance(call.args[0], ast.Constant) and str(call.args[0].value).startswith("no")
+            assert empty or [keyword.arg for keyword in call.keywords] == ["quiet"], ast.unparse(call)

@@ -409,16 +409,36 @@ def test_a_key_of_long_ago_is_forgotten(ledger: Ledger, monkeypatch: pytest.Monk
     assert ledger.keyed("s", "recent") is not None
 
 
+def test_what_was_sent_is_known_for_a_year_after_the_job_ended(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    ledger.end(ledger.add("send", "one", b"k", b"s", label="a file"))
+    ledger.add("fetch", "two", b"k", b"s", label="/in")
+    ledger.keep_label("three", "a stream")
+    assert ledger.labels() == {"one": "a file", "three": "a stream"}
+    ledger.drop_label("three")
+    monkeypatch.setattr(time, "time", lambda: now + 365 * 24 * 3600 + 60)
+    ledger.add("send", "four", b"k", b"s", label="another")
+    assert ledger.labels() == {"four": "another"}
+
+
+def test_a_job_that_is_begun_anew_is_as_old_as_it_was(ledger: Ledger) -> None:
+    assert ledger.add("send", "j", b"k", b"s", created=1000.0).created == 1000.0
+
+
 def test_a_ledger_of_before_there_were_keys_learns_them_and_keeps_its_jobs(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         row = ledger.add("send", "j", b"k", b"s")
     with closing(sqlite3.connect(path)) as db:
         db.execute("DROP TABLE idempotency")
+        db.execute("DROP TABLE labels")
         db.execute("PRAGMA user_version = 2")
     with closing(Ledger(path)) as ledger:
         assert ledger.unfinished("send") == [row]
         ledger.keep_key("s", "k", "j", b"s", b"source")
         assert ledger.keyed("s", "k") is not None
+        assert ledger.labels() == {}
 
 
 def test_a_ledger_of_a_newer_xfer_says_so_and_stays_as_it_is(path: Path) -> None:
@@ -543,7 +563,7 @@ def test_a_segment_that_is_stored_whole_has_no_upload_to_go_on_with(ledger: Ledg
     assert ledger.blocks(row) == {0: b"zero", 1: b"one"}
 
 
-def test_a_ledger_says_that_it_is_of_version_3_so_that_older_ones_leave_it_alone(path: Path) -> None:
+def test_a_ledger_says_that_it_is_of_version_4_so_that_older_ones_leave_it_alone(path: Path) -> None:
     Ledger(path).close()
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)

@@ -65,6 +65,9 @@ def test_a_run_that_died_before_it_told_of_its_folder_leaves_none(out: Path, out
     assert len(staged(base)) == 1
     with job(f"{out}{output}") as again:
         assert staged(base) == []
+        assert first.row is not None
+        assert again.row is not None
+        assert again.row.created == first.row.created
         written(again)
         again.publish(RECEIPT)
         again.end()

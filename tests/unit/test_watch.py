@@ -90,6 +90,17 @@ def test_a_watcher_shows_what_the_sender_shows() -> None:
     assert watch.summary_of(None, since=None).outcome == "stored"
 
 
+def test_only_what_is_seen_as_it_happens_counts_for_the_speed() -> None:
+    def moved(*heard: Heard) -> list[int]:
+        return [e.done + e.under_way - e.kept for e in told_of(*heard) if isinstance(e, Progress)]
+
+    replayed = [Heard(replace(SAID, done=done), number) for number, done in enumerate((10, 30), start=5)]
+    live = [Heard(replace(SAID, done=done, under_way=1)) for done in (50, 52)]
+    anew = [Heard(replace(SAID, run="b", done=done)) for done in (40, 45)]
+    assert moved(*replayed, *live) == [0, 0, 0, 2]
+    assert moved(*live, *anew) == [0, 2, 0, 5]
+
+
 def test_a_run_that_ended_badly_is_waited_for_and_another_one_is_said() -> None:
     failed = replace(SAID, event="end", state="failed", code=5, kind="BusUnreachable")
     told = told_of(Heard(failed), Heard(replace(SAID, run="b")))
@@ -121,7 +132,8 @@ def test_every_line_of_the_list_fits_80_columns(
     line = JobLine(
         job=JOB, state=JobState.DELIVERED, size=size, created=0.0, expires=2 * age, fetched=fetched, fetches=fetches
     )  # fmt: skip
-    shown = table.table(ls.HEADINGS, [ls.row(line)], 80, age, numbers=("SIZE",))
+    what = "what was sent, at some length, and in many words.tar"
+    shown = table.table(ls.HEADINGS, [ls.row(line, what)], 80, age, numbers=("SIZE",), whole=("JOB",))
     assert max(map(len, shown)) <= 80
     assert shown[1].startswith(JOB), "nothing had to be cut"
 

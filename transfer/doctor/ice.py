@@ -10,6 +10,7 @@ from transfer.config import Context, Turn
 from transfer.doctor.finding import Finding, away, failed
 from transfer.errors import NotAllowed, XferError
 from transfer.ice_urls import parse_stun, parse_turn
+from transfer.unreachable import why
 
 WITHIN = 4.0
 """Seconds for one server."""
@@ -32,7 +33,11 @@ async def _told(name: str, url: str, check: Coroutine[Any, Any, str]) -> Finding
     except XferError as error:
         return failed(name, error)
     except OSError as error:
-        return away(name, f"{url}: {error.strerror or error}", "check the name, and whether the server runs")
+        return away(
+            name,
+            f"{url}: {why(error) or error.strerror or error}",
+            "check the name, and whether the server runs",
+        )
     took = (time.perf_counter() - begun) * 1000
     return Finding(name, "ok", f"{url}: {took:.0f} ms, {address}")
 

@@ -24,6 +24,7 @@ from transfer.hold import Hold
 from transfer.model import Bytes
 from transfer.transports.s3.congestion import NetworkPath
 from transfer.transports.s3.proxies import proxy_for, shown
+from transfer.unreachable import why
 
 if TYPE_CHECKING:
     import urllib3
@@ -38,7 +39,6 @@ than 5 MiB, and cuts off what is silent for 20 s or more. And seconds between tw
 MAX_ANSWER = 1 << 14
 """Bytes that are read of an answer which carries no payload."""
 _KINDS = {
-    "NewConnectionError": "connection refused",
     "ConnectTimeoutError": "timed out",
     "ReadTimeoutError": "timed out",
     "ProtocolError": "connection broken",
@@ -298,7 +298,7 @@ def _plain(error: Exception) -> str:
     """urllib3's messages hold the URL, which is a secret: say the kind only."""
     reason = getattr(error, "reason", None) or error
     text = type(reason).__name__
-    return _KINDS.get(text, text)
+    return _KINDS.get(text) or why(error) or text
 
 
 def _distrust(error: BaseException | None) -> str | None:
