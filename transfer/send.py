@@ -271,7 +271,7 @@ class _Sender:
         small = total is not None and total < asked.threshold
         may_wait = asked.via == "auto" and asked.wait != 0
         directly = asked.via == "webrtc" or (may_wait and small and not self._job.remains.stored)
-        if not (directly or self._job.found) and self._job.state.unfinished:
+        if not directly and self._job.fresh:
             return await self._all_through_store(small)
         await self._offer()
         if self._job.found:

@@ -120,6 +120,11 @@ class SentJob:
         self._locks = [lock] if lock is not None else []
 
     @property
+    def fresh(self) -> bool:
+        """Made by this run: there is nothing of it anywhere."""
+        return self.remains is NOTHING and not self.found and self.state is api.JobState.OPEN
+
+    @property
     def resumable(self) -> bool:
         return self._row is not None
 
