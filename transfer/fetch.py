@@ -184,7 +184,7 @@ class _Receiver:
     async def run(self, ice: IceServers) -> Summary:
         """Raises as `fetch`."""
         try:
-            if self._opened.segments:
+            if self._opened.segments and self._place.receipt is None:
                 self._store.expect(self._opened.size)
             if self._opened.state.unfinished:  # else its sender has nothing more to say
                 await self._mailbox.listen(self._broker.patience)

@@ -93,16 +93,16 @@ class Folder:
         """Until it is closed, or the process dies, `is_held` says so on this system, if the file system can."""
         if sys.platform != "win32" and self._fd is not None:
             with suppress(OSError):
-                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(self._fd, fcntl.LOCK_SH)  # whoever asks `is_held` lets go at once
 
     def is_held(self) -> bool:
-        """By another holding of it. False also where nobody can tell."""
+        """By another holding of it, or nobody can tell."""
         if sys.platform == "win32" or self._fd is None:
             return False
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno in (errno.EWOULDBLOCK, errno.EAGAIN)
+        except OSError:
+            return True
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
 

@@ -11,7 +11,16 @@ from transfer import api
 from transfer.adopted import compare, manifest_of
 from transfer.broker_client import BrokerClient, Conflict, JobPaused
 from transfer.content import Content
-from transfer.errors import CANCELLED, JobCancelled, JobGone, Locked, NotAllowed, SourceChanged, UsageError
+from transfer.errors import (
+    CANCELLED,
+    JobCancelled,
+    JobGone,
+    Locked,
+    NotAllowed,
+    SourceChanged,
+    UsageError,
+    XferError,
+)
 from transfer.ledger import JobRow, Ledger, PartRow, SourceRow
 from transfer.lock import FileLock
 from transfer.meter import Meter
@@ -61,7 +70,8 @@ async def open_job(
                 "a stream cannot be continued", hint="send it as a new transfer, without a ticket"
             )
         ticket = await _create(broker, material, again, new)
-        ledger.keep_label(ticket.job, material.label)
+        with contextlib.suppress(XferError):  # only `xfer ls` would miss it
+            ledger.keep_label(ticket.job, material.label)
         return SentJob(ticket, ledger, None, None)
     opening = _Opening(broker, ledger, locks, material, material.tree, again, meter, on_pause)
     if new is not None:

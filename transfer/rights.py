@@ -12,6 +12,7 @@ from transfer.permissions import subjects
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.aio.subscription import Subscription
 
 WITHIN = 4
 """Seconds for the server to answer all tries."""
@@ -33,18 +34,14 @@ async def missing(client: Client, user: str, refusals: Collection[str]) -> list[
     trial = f"trial{secrets.token_hex(4)}"
     publish, subscribe = subjects(user)
     with bus.translated():
-        heard = [await client.subscribe(_one_of(family, trial)) for family in subscribe]
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            for family in subscribe:
+                heard = await client.subscribe(_one_of(family, trial))
+                undo.push_async_callback(_leave, heard)
             for family in publish:
                 if not family.startswith("xfer.api."):
                     await client.publish(_one_of(family, trial), headers=_TO_NO_STREAM)
             await client.flush(WITHIN)  # the server answers in order: what it refuses, before this
-        finally:
-            for subscription in heard:
-                with contextlib.suppress(
-                    Exception
-                ):  # the connection may be gone, and with it the subscription
-                    await subscription.unsubscribe()
     said = [text.lower() for text in refusals if trial in text.lower()]
     return [
         f"{verb} to {family}"
@@ -55,6 +52,11 @@ async def missing(client: Client, user: str, refusals: Collection[str]) -> list[
         for family in families
         if any(f'for {named} to "{_one_of(family, trial).lower()}"' in text for text in said)
     ]
+
+
+async def _leave(subscription: Subscription) -> None:
+    with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
+        await subscription.unsubscribe()
 
 
 def _one_of(family: str, trial: str) -> str:

@@ -339,11 +339,10 @@ class _Sender:
         route.begin()
         try:
             await self._offer()
-        except BaseException:
+            self._meter.choose("s3", self._why_stored(small))
+            return await self._through_store(route)
+        finally:
             await route.close()
-            raise
-        self._meter.choose("s3", self._why_stored(small))
-        return await self._through_store(route)
 
     async def _through_store(self, route: ThroughStore) -> Summary:
         segments = await route.serve(self._asked.wait, self._asked.fetches or 1)

@@ -75,8 +75,8 @@ class SturdyClient(Client):
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """After what was said before it; nats-py's own overtakes that, and so `flush` returned before the server had it."""
         if self.is_connected and self._transport is not None and self._pending:
-            waiting, self._pending, self._pending_data_size = self._pending, [], 0
-            self._transport.writelines(waiting)
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
 
     @staticmethod

@@ -64,9 +64,13 @@ class ThroughStore:
         meter.under_way = self._under_way
 
     def begin(self) -> None:
-        """Read, seal and connect already, for a new job; nothing is stored before `serve`. Ends with `close`, or with that."""
+        """Connect already, and read and seal, for a new job; nothing is stored before `serve`. Ends with `close`, or with that.
+
+        A stream is not read, nor a command started, before the ticket is told.
+        """
         self._store.expect()
-        self._begun = asyncio.create_task(self._put_all(self._out.everything))
+        if self._out.manifest.total is not None:
+            self._begun = asyncio.create_task(self._put_all(self._out.everything))
 
     async def close(self) -> None:
         if self._begun is not None:

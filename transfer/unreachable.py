@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
+import ssl
 
 REFUSED = "connection refused"
 _KINDS = {
@@ -23,6 +25,9 @@ def why(error: BaseException) -> str | None:
     """
     below: BaseException | None = error
     while below is not None:
+        reason = getattr(below, "reason", "") if isinstance(below, ssl.SSLError) else ""
+        if reason:  # OpenSSL's constant; the number is none of the system's
+            return f"TLS failed: {reason.replace('_', ' ').lower()}"
         if isinstance(below, OSError) and (number := _number(below)) is not None:
             return _KINDS.get(number) or os.strerror(number).lower()
         below = below.__cause__ or below.__context__
@@ -31,8 +36,10 @@ def why(error: BaseException) -> str | None:
 
 def _number(error: OSError) -> int | None:
     """asyncio makes one error without a number of those of several addresses: a refusal tells most, then the last."""
+    if isinstance(error, ssl.SSLError | socket.gaierror):  # they have numbers of their own
+        return None
     if error.errno is not None:
-        return error.errno if error.errno in errno.errorcode else None  # getaddrinfo has numbers of its own
+        return error.errno if error.errno in errno.errorcode else None
     numbers = [int(found) for found in re.findall(r"\[Errno (\d+)\]", str(error))]
     if errno.ECONNREFUSED in numbers:
         return errno.ECONNREFUSED

@@ -15,7 +15,7 @@ from stand import ROOT, Stand
 
 import transfer
 from transfer.broker_client import BrokerClient
-from transfer.events import Event, TicketReady
+from transfer.events import Event, RouteChosen, TicketReady
 from transfer.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -110,6 +110,22 @@ async def test_a_new_job_is_announced_and_begun_at_the_same_time(
     assert sent.outcome == "stored"
     assert isinstance(events[0], TicketReady), "nothing is said before the ticket"
     assert two.fetch(str(events[0].ticket)).code == 0
+
+
+async def test_a_listener_that_fails_leaves_nothing_running(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in two.here.items():
+        monkeypatch.setenv(name, value)
+
+    def fail(event: Event) -> None:
+        if isinstance(event, RouteChosen):
+            raise LookupError("not a transfer's business")
+
+    before = asyncio.all_tasks()
+    with pytest.raises(LookupError):
+        await transfer.send([two.file("f", 1000)], wait=0, on_event=fail)
+    assert asyncio.all_tasks() == before
 
 
 def test_the_page_names_what_the_package_exports() -> None:

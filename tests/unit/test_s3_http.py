@@ -132,6 +132,20 @@ def test_a_connection_that_was_made_early_serves_the_first_request(
     assert len(made) == 2, "this store closes each after its answer"
 
 
+def test_each_early_connection_is_one_more(store: Start) -> None:
+    http, url = StoreHttp(3), store(lambda request: sized(request, 200))
+    origin = url.url.removesuffix("/o")
+    for _ in range(3):
+        http.connect(origin)
+    pool = http._pool(origin).connection_from_url(origin)
+    assert pool.pool is not None
+    there = [pool.pool.get_nowait() for _ in range(3)]
+    assert [connection.is_connected for connection in there] == [True] * 3
+    for connection in there:
+        connection.close()
+    http.close()
+
+
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:9", "ftp://nobody", "https://", "nonsense"])
 def test_connecting_early_is_never_an_error(http: StoreHttp, origin: str) -> None:
     http.connect(origin)

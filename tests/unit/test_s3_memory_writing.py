@@ -12,7 +12,7 @@ from stores import CODEC, JOB, MEMORY, pause
 
 from transfer import api, plan
 from transfer.broker_client import Patience
-from transfer.errors import StoreUnreachable
+from transfer.errors import Refused, StoreUnreachable
 from transfer.model import Frame, FrameId, Kind, SegmentRef
 from transfer.plan import Part
 from transfer.transports.s3 import NOTHING, OpenSegment, Pace, Remains, S3Outbound, outbound
@@ -73,6 +73,11 @@ class Storing:
     def close(self) -> None: ...
 
 
+class Refusing(Storing):
+    async def begin(self, _job: str, segment: int) -> str:
+        raise Refused("no more")
+
+
 class NoLog:
     def segment_begun(self, segment: int, upload: str) -> None: ...
     def part_made(self, segment: int, part: Part, crc: str) -> None: ...
@@ -124,6 +129,14 @@ async def test_what_is_on_its_way_up_is_bounded_in_number_and_bytes(seed: int, f
     assert storing.most_bytes <= max(MEMORY, 100 * pace.limit, 100 + 1500 + index)
     assert made._memory._inside == made._ahead._inside == made._slots._inside == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_stream_hears_at_its_first_frame_that_its_segment_is_refused() -> None:
+    """The next one may be long in coming."""
+    made = writer(Refusing(1))
+    with pytest.raises(Refused):
+        await made.put(Frame(FrameId(Kind.CHUNK, 0), b"first"))
+    await made.close()
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])

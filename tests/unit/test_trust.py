@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import ssl
 import sys
 import threading
@@ -97,6 +98,31 @@ def test_a_store_that_the_pinned_authority_vouches_for_is_used(
 ) -> None:
     assert put(store[0], ours.authority) == "e"
     assert store[1] == ["/part"]
+
+
+def test_a_connection_that_was_made_early_is_used_though_session_tickets_came_over_it(
+    store: tuple[str, list[str]], ours: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS 1.3: they are no data, and not the end that urllib3 takes them for."""
+    from transfer.transports.s3 import connections
+
+    made: list[connections._WatchedTls] = []
+
+    class Counted(connections._WatchedTls):
+        def connect(self) -> None:
+            made.append(self)
+            super().connect()
+
+    monkeypatch.setattr(connections, "_WatchedTls", Counted)
+    http = StoreHttp(1, ca=ours.authority)
+    try:
+        http.connect(store[0].removesuffix("/part"))
+        [early] = made
+        assert select.select([early.sock], [], [], 20)[0], "they have come"
+        assert http.put(SignedUrl(store[0], {"Content-Length": "4"}), [b"data"]) == "e"
+    finally:
+        http.close()
+    assert made == [early]
 
 
 @pytest.mark.parametrize("who", ["another authority", "those of the system"])

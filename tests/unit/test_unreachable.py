@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_of_a_server_with_several_addresses() -> None:
     """As asyncio puts it."""
     both = "Multiple exceptions: [Errno 101] Connect call failed ('::1', 9, 0, 0), [Errno 111] Connect call failed"
     assert why(OSError(both)) == "connection refused"
+
+
+def test_what_openssl_says_is_no_number_of_the_system() -> None:
+    refused = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
+    refused.reason = "WRONG_VERSION_NUMBER"
+    assert why(refused) == "TLS failed: wrong version number"
+    assert why(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")) is None
 
 
 def test_a_name_that_nobody_knows_is_no_number_of_the_system() -> None:

@@ -209,7 +209,7 @@ class Bucket:
                 )
                 client.meta.events.register("response-received.s3", self._learn_skew)
                 at = urlsplit(client.meta.endpoint_url)
-                self._client, self.origin = client, f"{at.scheme}://{at.netloc}"
+                self._client, self.origin = client, f"{at.scheme}://{at.netloc.rpartition('@')[2]}"
             return self._client
 
     def _learn_skew(self, response_dict: Answer | None, **_event: object) -> None:

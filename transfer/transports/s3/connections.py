@@ -5,6 +5,7 @@ For the latter it takes a connection out of urllib3's pool and puts it back, whi
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,39 @@ class _Watched(HTTPConnection):
 
 
 class _WatchedTls(_Watched, HTTPSConnection):
-    pass
+    @property
+    def is_connected(self) -> bool:
+        """Whether it can be used again, for urllib3, which asks that of an idle one.
+
+        TLS 1.3 servers send session tickets when the handshake is over. urllib3 takes whatever comes for the end, and would
+        dial anew; they are read here, and are no data.
+        """
+        sock = self.sock
+        if sock is None:
+            return False
+        before = sock.gettimeout()
+        try:
+            sock.settimeout(0)
+            sock.recv(1)
+        except ssl.SSLWantReadError:
+            return True
+        except OSError:
+            return False
+        finally:
+            sock.settimeout(before)
+        return False  # an end, or what nobody asked for
 
 
 class _Ready(HTTPConnectionPool):
     def ready(self) -> None:
         """Have one more connection there, for the next request. Raises what connecting does."""
+        ready: list[Any] = []
         connection: Any = self._get_conn()
+        while connection.is_connected:
+            ready.append(connection)
+            connection = self._get_conn()
+        for each in ready:
+            self._put_conn(each)
         try:
             connection.connect()
         except BaseException:

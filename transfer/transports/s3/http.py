@@ -107,7 +107,8 @@ class StoreHttp:
         self.moved = 0
 
     def close(self) -> None:
-        self._closed = True
+        with self._making:
+            self._closed = True
         for pool in self._pools.values():
             pool.clear()
 
@@ -248,6 +249,8 @@ class StoreHttp:
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy = proxy_for(url)
         with self._making:
+            if self._closed:
+                raise StoreUnreachable("the transfer was stopped")
             if proxy not in self._pools:
                 from transfer.transports.s3.connections import make_pool
 

@@ -232,6 +232,10 @@ class S3Outbound:
         else:
             begin = asyncio.create_task(self._begin(number))
             self._watch(begin)
+            if (
+                self._total is None
+            ):  # a stream may be silent after its first frame: a refusal must not wait for the next
+                await asyncio.shield(begin)
             current = _Upload(begin, SegmentBuilder(number, size, ripe, now))
         self._timer = asyncio.create_task(self._close_when_due(current))
         return current
