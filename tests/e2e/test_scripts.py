@@ -158,7 +158,7 @@ def test_with_a_key_it_is_one_transfer_whatever_became_of_the_runs(two: Two) -> 
     assert first.ticket
     busy = complaint(keyed("monday", slow))
     assert (busy.code, busy.message) == (11, "another run sends with this idempotency key")
-    first.moved(1)
+    first.moved(9 * MIB)  # one part at a time: the first has arrived
     first.signal(signal.SIGKILL)
     assert first.code == -signal.SIGKILL
 

@@ -52,7 +52,10 @@ def same(one: Path, other: Path) -> bool:
 
 
 def rows_in(home: Path) -> dict[str, int]:
-    """How many rows each table of a ledger has, of those that have any: only what is unfinished has rows."""
+    """How many rows each table of a ledger has, of those that have any: only what is unfinished has rows.
+
+    But for what the jobs were called, which `xfer ls` shows for a year.
+    """
     path = home / "state" / "ledger.db"
     if not path.exists():
         return {}
@@ -62,7 +65,7 @@ def rows_in(home: Path) -> dict[str, int]:
         counts = {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
     finally:
         ledger.close()
-    return {table: count for table, count in counts.items() if count}
+    return {table: count for table, count in counts.items() if count and table != "labels"}
 
 
 def clear(folder: Path) -> None:
