@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import sys
 
+_INDENT = "  "
+
 
 def confirm(text: str, *, quiet: bool = False) -> None:
-    """Say in a line what was done, or that there was nothing to show."""
-    if not quiet and sys.stderr.isatty():
-        sys.stderr.write(text + "\n")
+    """Say in a sentence what was done, or that there was nothing to show; broken between words, to the terminal's width."""
+    if quiet or not sys.stderr.isatty():
+        return
+    from rich.console import Console
+
+    from cli.wrap import wrap
+
+    console = Console(stderr=True)
+    sys.stderr.write("\n".join(wrap(text, console.width, console, _INDENT)) + "\n")

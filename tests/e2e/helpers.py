@@ -259,14 +259,15 @@ class Two:
 
 
 def at_a_terminal(
-    *args: object, env: Mapping[str, str], cwd: Path | None = None, input: str = ""
+    *args: object, env: Mapping[str, str], cwd: Path | None = None, input: str = "", columns: int = 1000
 ) -> tuple[int, str]:
-    """Run a command whose stderr is a terminal of 80 columns. Returns its exit code, and what it said there."""
+    """Run a command whose stderr is a terminal, so wide unless told that nothing is broken. Returns its exit code, and
+    what it said there."""
     ours, theirs = os.openpty()
     try:
         code = subprocess.run(
             [*XFER, *map(str, args)],
-            env={**env, "COLUMNS": "80", "TERM": "dumb"},
+            env={**env, "COLUMNS": str(columns), "TERM": "dumb"},
             cwd=cwd,
             input=input,
             stdout=subprocess.DEVNULL,

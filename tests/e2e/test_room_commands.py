@@ -214,6 +214,10 @@ def test_what_was_done_is_said_to_a_terminal_and_a_script_hears_nothing(two: Two
         code, said = at_a_terminal("room", *words, env=two.here)
         assert (code, said.startswith(told)) == (0, True), said
     (two.tmp / "room.txt").unlink()
+    code, said = at_a_terminal("room", "new", "jobs", *made, env=two.here, columns=80)
+    assert (code, [len(line) < 80 for line in said.splitlines()]) == (0, [True, True]), said
+    assert said.endswith(" `xfer room join TICKET`\n"), "what is to be copied is left whole"
+    (two.tmp / "room.txt").unlink()
     for words in story:
         ended = two.start("room", *words, env=two.there)
         assert (ended.code, ended.stdout, ended.stderr) == (0, b"", ""), words

@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from transfer.errors import ProtocolError
 from transfer.transports.sdp import MAX_SDP, Session, read, write
@@ -258,6 +259,15 @@ def test_what_was_made_is_read_again(session: Session, number: int) -> None:
     assert text.endswith("\r\n")
     assert all(line[1] == "=" for line in text.split("\r\n")[:-1])
     assert read(text) == session
+
+
+@pytest.mark.parametrize("field", ["ufrag", "password", "setup"])
+def test_a_description_whose_fields_hold_lines_of_their_own_is_not_written(field: str) -> None:
+    """It is the peer's, and aiortc would read them."""
+    session = read(CHROMIUM)
+    text = getattr(session.description, field) + "\r\nm=video 9 UDP/TLS/RTP/SAVPF 96"
+    with pytest.raises(ProtocolError, match="line breaks"):
+        write(Session(replace(session.description, **{field: text})), 1)
 
 
 def test_an_offer_reads_as_others_expect_it() -> None:

@@ -42,7 +42,10 @@ class Session(NamedTuple):
 
 
 def write(session: Session, number: int) -> str:
-    """The SDP of an offer or an answer. number: of the session, below 2^63, different for each."""
+    """The SDP of an offer or an answer. number: of the session, below 2^63, different for each.
+
+    Raises ProtocolError for a description, which may be the peer's, that would be more than its own lines.
+    """
     theirs = session.description
     lines = ["v=0", f"o=- {number} 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
     if session.bundled and session.mid:
@@ -58,6 +61,8 @@ def write(session: Session, number: int) -> str:
         f"a=max-message-size:{theirs.max_message}",
     ]
     lines += [f"a=candidate:{line}" for line in theirs.candidates]
+    if not all(line.isprintable() for line in lines):
+        raise ProtocolError("the peer's description of itself has line breaks in it")
     return "\r\n".join([*lines, "a=end-of-candidates", ""])
 
 
