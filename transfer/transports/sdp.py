@@ -61,7 +61,7 @@ def write(session: Session, number: int) -> str:
         f"a=max-message-size:{theirs.max_message}",
     ]
     lines += [f"a=candidate:{line}" for line in theirs.candidates]
-    if not all(line.isprintable() for line in lines):
+    if any(line.splitlines() != [line] for line in lines):
         raise ProtocolError("the peer's description of itself has line breaks in it")
     return "\r\n".join([*lines, "a=end-of-candidates", ""])
 
@@ -106,10 +106,10 @@ def read(text: str) -> Session:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """(type, value) of each. Only these ends of a line are SDP's: `splitlines` knows more."""
+    """(type, value) of each. Only these ends of a line are SDP's: what holds one that only others know is none."""
     for line in text.split("\n"):
         line = line.removesuffix("\r")
-        if line[1:2] == "=" and "\r" not in line:
+        if line[1:2] == "=" and line.splitlines() == [line]:
             yield line[0], line[2:]
         elif line:
             raise ProtocolError("what the peer sent is no SDP")
