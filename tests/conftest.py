@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -57,6 +58,16 @@ class _Said(msgspec.Struct):
     bucket: str
     dir: str
     credentials_file: str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--order", type=int, metavar="SEED", help="run the tests in an order drawn from SEED")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seed = config.getoption("order")
+    if seed is not None:  # every worker must come to the same order
+        random.Random(seed).shuffle(items)
 
 
 def _start(home: Path, folder: Path, **more: str) -> Servers:
