@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import cast
 
 import pytest
 
@@ -149,6 +150,28 @@ def test_connections_that_are_made_while_the_way_is_hurried_get_bbr_at_their_fir
         path.shortest = shortest
         Watch(one, path).look()
         assert control(one) == (b"bbr" if hurries else b"reno")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_CONGESTION is Linux's")
+def test_when_one_of_the_last_has_ended_the_others_look_for_their_rate_from_the_start() -> None:
+    asked: list[bytes] = []
+
+    class Told:
+        def setsockopt(self, _level: int, _option: int, value: bytes) -> None:
+            asked.append(value)
+
+    path = NetworkPath()
+    watch = Watch(cast("socket.socket", Told()), path)
+    path.saw(TRIP, TRIP)
+    path.hurry()
+    path.hurry()
+    assert asked == [b"bbr"]
+    path.hurry(anew=True)
+    assert asked == [b"bbr", b"reno", b"bbr"], "the same once more would leave it as it is"
+    path.saw(100, 100)
+    path.hurry(anew=True)
+    assert len(asked) == 3, "the way is short"
+    del watch
 
 
 def test_a_way_that_nobody_has_seen_is_not_hurried() -> None:

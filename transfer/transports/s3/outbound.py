@@ -299,7 +299,7 @@ class S3Outbound:
             self._memory.leave(length)
             self._ahead.leave()
             if self._finished and self._ahead.inside < self._pace.limit:
-                self._store.hurry()
+                self._store.hurry(anew=True)
         current.stored.append(api.StoredPart(number, etag, length, crc))
         self._on_part(part)
 

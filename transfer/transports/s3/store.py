@@ -100,9 +100,9 @@ class Store:
         self.pace.done(length, time.monotonic() - began)
         return result
 
-    def hurry(self) -> None:
-        """What is under way is waited for."""
-        self._http.path.hurry()
+    def hurry(self, *, anew: bool = False) -> None:
+        """What is under way is waited for. anew: as of `NetworkPath.hurry`."""
+        self._http.path.hurry(anew=anew)
 
     async def _tick(self) -> None:
         while True:
