@@ -104,8 +104,8 @@ def resume(
         if which.running and job is None:
             if json:
                 Ndjson(sys.stdout.buffer)(which)
-            elif not quiet:
-                sys.stderr.write(f"{line_of(which)}\n")
+            else:
+                confirm(line_of(which), quiet=quiet)
             continue
         try:
             show(partial(go_on, which), json=json, quiet=quiet, resume=same_command(), until=until)

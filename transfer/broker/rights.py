@@ -57,7 +57,7 @@ class Rights:
                 found = await missing(client, BROKER, self._refusals)
             except BusUnreachable:
                 found = self.missing
-            except Exception:
+            except Exception:  # whatever it is, a look at the rights must not end a broker that serves
                 log.exception("trying what NATS allows failed")
                 found = self.missing
             if found != self.missing:

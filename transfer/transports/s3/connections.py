@@ -108,7 +108,7 @@ class _Ready(HTTPConnectionPool):
             connection.close()
             raise
         finally:
-            self._put_conn(connection)
+            self._put_conn(connection)  # closed, it keeps its place in the pool
 
 
 def _pool_classes(path: NetworkPath) -> dict[str, type[HTTPConnectionPool]]:
