@@ -84,18 +84,13 @@ class ThroughStore:
         """
         store = self._store
         try:
-            self._served.set()
             await self._receivers.use_store(lambda: store.segments)
-            if self._begun is not None:
-                self._meter.tell()
-                await self._begun
-                await store.finish()
-                return store.segments
             missing = self._out.everything.common(await store.wanted())
             for frame in self._job.remains.stored:
                 self._safe.found(frame)
             self._meter.tell()
             with_peer = self._safe.frames.common(missing)
+            self._served.set()
             if with_peer:
                 for frame in with_peer:
                     missing.discard(frame)
@@ -104,7 +99,7 @@ class ThroughStore:
                 if await self._receipts_come(wait, receipts):
                     return None
                 missing = with_peer
-            await self._put_all(missing)
+            await (self._begun or self._put_all(missing))
             await store.finish()
         finally:
             await self.close()
