@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -68,6 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seed = config.getoption("order")
     if seed is not None:  # every worker must come to the same order
         random.Random(seed).shuffle(items)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: no garbage collection needs to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _start(home: Path, folder: Path, **more: str) -> Servers:

@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,14 @@ def broker_process(place: Place, log: Path, *argv: str, **more: str) -> Iterator
     command = [sys.executable, "-P", *(argv or ("-m", "transfer.broker"))]
     with process(command, log, {**place.env, **more}) as started:
         yield started
+
+
+def until_said(log: Path, text: str) -> None:
+    """Wait until a log holds it."""
+    deadline = time.monotonic() + 30
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)
 
 
 def free_port() -> int:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nats.errors
@@ -24,6 +23,7 @@ from brokers import (
     connected,
     free_port,
     nats_server,
+    until_said,
 )  # fmt: skip
 
 from transfer import api
@@ -67,7 +67,7 @@ async def test_without_a_store_the_broker_starts_and_says_what_is_missing(
         with broker_process(alone, tmp_path / "log", XFER_S3_ENDPOINT=nowhere):
             client = await connected(alone)
             assert code(await answers(client)) is ErrorCode.STORE
-            await asyncio.to_thread(_wait_for_text, tmp_path / "log", "waiting for the store: ")
+            await asyncio.to_thread(until_said, tmp_path / "log", "waiting for the store: ")
             assert "ready" not in (tmp_path / "log").read_text()
             job = Job(client)
             assert isinstance(await job.create(), api.Created)
@@ -94,12 +94,12 @@ async def test_the_broker_waits_for_nats_and_says_so(place: Place, tmp_path: Pat
     env = {**place.env, "NATS_URL": f"nats://u:hush@127.0.0.1:{port}"}
     alone = Place(f"nats://127.0.0.1:{port}", "", env, tmp_path)
     with broker_process(alone, log) as process:
-        await asyncio.to_thread(_wait_for_text, log, "waiting for NATS")
+        await asyncio.to_thread(until_said, log, "waiting for NATS")
         with nats_server(tmp_path, port):
             client = await connected(alone)
             assert isinstance(await answers(client), api.BrokerInfo)
             await client.close()
-            await asyncio.to_thread(_wait_for_text, log, "ready, bucket ")
+            await asyncio.to_thread(until_said, log, "ready, bucket ")
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 20) == 0
     assert "hush" not in log.read_text()
@@ -204,10 +204,3 @@ async def test_the_log_holds_no_url_and_no_token(job: Job, broker: Path) -> None
     assert job.token not in said
     assert "a bug in" not in said
     assert "Traceback" not in said
-
-
-def _wait_for_text(log: Path, text: str) -> None:
-    end = time.monotonic() + 20
-    while text not in log.read_text():
-        assert time.monotonic() < end, text
-        time.sleep(0.05)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from bare import posix_only
+from brokers import until_said
 from helpers import at_a_terminal
 
 from transfer.local.credentials import make_nkey
@@ -157,11 +157,7 @@ def test_a_broker_of_ones_own_serves_beside_others_and_leaves_on_sigterm(
     with open(log, "wb") as stderr:
         process = subprocess.Popen(command, env=env, stderr=stderr, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 15
-        while "ready, bucket xfer" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until_said(log, "ready, bucket xfer")
         process.terminate()
         assert process.wait(15) == 0
     finally:

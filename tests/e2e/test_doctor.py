@@ -28,6 +28,7 @@ from brokers import (
     free_port,
     got,
     nats_server,
+    until_said,
 )
 from nats.aio.client import Client
 
@@ -189,19 +190,12 @@ async def test_of_two_brokers_the_one_with_other_keys_for_the_store_is_named(
         broker_process(alone, tmp_path / "good"),
         broker_process(alone, tmp_path / "bad", **wrong) as bad,
     ):
-        await asyncio.to_thread(_until_said, tmp_path / "good", "ready, bucket")
-        await asyncio.to_thread(_until_said, tmp_path / "bad", "waiting for the store")
+        await asyncio.to_thread(until_said, tmp_path / "good", "ready, bucket")
+        await asyncio.to_thread(until_said, tmp_path / "bad", "waiting for the store")
         found = await asyncio.to_thread(doctor(xfer, alone, tmp_path))
     assert (found.code, found.checks["S3"]["state"]) == (5, "fail")
     assert found.checks["S3"]["said"].startswith("the store refuses the broker (")
     assert found.checks["S3"]["said"].endswith(f" (the broker on {socket.gethostname()}, process {bad.pid})")
-
-
-def _until_said(log: Path, text: str) -> None:
-    deadline = time.monotonic() + 30
-    while text not in log.read_text():
-        assert time.monotonic() < deadline, text
-        time.sleep(0.05)
 
 
 async def test_a_broker_whose_clock_is_off_is_told_in_the_line_of_clocks(
