@@ -8,14 +8,15 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING, NamedTuple
 
 from transfer.errors import MissingPath, SourceChanged, SourceTrouble, UsageError
 from transfer.model import MAX_ENTRIES, MAX_PATH, Entry, EntryKind
 from transfer.paths import MAX_DEPTH, STAGING_PREFIX, printable
 from transfer.source import OPEN_FLAGS, Links, SourceFile, Tree, facts_of, kind_of, patterns, reason_of
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 def scan(paths: Sequence[Path], *, exclude: Sequence[str] = (), links: Links = "preserve") -> Tree:

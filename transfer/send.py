@@ -3,6 +3,7 @@
 One chunk's way out of here: `scan` found its files, `chunks` says which of their bytes it is → `outgoing` reads,
 compresses and seals it → `direct` puts it on a peer's channel (`transports.peer`), or `through_store` in a part of an
 object (`transports.s3`) → `safe` notes that it arrived → `receivers` hear that somebody has everything.
+A little over 400 lines: a quarter of them says what `send` takes, and what each of it means.
 """
 
 from __future__ import annotations

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blake3 import blake3
-from pathspec import GitIgnoreSpec
 
 from transfer.chunks import Extent
 from transfer.errors import SourceChanged, SourceTrouble, UsageError
 from transfer.handles import Handles, OpenFile
 from transfer.model import Entry
 from transfer.paths import printable
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 Links = Literal["skip", "follow", "preserve"]
 
@@ -149,12 +151,15 @@ class Tree:
 
 def patterns(lines: Sequence[str], option: str) -> GitIgnoreSpec | None:
     """What a `.gitignore` of these lines matches; None of no lines. Raises UsageError, naming the option."""
+    if not lines:
+        return None
+    from pathspec import GitIgnoreSpec  # 5 ms that most transfers have no use for
+
     try:
         # To git `a/**` is what lies inside a; pathspec would take it for a itself, too.
-        spec = GitIgnoreSpec.from_lines([line + "/*" if line.endswith("/**") else line for line in lines])
+        return GitIgnoreSpec.from_lines([line + "/*" if line.endswith("/**") else line for line in lines])
     except ValueError as error:
         raise UsageError(f"{option} does not take that pattern: {error}") from None
-    return spec if lines else None
 
 
 def kind_of(mode: int) -> str:
