@@ -67,7 +67,7 @@ def test_an_interrupted_send_prints_what_resumes_it(
     two: Two, slow: Path, signum: signal.Signals, code: int
 ) -> None:
     first = start_slow(two, slow)
-    first.moved(1)
+    first.moved(SIZE // 2)
     first.signal(signum)
     said = complaint(first)
     assert (said.code, said.kind, said.message) == (code, "Interrupted", "interrupted")
