@@ -2,7 +2,7 @@
 
 What is wanted shrinks as frames are written; what is written is in the ledger before it is
 acknowledged. Manifest first (it says where bytes go), chunks in any order, the trailer proves the end.
-A chunk passes `consume` → `_take` → `_decode_and_write` (in a thread: `codec`, `sink`) → `_Batch` (`ledger`, then the
+A chunk passes `consume` → `_take` → `_decode_and_write` (in a thread: `codec`, `sink`) → `commits` (`ledger`, then the
 route's acknowledgement).
 """
 
@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from transfer import chunks
 from transfer.chunks import Manifest
 from transfer.codec import Codec, Rooms, digest_of
+from transfer.commits import Ack, Batch
 from transfer.digests import Digests
 from transfer.errors import CutShort, DamagedData, ProtocolError
 from transfer.ledger import JobRow, Ledger
@@ -25,7 +26,6 @@ from transfer.meter import Meter
 from transfer.model import (
     INDEX_LIMIT,
     MAX_MANIFEST,
-    TRAILER,
     Entry,
     Frame,
     FrameId,
@@ -43,13 +43,8 @@ LARGE = 4 << 20
 """Bytes. Of larger chunks fewer are decoded at once: each takes rooms of its size."""
 CHECK_AT_ONCE = 64
 """Chunks of an earlier run that are checked together; only as many as there are threads are in memory."""
-COMMIT_EVERY = 16
-COMMIT_SECONDS = 0.1
-"""Frames, or seconds, after which what is written goes to the ledger and is acknowledged."""
-
 P = ParamSpec("P")
 R = TypeVar("R")
-Ack = Callable[[Sequence[FrameId]], Awaitable[None]]
 
 
 class Assembly:
@@ -122,14 +117,18 @@ class Assembly:
             self._ledger.drop_frames(self._row, lost)
         self._meter.tell()
 
-    async def consume(self, frames: AsyncGenerator[Frame, None], ack: Ack) -> None:
+    async def consume(
+        self, frames: AsyncGenerator[Frame, None], ack: Ack, *, window: int | None = None
+    ) -> None:
         """Take frames from one route until it ends or the job is complete; closes the iterator.
+
+        window: encoded bytes of which the sender waits to be acknowledged; None if it waits for nothing.
 
         Decodes and writes several at once; commits and acknowledges in batches. Raises what the
         route raises, DamagedData for a frame that came damaged twice, ProtocolError, DiskFull.
         """
         under_way: list[asyncio.Task[FrameId | None]] = []
-        batch = _Batch(self._commit, ack)
+        batch = Batch(self._commit, ack, window)
         try:
             while (frame := await self._next(frames, under_way)) is not None:
                 if frame.id not in self.wanted:
@@ -183,7 +182,7 @@ class Assembly:
         finally:
             await ended(coming)
 
-    async def _take(self, frame: Frame, batch: _Batch) -> FrameId | None:
+    async def _take(self, frame: Frame, batch: Batch) -> FrameId | None:
         """One copy at a time of each frame: what is on disk must be what its digest was taken of.
 
         A cancelled task stops no thread, so a frame is free again only when its write has really ended.
@@ -208,7 +207,7 @@ class Assembly:
                 loop = asyncio.get_running_loop()
                 write.add_done_callback(lambda _: _tell(loop, release))
 
-    async def _take_alone(self, frame: Frame, batch: _Batch) -> FrameId | None:
+    async def _take_alone(self, frame: Frame, batch: Batch) -> FrameId | None:
         """One frame from bytes to the sink. None if it was damaged for the first time: it stays wanted."""
         kind = frame.id.kind
         if kind is not Kind.MANIFEST and self.manifest is None:
@@ -228,7 +227,7 @@ class Assembly:
                 raise
             self.damaged.add(frame.id)
             return None
-        await batch.add(frame.id, digest)
+        await batch.add(frame.id, digest, len(frame.data))
         return frame.id
 
     async def _take_chunk(self, frame: Frame) -> bytes:
@@ -358,41 +357,3 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     """From a thread; a loop that is closed has nobody left to tell."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
-
-
-class _Batch:
-    """Frames that are written but not yet in the ledger, and so not yet acknowledged."""
-
-    def __init__(self, write_down: Callable[[list[tuple[FrameId, bytes]]], None], ack: Ack) -> None:
-        self._write_down, self._ack = write_down, ack
-        self._frames: list[tuple[FrameId, bytes]] = []
-        self._timer: asyncio.Task[None] | None = None
-
-    async def add(self, frame: FrameId, digest: bytes) -> None:
-        self._frames.append((frame, digest))
-        if len(self._frames) >= COMMIT_EVERY or frame == TRAILER:
-            await self.flush()
-        elif self._timer is None or self._timer.done():
-            self._timer = asyncio.create_task(self._later())
-
-    async def flush(self) -> None:
-        frames = self.commit()
-        if frames:
-            await self._ack(frames)
-
-    def commit(self) -> list[FrameId]:
-        if self._frames:  # what cannot be written down stays here, to fail again where it is seen
-            self._write_down(self._frames)
-        frames, self._frames = self._frames, []
-        return [frame for frame, _ in frames]
-
-    def close(self) -> None:
-        """On the way out, whatever the reason: what is written is worth keeping."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self.commit()
-
-    async def _later(self) -> None:
-        await asyncio.sleep(COMMIT_SECONDS)
-        with contextlib.suppress(Exception):  # a dying route reports itself where its frames are read
-            await self.flush()

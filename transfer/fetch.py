@@ -274,7 +274,9 @@ class _Receiver:
         reason = "the receiver stopped"
         try:
             frames = self._limited(route.frames(self._assembly.wanted))
-            await self._assembly.consume(self._noting("webrtc", frames), route.ack)
+            await self._assembly.consume(
+                self._noting("webrtc", frames), route.ack, window=route.limits.window
+            )
             reason = ""
         finally:
             await route.close(reason)

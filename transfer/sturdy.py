@@ -10,9 +10,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
-from nats.aio.transport import TcpTransport
-from nats.errors import Error
+from transfer.later import later
+
+with later(
+    "nats.js"
+):  # JetStream's client, which only a broker needs: a third of what nats-py takes to import
+    from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
+    from nats.aio.transport import TcpTransport
+    from nats.errors import Error
 
 if TYPE_CHECKING:
     import ssl

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from assembling import CHUNK, FIRST, IN_ORDER, SOON, Receiver, chunk, feed, frames_of, hear_nothing
 
-from transfer.assembly import COMMIT_EVERY
 from transfer.chunks import Extent
+from transfer.commits import COMMIT_EVERY
 from transfer.errors import DiskFull
 from transfer.ledger import JobRow, Ledger
 from transfer.model import Entry, EntryKind, Frame, FrameId
@@ -49,6 +49,30 @@ async def test_a_lone_frame_is_acknowledged_without_waiting_for_more(receiver: R
 
     await receiver.assembly.consume(hold(IN_ORDER[:2], heard), ack)
     assert heard.is_set()
+
+
+async def test_a_sender_hears_of_each_quarter_of_its_window_and_need_not_wait_for_more(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it has nothing left to send while the rest is waited for."""
+    monkeypatch.setattr("transfer.commits.COMMIT_SECONDS", 10 * SOON)
+    raws = [bytes([n]) * CHUNK for n in range(5)]
+    manifest, *chunks = frames_of([Entry(b"f", EntryKind.FILE, CHUNK * len(raws), 0o644, 0)], raws).values()
+    heard = asyncio.Event()
+
+    async def ack(frames: Sequence[FrameId]) -> None:
+        if chunk(1) in frames:
+            heard.set()
+
+    async def window() -> AsyncGenerator[Frame, None]:
+        for frame in (manifest, *chunks[:2]):
+            yield frame
+        await asyncio.wait_for(heard.wait(), SOON)
+        for frame in chunks[2:]:
+            yield frame
+
+    await receiver.assembly.consume(window(), ack, window=4 * 2 * len(chunks[0].data))
+    assert receiver.assembly.complete.is_set()
 
 
 async def test_a_ledger_that_was_full_for_a_moment_loses_no_acknowledgement(
