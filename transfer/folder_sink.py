@@ -10,7 +10,8 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from itertools import groupby
 from pathlib import Path
 
 from transfer.chunks import Extent, Manifest
@@ -156,14 +157,18 @@ class FolderSink:
         with memoryview(raw) as view, self._turns.take() if len(extents) > 1 else nullcontext():
             if len(view) != sum(extent.length for extent in extents):
                 raise ValueError("as many bytes as the extents have")
-            for extent in extents:
-                try:
-                    with view[at : at + extent.length] as part, self._opened(extent) as file:
-                        file.write_sparse(part, extent.start)
-                except OSError as error:
-                    with self._room_named(Path(self._open_staging().base.path)):
-                        raise trouble(self._name(extent.entry), error) from error
-                at += extent.length
+            done = 0
+            try:
+                for parts, together in groupby(extents, self._folder_of):
+                    with self._in_folder(parts) as folder:
+                        for extent in together:
+                            with view[at : at + extent.length] as part:
+                                self._write(folder, extent, part)
+                            at += extent.length
+                            done += 1
+            except OSError as error:
+                with self._room_named(Path(self._open_staging().base.path)):
+                    raise trouble(self._name(extents[done].entry), error) from error
 
     def read(self, extents: Sequence[Extent]) -> bytearray:
         buffer = bytearray(sum(extent.length for extent in extents))
@@ -284,16 +289,35 @@ class FolderSink:
             path.mkdir(parents=True)
         return path
 
-    @contextmanager
-    def _opened(self, extent: Extent, *, make: bool = True) -> Iterator[OpenFile]:
-        """The file of an extent. One that is written in a single piece is not kept open."""
+    def _folder_of(self, extent: Extent) -> tuple[str, ...]:
+        return self._places[extent.entry].parts[:-1]
+
+    def _in_folder(self, parts: tuple[str, ...]) -> AbstractContextManager[Folder]:
+        """A folder of the staging tree."""
+        return self._folders.use(parts, lambda: self._open_staging().tree.descend(parts))
+
+    def _is_whole(self, extent: Extent) -> bool:
+        """A file that comes in a single piece is not kept open."""
+        return extent.start == 0 and extent.length == self._entries[extent.entry].size
+
+    def _write(self, folder: Folder, extent: Extent, part: memoryview) -> None:
+        """folder: that the file is in."""
         number = extent.entry
-        if extent.start == 0 and extent.length == self._entries[number].size:
-            file = self._open_file(number, make)
-            try:
+        name, entry = self._places[number].parts[-1], self._entries[number]
+        if self._is_whole(extent) and (fd := _make(folder, name, entry.mode)) is not None:
+            with closing(OpenFile(fd, self._direct(number, fd))) as file:
+                file.write_sparse(part, 0)
+                folder.touch(name, entry.mtime, fd)  # else `publish` must open it again for that
+        else:
+            with self._opened(extent, make=True) as file:
+                file.write_sparse(part, extent.start)
+
+    @contextmanager
+    def _opened(self, extent: Extent, *, make: bool) -> Iterator[OpenFile]:
+        number = extent.entry
+        if self._is_whole(extent):
+            with closing(self._open_file(number, make)) as file:
                 yield file
-            finally:
-                file.close()
         else:
             with self._files.use(number, lambda: self._open_file(number, make)) as file:
                 yield file
@@ -301,9 +325,8 @@ class FolderSink:
     def _open_file(self, number: int, make: bool) -> OpenFile:
         staging = self._open_staging()
         *above, name = self._places[number].parts
-        parts = tuple(above)
         try:
-            with self._folders.use(parts, lambda: staging.tree.descend(parts)) as folder:
+            with self._in_folder(tuple(above)) as folder:
                 if make and (fd := _make(folder, name, self._entries[number].mode)) is not None:
                     return OpenFile(fd, self._direct(number, fd))
                 fd = folder.open(name, os.O_RDWR)

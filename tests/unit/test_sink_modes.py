@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sinks import JOB, WHEN, Content, fetch, posix, publish_killed, staging_in, started, taken_up, tree
 
 from transfer.chunks import make_manifest
+from transfer.errors import DamagedData, UnsafeName
 from transfer.folder import Folder
 from transfer.folder_sink import FolderSink
 from transfer.model import Entry, EntryKind
+from transfer.publish import FEW
 
 # modes and times
 
@@ -103,3 +106,77 @@ def test_a_kill_before_or_between_the_late_modes_is_mended(unprivileged: Path, s
     again.publish()
     again.close()
     assert modes_in(unprivileged / "t") == LOCKED
+
+
+# many files that came whole: they are looked at before they are published, and not opened again
+
+MANY = FEW + 10
+
+
+def many() -> Content:
+    content = Content().folder("d")
+    for number in range(MANY):
+        content.file(f"d/{number}", b"abc")
+    return content
+
+
+@posix
+def test_of_many_files_that_came_whole_none_is_opened_again(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_ = Folder.open
+
+    def noted(self: Folder, name: str, flags: int, mode: int = 0o600) -> int:
+        opened.append(name)
+        return open_(self, name, flags, mode)
+
+    content = many()
+    sink = started(content, out)
+    content.write_to(sink)
+    monkeypatch.setattr(Folder, "open", noted)
+    sink.publish()
+    sink.close()
+    assert not {str(number) for number in range(MANY)} & set(opened)
+    found = [os.stat(out / "d" / str(number)) for number in range(MANY)]
+    assert {(stat.S_IMODE(one.st_mode), one.st_mtime_ns, one.st_size) for one in found} == {(0o644, WHEN, 3)}
+
+
+@posix
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda path: os.utime(path, ns=(1, 1)),
+        lambda path: path.chmod(0o755),
+        lambda path: os.truncate(path, 100),
+    ],
+    ids=["time", "mode", "length"],
+)
+def test_what_somebody_changed_of_many_files_is_mended(out: Path, meddle: Callable[[Path], None]) -> None:
+    content = many()
+    sink = started(content, out)
+    content.write_to(sink)
+    meddle(out / staging_in(out)[0] / "tree" / "d" / "5")
+    sink.publish()
+    sink.close()
+    found = os.stat(out / "d" / "5")
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_size) == (0o644, WHEN, 3)
+    assert (out / "d" / "5").read_bytes() == b"abc"
+
+
+@posix
+@pytest.mark.parametrize("how", ["link", "hard link", "gone"])
+def test_of_many_files_one_that_is_none_any_more_is_not_published(out: Path, canary: Path, how: str) -> None:
+    content = many()
+    sink = started(content, out)
+    content.write_to(sink)
+    place = out / staging_in(out)[0] / "tree" / "d" / "5"
+    place.unlink()
+    if how == "link":
+        place.symlink_to(canary / "f")
+    elif how == "hard link":
+        os.link(canary / "f", place)
+    with pytest.raises(DamagedData if how == "gone" else UnsafeName):
+        sink.publish()
+    sink.abandon()
+    assert not (out / "d").exists()
