@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.later import later
 
-with later(
-    "nats.js"
-):  # JetStream's client, which only a broker needs: a third of what nats-py takes to import
+# JetStream's client is a third of what nats-py takes to import, and only a broker needs it.
+with later("nats.js"):
     from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
     from nats.aio.transport import TcpTransport
     from nats.errors import Error
