@@ -51,7 +51,8 @@ async def test_an_upload_that_could_not_be_aborted_is_aborted_by_the_next_sweep(
     verbs = verbs_on(records, flaky)
     first = await verbs.begin("alice", api.Begin(job=job.id, segment=0))
     second = await verbs.begin("alice", api.Begin(job=job.id, segment=0))
-    assert (await lies_there(store, job))[0].keys() == {first.upload, second.upload}
+    both = {first.upload, second.upload}  # a broker that works off what is owed may have been quicker
+    assert {second.upload} <= (await lies_there(store, job))[0].keys() <= both
     assert (await job.status()).open_uploads == {0: second.upload}
     await sweeper.jobs(time.time())
     assert (await lies_there(store, job))[0].keys() == {second.upload}
