@@ -43,6 +43,7 @@ LARGE = 4 << 20
 """Bytes. Of larger chunks fewer are decoded at once: each takes rooms of its size."""
 CHECK_AT_ONCE = 64
 """Chunks of an earlier run that are checked together; only as many as there are threads are in memory."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -122,10 +123,10 @@ class Assembly:
     ) -> None:
         """Take frames from one route until it ends or the job is complete; closes the iterator.
 
-        window: encoded bytes of which the sender waits to be acknowledged; None if it waits for nothing.
-
         Decodes and writes several at once; commits and acknowledges in batches. Raises what the
         route raises, DamagedData for a frame that came damaged twice, ProtocolError, DiskFull.
+
+        window: encoded bytes that the sender may have on their way unacknowledged; None if it waits for nothing.
         """
         under_way: list[asyncio.Task[FrameId | None]] = []
         batch = Batch(self._commit, ack, window)

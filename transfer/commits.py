@@ -21,7 +21,7 @@ class Batch:
     """Frames that are written but not yet in the ledger, and so not yet acknowledged.
 
     write_down: puts frames with their digests into the ledger; may raise DiskFull, and then has not.
-    window: encoded bytes of which the sender waits to be acknowledged; None if it waits for nothing.
+    window: encoded bytes that the sender may have on their way unacknowledged; None if it waits for nothing.
     """
 
     def __init__(

@@ -58,6 +58,8 @@ QUICK_LINKS = {
 ROWS = ("matrix", *ROW_LINKS)
 ROW_SIZES = {"resume": GIB, "live": 1088 * MIB, "events": 640 * MIB, "memory": GIB, "hole": 2 * 10**12}
 QUICK_ROW_SIZES = {"resume": 192 * MIB, "live": 128 * MIB, "events": 64 * MIB, "memory": 192 * MIB}
+SLOW = "50"
+"""The link on which `live` is measured once and without a peer: no machine is the limit there, and one way takes 3 minutes."""
 STREAM_SECONDS = 4.0
 """Of the link's rate; on a lossy link a hundredth of that many bytes, on loopback STREAM_BYTES."""
 STREAM_BYTES = GIB
@@ -142,9 +144,7 @@ class _Bench:
         if name == "resume":
             return rows.resume(place, ours, data, longest)
         if name == "live":
-            if (
-                place.shape.name == "50"
-            ):  # where the link is slow no machine is the limit, and one way takes 3 minutes
+            if place.shape.name == SLOW:
                 return rows.live(place, ours, None, data, 1, longest)
             others = [t for t in peers.tools(place.servers, place.folder, ["s5cmd"]) if not self._args.quick]
             return rows.live(place, ours, others[0] if others else None, data, rounds, longest)

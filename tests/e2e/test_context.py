@@ -158,6 +158,7 @@ def test_a_broker_of_ones_own_serves_beside_others_and_leaves_on_sigterm(
         process = subprocess.Popen(command, env=env, stderr=stderr, cwd=tmp_path)
     try:
         until_said(log, "ready, bucket xfer")
+        assert process.poll() is None
         process.terminate()
         assert process.wait(15) == 0
     finally:
