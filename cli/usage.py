@@ -12,12 +12,14 @@ from cli import options
 from cli.options import ContextName, Json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transfer.api import Used, UserUsage
 
 EXAMPLES = ("xfer usage", "xfer usage --all --json")
 
 COLUMNS = ("USER", "TODAY", "THIS MONTH", "STORED", "OPEN JOBS")
-BAR = 10
+BAR = 8
 
 
 def usage(
@@ -92,9 +94,12 @@ def _rows(users: list[UserUsage]) -> list[tuple[str, ...]]:
     ]
 
 
-def _of(used: Used, show: object) -> str:
-    assert callable(show)
-    return f"{show(used.used)}" + ("" if used.limit is None else f"/{show(used.limit)}")
+def _of(used: Used, show: Callable[[float], str]) -> str:
+    """`1.3 kB/1.00 GB`, `999.00/999.00 GB`: the unit once where it is the same."""
+    if used.limit is None:
+        return show(used.used)
+    have, most = show(used.used).split(), show(used.limit).split()
+    return f"{' '.join(have[:1] if have[1:] == most[1:] else have)}/{' '.join(most)}"
 
 
 def _number(count: float) -> str:
