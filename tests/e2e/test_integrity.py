@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ import pytest
 from helpers import MIB, Two, complaint
 
 from tests.orphans import objects_of, s3
+from transfer.model import Kind
 
 if TYPE_CHECKING:
     from tests.conftest import Servers
@@ -91,6 +93,21 @@ def change(home: str, statement: str, *values: object) -> int:
             return ledger.execute(statement, values).rowcount
     finally:
         ledger.close()
+
+
+def until_noted(home: str, chunks: int) -> None:
+    """Until the ledger of that home has so many: it hears of them up to a tenth of a second after they are written."""
+    deadline = time.monotonic() + 30
+    while True:
+        ledger = sqlite3.connect(Path(home) / "state" / "ledger.db")
+        try:
+            (noted,) = ledger.execute("SELECT count(*) FROM frames WHERE kind = ?", (Kind.CHUNK,)).fetchone()
+        finally:
+            ledger.close()
+        if noted >= chunks:
+            return
+        assert time.monotonic() < deadline, f"{noted} chunks in the ledger"
+        time.sleep(0.01)
 
 
 # --- in the store
@@ -201,6 +218,7 @@ def half_fetched(two: Two) -> tuple[str, bytes, Callable[[], None]]:
     sending.feed(data[: 28 * MIB])
     first = two.fetch(sending.ticket)
     first.moved(12 * MIB)
+    until_noted(two.there["XFER_HOME"], 6)
     first.signal(signal.SIGKILL)
     first.end()
 
