@@ -17,13 +17,20 @@ async def ended(*tasks: asyncio.Future[Any], again: float | None = None) -> None
     """Cancel them, and wait until each has ended, in whatever way. again: seconds, in place of AGAIN.
 
     A cancellation gets lost where a library waits with asyncio.wait_for and what it waits for comes in that very
-    moment (Python 3.11): such a task goes on as if nothing had been said, so it is said again.
+    moment (Python 3.11): such a task goes on as if nothing had been said, so it is said again. Whoever is cancelled
+    while waiting here leaves none behind, either: that is raised once they have ended.
     """
+    stopped: asyncio.CancelledError | None = None
     while left := [task for task in tasks if not task.done()]:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=again or AGAIN)
+        try:
+            await asyncio.wait(left, timeout=again or AGAIN)
+        except asyncio.CancelledError as cancelled:
+            stopped = cancelled
     await asyncio.gather(*tasks, return_exceptions=True)  # whoever wants their errors has looked by now
+    if stopped is not None:
+        raise stopped
 
 
 async def together(*work: Coroutine[Any, Any, object]) -> None:

@@ -51,6 +51,28 @@ async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch:
     assert heard == 3
 
 
+async def test_whoever_is_cancelled_while_it_ends_a_task_does_not_leave_that_behind() -> None:
+    """A broker's sweep went on so after its connection was closed, and the broker never ended."""
+    lost = 0
+
+    async def deaf_once() -> None:
+        nonlocal lost
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        lost += 1
+        await asyncio.Event().wait()
+
+    working = asyncio.create_task(deaf_once())
+    ending = asyncio.create_task(ended(working))
+    await asyncio.sleep(0.01)
+    assert (lost, ending.done()) == (1, False)
+    ending.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+    assert working.cancelled()
+
+
 async def test_what_runs_together_ends_together_with_the_first_failure() -> None:
     over: list[str] = []
 
