@@ -70,7 +70,16 @@ def test_beside_a_cubic_flow_it_takes_at_most_half_more_than_its_share(first: in
 
 
 @pytest.mark.parametrize(
-    ("rate", "trip", "queue"), [(10e6, 0.04, 1.0), (10e6, 0.08, 1.0), (20e6, 0.08, 0.3), (20e6, 0.08, 3.0)]
+    ("rate", "trip", "queue"),
+    [
+        (10e6, 0.04, 1.0),
+        (10e6, 0.08, 0.3),
+        (10e6, 0.08, 1.0),
+        (10.3e6, 0.04, 1.0),
+        (20e6, 0.04, 0.3),
+        (20e6, 0.08, 0.3),
+        (20e6, 0.08, 3.0),
+    ],
 )
 def test_two_of_ours_share_a_link(rate: float, trip: float, queue: float) -> None:
     one, other = shares([Adaptive, Adaptive], link(rate, trip, queue=queue))

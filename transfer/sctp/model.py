@@ -9,6 +9,11 @@ losses (2 %, at which random loss stops it, too):
   while a queue stands has filled somebody's queue: the ceiling on what is on its way is lowered by a fifth.
 - A queue that stands for rounds although no more is being tried is shared with somebody: the window then keeps to the
   path's content and a fair part of a queue, and does not grow it.
+
+The ceiling takes what a flow has above its content, never the content itself, nor the few packets to spare. Those are
+as many for each flow, and what they add to a queue comes out of everybody's rate: so whoever has less gains, and flows
+that share a path end with equal parts of it (as TCP Vegas has it). A ceiling below the content would keep the parts as
+they were when it was cut.
 """
 
 from __future__ import annotations
@@ -41,7 +46,8 @@ CLEARLY = 0.02
 """Share of losses above the path's own that a full queue is known by."""
 TOO_MUCH = 0.25
 """Share of losses in a round that ends the start: twice what the path takes was sent, into a queue too short to show."""
-CEILING_CUT = 0.8
+CEILING_CUT, CEILING_RAISED = 0.8, 1.5
+"""The second where more was tried and no queue stood: whoever filled it, the start of the flow itself perhaps, is gone."""
 SHORTEST_SECONDS, LOOK_SECONDS = 10.0, 0.2
 """The shortest round trip is looked for anew when it was not seen for so long: half the content for so long."""
 
@@ -145,10 +151,7 @@ class Model:
             self._own_loss += (min(loss, 0.3) - self._own_loss) / 8
         crowded = self._standing and loss > 1.5 * self._own_loss + CLEARLY
         if crowded:
-            least = LEAST_WINDOW * self.piece
-            if began:  # the start's own overshoot says nothing of others
-                least = max(least, int(0.9 * self.content))
-            self._ceiling = max(CEILING_CUT * min(self._ceiling, max(sample.flight, self.content)), least)
+            self._ceiling = CEILING_CUT * max(self.content, min(self._ceiling, sample.flight))
         if self.phase is Phase.STARTUP and not sample.limited:
             if self.bandwidth >= GROWING * self._full_rate:
                 self._full_rate, self._without = self.bandwidth, 0
@@ -179,7 +182,7 @@ class Model:
                 full = flight >= UP_GAIN * self.content or flight >= self._ceiling
                 if spent > self.shortest and (full or self._standing or spent > 3 * self.shortest):
                     if not self._standing and self._ceiling < float("inf"):
-                        self._ceiling = max(self._ceiling * 1.1, flight)
+                        self._ceiling = max(self._ceiling * CEILING_RAISED, flight)
                         if self._ceiling > 2.5 * self.content:
                             self._ceiling = float("inf")
                     self._enter(Phase.DOWN, now)
@@ -223,4 +226,5 @@ class Model:
             self.window = min(self.window + acked, int(wanted))
             if self.phase is Phase.LOOK:
                 self.window = min(self.window, max(least, int(self.content / 2)))
-        self.window = int(min(max(self.window, 2 * least), self._ceiling + spare, MOST))
+        most = max(self._ceiling, self.content) + spare
+        self.window = int(min(max(self.window, 2 * least), most, MOST))
