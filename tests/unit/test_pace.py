@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from transfer.transports.s3.pace import CHANCES, MOST, PERIOD, PUT_OFF_MOST, START, TELLING, Pace
+from transfer.transports.s3.pace import (
+    CHANCES,
+    FOLLOWED,
+    MOST,
+    PERIOD,
+    PUT_OFF_MOST,
+    START,
+    START_READING,
+    TELLING,
+    Pace,
+)
 
 M = 1e6
 PART = 8 << 20
@@ -233,6 +243,37 @@ def test_where_packets_queue_up_most_of_the_time_no_connection_is_added(queued: 
         if pace.limit > START:
             break
     assert (pace.limit > START) is grows
+
+
+@pytest.mark.parametrize(
+    ("pace", "queued", "limit"),
+    [
+        (Pace(), 3, FOLLOWED),
+        (Pace(), 2, START),
+        (Pace(START_READING), 3, START_READING),
+        (Pace(rate=3e6), 3, 2),
+    ],
+)
+def test_while_somebody_follows_a_full_link_gets_fewer(pace: Pace, queued: int, limit: int) -> None:
+    """But not what the user fixed, and never more than there were."""
+    for look in range(5):
+        pace.tick(int(look * M), look * LOOK, waiting=False, full=look % 4 < queued)
+    before = pace.limit
+    pace.follow()
+    assert pace.limit == before, "what is under way tells whether the link is full"
+    for look in range(5, 13):
+        pace.tick(int(look * M), look * LOOK, waiting=False, full=look % 4 < queued)
+    assert pace.limit == limit
+
+
+def test_a_link_that_is_not_full_gets_more_whoever_follows() -> None:
+    pace = Pace()
+    pace.follow()
+    for look in range(40):
+        pace.tick(int(look * M), look * LOOK, waiting=True)
+        if pace.limit > START:
+            return
+    pytest.fail("it never grew")
 
 
 def climbing() -> Pace:

@@ -151,6 +151,7 @@ class S3Outbound:
 
     def followed(self) -> None:
         """Somebody reads what we write, and waits for the slowest part of each segment."""
+        self._pace.follow()
         self._store.hurry()
 
     async def wanted(self) -> FrameSet:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 START, START_READING, MOST = 6, 10, 16
 """Reading costs memory only for what is read, and against data that is sent over the same link more of them hold out."""
+FOLLOWED = 5
+"""Requests at once that a full link gets while somebody follows. He reads what is whole, and of what is on its way that is
+nothing: each further one only delays all others, and with them him."""
 PERIOD = 1.0
 """Seconds that are compared with each other, at least."""
 EACH = 1 << 20
@@ -35,7 +38,7 @@ class Pace:
         self.most = fixed or most
         self.limit = fixed or min(start, most)
         self.alone: float | None = None
-        self._fixed = fixed is not None
+        self._fixed, self._followed = fixed is not None, False
         self._since: tuple[float, int] | None = None  # when the period began, and what had moved by then
         self._looks = self._waited = self._full = 0
         self._before: tuple[int, float] | None = None  # limit and rate that the step must beat
@@ -48,6 +51,10 @@ class Pace:
         """A request moved so many bytes in so many seconds."""
         if length >= TELLING:
             self.alone = length / max(seconds, 1e-6)
+
+    def follow(self) -> None:
+        """Somebody waits for each request."""
+        self._followed = True
 
     def tick(self, moved: int, now: float, *, waiting: bool, full: bool = False) -> None:
         """Called every now and then.
@@ -65,7 +72,9 @@ class Pace:
         self._full += full
         if now - began < PERIOD:
             return
-        if 2 * self._waited > self._looks and moved > before:
+        if self._followed and self.limit > FOLLOWED and 2 * self._full > self._looks:
+            self.limit, self._before = FOLLOWED, None
+        elif 2 * self._waited > self._looks and moved > before:
             self._judge((moved - before) / (now - began), now)
         self._begin(moved, now)
 
