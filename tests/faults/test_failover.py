@@ -29,7 +29,8 @@ class Run:
         self.process = process
         self.events: list[dict[str, Any]] = []
         self._more = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -57,7 +58,18 @@ class Run:
                 assert self._more.wait(deadline - time.monotonic()), self.events[-5:]
 
     def end(self, within: float = 90) -> int:
-        return self.process.wait(within)
+        """Its code, once all that it said is read."""
+        code = self.process.wait(within)
+        self._reader.join(within)
+        assert not self._reader.is_alive()
+        return code
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Of one that has ended; its last word."""
+        said, end = self.events[-2:]
+        assert (said["event"], end["event"]) == ("summary", "end")
+        return said
 
     def routes(self) -> list[str]:
         return [e["route"] for e in self.events if e["event"] == "route"]
@@ -107,7 +119,7 @@ def test_a_link_that_dies_midway_ends_in_a_complete_file_over_s3(hosts: Hosts, s
     assert fetching.routes() == ["webrtc", "s3"]
     assert sending.routes() == ["webrtc", "s3"]
     assert (hosts.folder / "got/data.bin").read_bytes() == source.read_bytes()
-    assert sending.events[-2]["outcome"] == "receipt"
+    assert sending.summary["outcome"] == "receipt"
     assert os.listdir(hosts.folder / "got") == ["data.bin"]
 
 
@@ -128,7 +140,7 @@ def test_what_the_peer_acknowledged_is_stored_only_if_no_receipt_comes(hosts: Ho
     hosts.cut()
     assert fetching.end() == 0
     assert sending.end() == 0
-    summary = sending.events[-2]
+    summary = sending.summary
     assert summary["outcome"] == "receipt"
     assert summary["wire"] < SIZE + WINDOW + 2 * MIB, (
         "frames that were acknowledged crossed the network again"
@@ -143,7 +155,7 @@ def test_a_receiver_that_is_killed_midway_has_the_sender_store_the_whole(hosts: 
     sending.until(lambda e: e["event"] == "route" and e["route"] == "s3")
     assert time.monotonic() - killed < 4, "3 s, and what a busy machine adds"
     assert sending.end() == 0
-    assert sending.events[-2]["outcome"] == "stored"
+    assert sending.summary["outcome"] == "stored"
     ticket = sending.events[0]["ticket"]
     later = Run(hosts.run(hosts.far, "fetch", ticket, "-o", "later/", "--json"))
     assert later.end() == 0
@@ -158,7 +170,7 @@ def test_a_sender_that_is_killed_midway_goes_on_where_it_was(hosts: Hosts, share
     assert again.end() == 0
     assert fetching.end() == 0
     assert (hosts.folder / "got/data.bin").read_bytes() == source.read_bytes()
-    summary = again.events[-2]
+    summary = again.summary
     assert summary["outcome"] == "receipt"
     assert summary["wire"] < (1 - share) * SIZE + WINDOW + 4 * MIB
     assert "s3" not in again.routes()  # nor a second connection, if the last bytes were on their way
@@ -173,4 +185,4 @@ def test_a_receiver_that_changes_networks_midway_finishes_directly(hosts: Hosts)
     assert sending.routes() == ["webrtc"]
     noticed = [e["text"] for e in fetching.events if e["event"] == "notice"]
     assert any("the direct connection failed" in text for text in noticed), noticed
-    assert sending.events[-2]["wire"] < SIZE + WINDOW + 4 * MIB
+    assert sending.summary["wire"] < SIZE + WINDOW + 4 * MIB
