@@ -15,7 +15,6 @@ from transfer.transports.s3.pace import (
     PERIOD,
     PUT_OFF_MOST,
     START,
-    START_READING,
     TELLING,
     Pace,
 )
@@ -246,16 +245,14 @@ def test_where_packets_queue_up_most_of_the_time_no_connection_is_added(queued: 
 
 
 @pytest.mark.parametrize(
-    ("pace", "queued", "limit"),
-    [
-        (Pace(), 3, FOLLOWED),
-        (Pace(), 2, START),
-        (Pace(START_READING), 3, START_READING),
-        (Pace(rate=3e6), 3, 2),
-    ],
+    ("fixed", "rate", "queued", "limit"),
+    [(None, None, 3, FOLLOWED), (None, None, 2, START), (10, None, 3, 10), (None, 3e6, 3, 2)],
 )
-def test_while_somebody_follows_a_full_link_gets_fewer(pace: Pace, queued: int, limit: int) -> None:
-    """But not what the user fixed, and never more than there were."""
+def test_while_somebody_follows_a_full_link_gets_fewer(
+    fixed: int | None, rate: float | None, queued: int, limit: int
+) -> None:
+    """But what the user fixed stays, and there are never more than before."""
+    pace = Pace(fixed, rate=rate)
     for look in range(5):
         pace.tick(int(look * M), look * LOOK, waiting=False, full=look % 4 < queued)
     before = pace.limit

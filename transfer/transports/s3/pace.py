@@ -1,4 +1,5 @@
-"""How many requests to the store run at once: more while that pays, fewer when the store asks for it.
+"""How many requests to the store run at once: more while that pays, fewer when the store asks for it, or where a receiver
+follows and the link is full.
 
 No I/O and no clock. A hill is climbed in steps: after each period in which requests had to wait for their
 turn the limit grows by half; if none of the next periods moved more, or the store refused, the step is taken back
